@@ -1,0 +1,32 @@
+"""The two errors that a user is meant to see, and the door that turns them into exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(ValueError):
+    """A mistake in what was asked for: a key, a value, a path. Exit code 2."""
+
+
+class JobError(RuntimeError):
+    """A job that was rightly asked for and failed: a broken picture, a full disk, a diverged loss. Exit code 1."""
+
+
+def run_door(main: Callable[[], int]) -> int:
+    """Run a command line's ``main`` and return its exit code; users' mistakes are one sentence, not a traceback."""
+    try:
+        return main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except JobError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
