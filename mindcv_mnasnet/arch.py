@@ -1,0 +1,327 @@
+"""Block strings, network families, width scaling: the whole description of a MnasNet, without a framework.
+
+Family tables are those of the authors' TensorFlow code (tensorflow/tpu, models/official/mnasnet).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from decimal import Decimal
+from typing import Any
+
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.names import CONVENTIONS, NAMES
+
+_BLOCK_FORM = "r<repeats>_k<odd kernel>_s<11|22>_e<expansion>[_i<in>]_o<out>[_se<ratio>][_noskip]"
+_BLOCK = re.compile(
+    r"r(?P<repeats>[1-9]\d*)_k(?P<kernel>[1-9]\d*)_s(?P<stride>[12])(?P=stride)_e(?P<expand>[1-9]\d*)"
+    r"(?:_i(?P<declared>[1-9]\d*))?_o(?P<out>[1-9]\d*)(?:_se(?P<se_ratio>\d+(?:\.\d+)?))?(?P<noskip>_noskip)?",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One stage: ``repeats`` MBConv blocks, the first with ``stride``; ``out`` is the width before scaling.
+
+    ``se_ratio`` relates the squeeze to the block's *input* width; 0 means no squeeze-and-excitation.
+    """
+
+    repeats: int
+    kernel: int
+    stride: int
+    expand: int
+    out: int
+    se_ratio: float = 0.0
+    skip: bool = True
+
+    def __post_init__(self) -> None:
+        for key in ("repeats", "kernel", "expand", "out"):
+            _check(_is_int(getattr(self, key), 1), key, getattr(self, key), "a whole number from 1 up")
+        _check(self.kernel % 2 == 1, "kernel", self.kernel, "odd")
+        _check(_is_int(self.stride, 1) and self.stride <= 2, "stride", self.stride, "1 or 2")
+        _check(_is_number(self.se_ratio) and 0 <= self.se_ratio <= 1, "se_ratio", self.se_ratio, "from 0 to 1")
+        _check(isinstance(self.skip, bool), "skip", self.skip, "true or false")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One MBConv block with its real widths; ``se_width`` 0 means no squeeze-and-excitation."""
+
+    stage: int
+    index: int
+    in_width: int
+    mid_width: int
+    out_width: int
+    kernel: int
+    stride: int
+    expand: int
+    se_width: int
+    residual: bool
+
+
+@dataclass(frozen=True)
+class Network:
+    """Everything that model, cost and weight conversion need to know.
+
+    ``width_mult`` None leaves every width as written; a number rounds to multiples of ``divisor``. The head is never
+    scaled. ``bn_momentum`` is the share of the *old* average that a step keeps. ``residual_rule`` "declared" compares
+    a block's output with the input its author wrote down instead of the real one; they differ only where
+    ``declared_stem`` is not ``stem`` (the small network), and there the function differs too.
+    """
+
+    family: str | None
+    blocks: tuple[BlockSpec, ...]
+    stem: int = 32
+    stem_stride: int = 2
+    head: int = 1280
+    width_mult: float | None = 1.0
+    divisor: int = 8
+    min_width: int | None = None
+    num_classes: int = 1000
+    in_channels: int = 3
+    image_size: int = 224
+    padding: str = "symmetric"
+    bn_eps: float = 1e-3
+    bn_momentum: float = 0.99
+    residual_rule: str = "actual"
+    declared_stem: int | None = None
+    dropout: float = 0.2
+    drop_connect: float = 0.0
+
+    def __post_init__(self) -> None:
+        blocks_ok = isinstance(self.blocks, tuple) and all(isinstance(block, BlockSpec) for block in self.blocks)
+        _check(blocks_ok and len(self.blocks) > 0, "blocks", self.blocks, "at least one block")
+        for key in ("stem", "head", "divisor", "num_classes", "in_channels", "image_size"):
+            _check(_is_int(getattr(self, key), 1), key, getattr(self, key), "a whole number from 1 up")
+        for key in ("min_width", "declared_stem"):
+            value = getattr(self, key)
+            _check(value is None or _is_int(value, 1), key, value, "a whole number from 1 up, or unset")
+        _check(_is_int(self.stem_stride, 1) and self.stem_stride <= 2, "stem_stride", self.stem_stride, "1 or 2")
+        width_ok = self.width_mult is None or (_is_number(self.width_mult) and 0 < self.width_mult <= 100)
+        _check(width_ok, "width_mult", self.width_mult, "above 0 and at most 100, or unset")
+        _check(self.padding in ("symmetric", "same"), "padding", self.padding, "symmetric or same")
+        _check(self.residual_rule in ("actual", "declared"), "residual_rule", self.residual_rule, "actual or declared")
+        _check(_is_number(self.bn_eps) and 0 < self.bn_eps < 1, "bn_eps", self.bn_eps, "between 0 and 1")
+        for key in ("bn_momentum", "dropout", "drop_connect"):
+            value = getattr(self, key)
+            _check(_is_number(value) and 0 <= value < 1, key, value, "from 0 to below 1")
+
+    def round_width(self, width: int) -> int:
+        """The width that ``width`` becomes in this network."""
+        return round_width(width, self.width_mult, self.divisor, self.min_width)
+
+    @property
+    def stem_width(self) -> int:
+        """Channels that the stem really delivers."""
+        return self.round_width(self.stem)
+
+    @property
+    def head_width(self) -> int:
+        """Channels before the classifier."""
+        return self.head
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """By how much each stage's output is smaller than the image, per side."""
+        reduction, found = self.stem_stride, []
+        for block in self.blocks:
+            reduction *= block.stride
+            found.append(reduction)
+        return tuple(found)
+
+    @property
+    def block_strings(self) -> tuple[str, ...]:
+        """The blocks as canonical strings, before scaling."""
+        return tuple(format_block(block) for block in self.blocks)
+
+    def layers(self) -> tuple[Layer, ...]:
+        """All MBConv blocks in order, resolved to real widths."""
+        layers: list[Layer] = []
+        in_width = self.stem_width
+        declared = in_width if self.declared_stem is None else self.round_width(self.declared_stem)
+        for stage, block in enumerate(self.blocks):
+            out_width = self.round_width(block.out)
+            for index in range(block.repeats):
+                stride = block.stride if index == 0 else 1
+                compared = declared if self.residual_rule == "declared" and not layers else in_width
+                layers.append(
+                    Layer(
+                        stage=stage,
+                        index=index,
+                        in_width=in_width,
+                        mid_width=in_width * block.expand,
+                        out_width=out_width,
+                        kernel=block.kernel,
+                        stride=stride,
+                        expand=block.expand,
+                        se_width=max(1, int(in_width * block.se_ratio)) if block.se_ratio > 0 else 0,
+                        residual=block.skip and stride == 1 and compared == in_width == out_width,
+                    )
+                )
+                in_width = out_width
+        return tuple(layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form, blocks as strings; ``from_dict`` is the inverse."""
+        return {**asdict(self), "blocks": list(self.block_strings)}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Network:
+        """Read what ``to_dict`` wrote; a missing or unknown key is a ``UserError``."""
+        expected = {field.name for field in fields(cls)}
+        if odd := sorted(expected.symmetric_difference(stored)):
+            raise UserError(f"a stored network description has missing or unknown keys: {', '.join(odd)}")
+        return cls(**{**stored, "blocks": tuple(parse_block(text) for text in stored["blocks"])})
+
+
+def round_width(width: int, width_mult: float | None, divisor: int = 8, min_width: int | None = None) -> int:
+    """Scale a width to a multiple of ``divisor`` that is at least ``min_width`` and loses no more than 10 %."""
+    if width_mult is None:
+        return width
+    scaled = width * width_mult
+    rounded = max(min_width or divisor, int(scaled + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * scaled else rounded
+
+
+def parse_block(text: str) -> BlockSpec:
+    """Read one block string, ours or the authors'; a declared input ``i`` is checked by ``parse_blocks`` only."""
+    return _parse(text)[0]
+
+
+def format_block(spec: BlockSpec) -> str:
+    """The canonical string, such as ``r3_k5_s22_e3_o40_se0.25``: inverse of ``parse_block``."""
+    squeeze = f"_se{Decimal(repr(spec.se_ratio)):f}".removesuffix(".0") if spec.se_ratio else ""
+    head = f"r{spec.repeats}_k{spec.kernel}_s{spec.stride}{spec.stride}_e{spec.expand}_o{spec.out}"
+    return f"{head}{squeeze}{'' if spec.skip else '_noskip'}"
+
+
+def parse_blocks(text: str | Iterable[str]) -> tuple[tuple[BlockSpec, ...], int | None]:
+    """Read a list of block strings (or one string, separated by blanks).
+
+    Returns the blocks and the input that the first one declares, if it does. A later declared input that is not the
+    output of the block before is a ``UserError``.
+    """
+    texts = text.split() if isinstance(text, str) else list(text)
+    parsed = [_parse(one) for one in texts]
+    for (before, _), (_, declared), one in zip(parsed, parsed[1:], texts[1:], strict=False):
+        if declared not in (None, before.out):
+            raise UserError(
+                f"block {one!r} declares {declared} input channels, but the one before it gives {before.out}"
+            )
+    return tuple(spec for spec, _ in parsed), parsed[0][1] if parsed else None
+
+
+def _parse(text: str) -> tuple[BlockSpec, int | None]:
+    match = _BLOCK.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise UserError(f"block {text!r} does not read as {_BLOCK_FORM}")
+    numbers = {key: int(match[key]) for key in ("repeats", "kernel", "stride", "expand", "out")}
+    try:
+        spec = BlockSpec(**numbers, se_ratio=float(match["se_ratio"] or 0), skip=match["noskip"] is None)
+    except UserError as error:
+        raise UserError(f"block {text!r}: {error}") from None
+    return spec, match["declared"] and int(match["declared"])  # type: ignore[return-value]
+
+
+def _is_int(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check(holds: bool, key: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise UserError(f"{key} is {value!r}, but must be {allowed}")
+
+
+def _family(name: str, blocks: str, **values: Any) -> Network:
+    return Network(name, parse_blocks(blocks)[0], **values)
+
+
+FAMILIES: dict[str, Network] = {
+    "a1": _family(
+        "a1",
+        "r1_k3_s11_e1_o16_noskip r2_k3_s22_e6_o24 r3_k5_s22_e3_o40_se0.25 r4_k3_s22_e6_o80 r2_k3_s11_e6_o112_se0.25 "
+        "r3_k5_s22_e6_o160_se0.25 r1_k3_s11_e6_o320",
+    ),
+    "b1": _family(
+        "b1",
+        "r1_k3_s11_e1_o16_noskip r3_k3_s22_e3_o24 r3_k5_s22_e3_o40 r3_k5_s22_e6_o80 r2_k3_s11_e6_o96 r4_k5_s22_e6_o192 "
+        "r1_k3_s11_e6_o320_noskip",
+    ),
+    "small": _family(
+        "small",
+        "r1_k3_s11_e1_o8 r1_k3_s22_e3_o16 r2_k3_s22_e6_o16 r4_k5_s22_e6_o32_se0.25 r3_k3_s11_e6_o32_se0.25 "
+        "r3_k5_s22_e6_o88_se0.25 r1_k3_s11_e6_o144",
+        stem=8,
+        declared_stem=16,
+    ),
+    "d1": _family(
+        "d1",
+        "r1_k3_s11_e9_o24 r3_k3_s22_e9_o36 r5_k3_s22_e9_o48 r4_k5_s22_e9_o96 r5_k7_s11_e3_o96 r3_k3_s22_e9_o80 "
+        "r1_k7_s11_e6_o320_noskip",
+        width_mult=None,
+    ),
+    "d1_320": _family(
+        "d1_320",
+        "r3_k5_s11_e6_o24 r4_k7_s22_e9_o36 r5_k5_s22_e9_o48 r5_k7_s22_e6_o96 r5_k3_s11_e9_o144 r5_k5_s22_e6_o160 "
+        "r1_k7_s11_e9_o320",
+        width_mult=None,
+        image_size=320,
+    ),
+}
+
+
+def known_names() -> list[str]:
+    """All model names that ``resolve`` knows, sorted."""
+    return sorted(NAMES)
+
+
+def resolve(name: str | None, **overrides: Any) -> Network:
+    """The network that a model name of any source stands for, with the conventions of that source.
+
+    Overrides are fields of ``Network``; ``blocks`` may also be text. Name None needs ``blocks``. An override counts
+    even when it is None: ``width_mult=None`` scales nothing. Unknown names and values are a ``UserError``.
+    """
+    for key in overrides:
+        if key not in (known := [field.name for field in fields(Network)]):
+            raise UserError(f"a network has no field {key!r}{_nearest(key, known)}")
+    if name is None:
+        if "blocks" not in overrides:
+            raise UserError("a network needs a model name or blocks")
+        base = Network(None, FAMILIES["b1"].blocks)
+    elif name in NAMES:
+        family, source, width_mult = NAMES[name]
+        base = replace(FAMILIES[family], width_mult=width_mult, **CONVENTIONS[source])
+    else:
+        raise UserError(f"unknown model {name!r}{_nearest(str(name), known_names())}")
+    if "blocks" in overrides:
+        overrides = _with_blocks(base, overrides)
+    return replace(base, **overrides)
+
+
+def _with_blocks(base: Network, overrides: dict[str, Any]) -> dict[str, Any]:
+    blocks, declared = overrides["blocks"], None
+    if isinstance(blocks, str) or not all(isinstance(block, BlockSpec) for block in blocks):
+        blocks, declared = parse_blocks(blocks)
+    stem = overrides.get("stem", base.stem)
+    declared_stem = overrides.get("declared_stem", base.declared_stem)
+    if declared not in (None, stem, declared_stem):
+        raise UserError(
+            f"the first block declares {declared} input channels, but the stem gives {stem}; "
+            f"set stem to {declared}, or declared_stem if the two are meant to differ"
+        )
+    if tuple(blocks) != base.blocks:
+        overrides = {"family": None, "declared_stem": declared_stem if declared == declared_stem else None, **overrides}
+    return {**overrides, "blocks": tuple(blocks)}
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=5, cutoff=0.5)
+    return f"; the nearest are {', '.join(near)}" if near else f"; known are {', '.join(known)}"
