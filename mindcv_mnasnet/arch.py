@@ -1,4 +1,4 @@
-"""Block strings, network families, width scaling: the whole description of a MnasNet, without a framework.
+"""Network families and width scaling: the whole description of a MnasNet, without a framework.
 
 Family tables are those of the authors' TensorFlow code (tensorflow/tpu, models/official/mnasnet).
 """
@@ -6,45 +6,26 @@ Family tables are those of the authors' TensorFlow code (tensorflow/tpu, models/
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from decimal import Decimal
 from typing import Any
 
+from mindcv_mnasnet.blocks import BlockSpec, check, check_whole, format_block, is_number, parse_block, parse_blocks
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.names import CONVENTIONS, NAMES
 
-_BLOCK_FORM = "r<repeats>_k<odd kernel>_s<11|22>_e<expansion>[_i<in>]_o<out>[_se<ratio>][_noskip]"
-_BLOCK = re.compile(
-    r"r(?P<repeats>[1-9]\d*)_k(?P<kernel>[1-9]\d*)_s(?P<stride>[12])(?P=stride)_e(?P<expand>[1-9]\d*)"
-    r"(?:_i(?P<declared>[1-9]\d*))?_o(?P<out>[1-9]\d*)(?:_se(?P<se_ratio>\d+(?:\.\d+)?))?(?P<noskip>_noskip)?",
-    re.ASCII,
-)
-
-
-@dataclass(frozen=True)
-class BlockSpec:
-    """One stage: ``repeats`` MBConv blocks, the first with ``stride``; ``out`` is the width before scaling.
-
-    ``se_ratio`` relates the squeeze to the block's *input* width; 0 means no squeeze-and-excitation.
-    """
-
-    repeats: int
-    kernel: int
-    stride: int
-    expand: int
-    out: int
-    se_ratio: float = 0.0
-    skip: bool = True
-
-    def __post_init__(self) -> None:
-        for key in ("repeats", "kernel", "expand", "out"):
-            _check(_is_int(getattr(self, key), 1), key, getattr(self, key), "a whole number from 1 up")
-        _check(self.kernel % 2 == 1, "kernel", self.kernel, "odd")
-        _check(_is_int(self.stride, 1) and self.stride <= 2, "stride", self.stride, "1 or 2")
-        _check(_is_number(self.se_ratio) and 0 <= self.se_ratio <= 1, "se_ratio", self.se_ratio, "from 0 to 1")
-        _check(isinstance(self.skip, bool), "skip", self.skip, "true or false")
+__all__ = [
+    "FAMILIES",
+    "BlockSpec",
+    "Layer",
+    "Network",
+    "format_block",
+    "known_names",
+    "parse_block",
+    "parse_blocks",
+    "resolve",
+    "round_width",
+]
 
 
 @dataclass(frozen=True)
@@ -94,21 +75,21 @@ class Network:
 
     def __post_init__(self) -> None:
         blocks_ok = isinstance(self.blocks, tuple) and all(isinstance(block, BlockSpec) for block in self.blocks)
-        _check(blocks_ok and len(self.blocks) > 0, "blocks", self.blocks, "at least one block")
+        check(blocks_ok and len(self.blocks) > 0, "blocks", self.blocks, "at least one block")
         for key in ("stem", "head", "divisor", "num_classes", "in_channels", "image_size"):
-            _check(_is_int(getattr(self, key), 1), key, getattr(self, key), "a whole number from 1 up")
+            check_whole(key, getattr(self, key))
         for key in ("min_width", "declared_stem"):
-            value = getattr(self, key)
-            _check(value is None or _is_int(value, 1), key, value, "a whole number from 1 up, or unset")
-        _check(_is_int(self.stem_stride, 1) and self.stem_stride <= 2, "stem_stride", self.stem_stride, "1 or 2")
-        width_ok = self.width_mult is None or (_is_number(self.width_mult) and 0 < self.width_mult <= 100)
-        _check(width_ok, "width_mult", self.width_mult, "above 0 and at most 100, or unset")
-        _check(self.padding in ("symmetric", "same"), "padding", self.padding, "symmetric or same")
-        _check(self.residual_rule in ("actual", "declared"), "residual_rule", self.residual_rule, "actual or declared")
-        _check(_is_number(self.bn_eps) and 0 < self.bn_eps < 1, "bn_eps", self.bn_eps, "between 0 and 1")
+            if getattr(self, key) is not None:
+                check_whole(key, getattr(self, key))
+        check_whole("stem_stride", self.stem_stride, most=2)
+        width_ok = self.width_mult is None or (is_number(self.width_mult) and 0 < self.width_mult <= 100)
+        check(width_ok, "width_mult", self.width_mult, "above 0 and at most 100, or unset")
+        check(self.padding in ("symmetric", "same"), "padding", self.padding, "symmetric or same")
+        check(self.residual_rule in ("actual", "declared"), "residual_rule", self.residual_rule, "actual or declared")
+        check(is_number(self.bn_eps) and 0 < self.bn_eps < 1, "bn_eps", self.bn_eps, "between 0 and 1")
         for key in ("bn_momentum", "dropout", "drop_connect"):
             value = getattr(self, key)
-            _check(_is_number(value) and 0 <= value < 1, key, value, "from 0 to below 1")
+            check(is_number(value) and 0 <= value < 1, key, value, "from 0 to below 1")
 
     def round_width(self, width: int) -> int:
         """The width that ``width`` becomes in this network."""
@@ -175,7 +156,7 @@ class Network:
         expected = {field.name for field in fields(cls)}
         if odd := sorted(expected.symmetric_difference(stored)):
             raise UserError(f"a stored network description has missing or unknown keys: {', '.join(odd)}")
-        return cls(**{**stored, "blocks": tuple(parse_block(text) for text in stored["blocks"])})
+        return cls(**{**stored, "blocks": parse_blocks(stored["blocks"])[0]})
 
 
 def round_width(width: int, width_mult: float | None, divisor: int = 8, min_width: int | None = None) -> int:
@@ -185,59 +166,6 @@ def round_width(width: int, width_mult: float | None, divisor: int = 8, min_widt
     scaled = width * width_mult
     rounded = max(min_width or divisor, int(scaled + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * scaled else rounded
-
-
-def parse_block(text: str) -> BlockSpec:
-    """Read one block string, ours or the authors'; a declared input ``i`` is checked by ``parse_blocks`` only."""
-    return _parse(text)[0]
-
-
-def format_block(spec: BlockSpec) -> str:
-    """The canonical string, such as ``r3_k5_s22_e3_o40_se0.25``: inverse of ``parse_block``."""
-    squeeze = f"_se{Decimal(repr(spec.se_ratio)):f}".removesuffix(".0") if spec.se_ratio else ""
-    head = f"r{spec.repeats}_k{spec.kernel}_s{spec.stride}{spec.stride}_e{spec.expand}_o{spec.out}"
-    return f"{head}{squeeze}{'' if spec.skip else '_noskip'}"
-
-
-def parse_blocks(text: str | Iterable[str]) -> tuple[tuple[BlockSpec, ...], int | None]:
-    """Read a list of block strings (or one string, separated by blanks).
-
-    Returns the blocks and the input that the first one declares, if it does. A later declared input that is not the
-    output of the block before is a ``UserError``.
-    """
-    texts = text.split() if isinstance(text, str) else list(text)
-    parsed = [_parse(one) for one in texts]
-    for (before, _), (_, declared), one in zip(parsed, parsed[1:], texts[1:], strict=False):
-        if declared not in (None, before.out):
-            raise UserError(
-                f"block {one!r} declares {declared} input channels, but the one before it gives {before.out}"
-            )
-    return tuple(spec for spec, _ in parsed), parsed[0][1] if parsed else None
-
-
-def _parse(text: str) -> tuple[BlockSpec, int | None]:
-    match = _BLOCK.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise UserError(f"block {text!r} does not read as {_BLOCK_FORM}")
-    numbers = {key: int(match[key]) for key in ("repeats", "kernel", "stride", "expand", "out")}
-    try:
-        spec = BlockSpec(**numbers, se_ratio=float(match["se_ratio"] or 0), skip=match["noskip"] is None)
-    except UserError as error:
-        raise UserError(f"block {text!r}: {error}") from None
-    return spec, match["declared"] and int(match["declared"])  # type: ignore[return-value]
-
-
-def _is_int(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check(holds: bool, key: str, value: Any, allowed: str) -> None:
-    if not holds:
-        raise UserError(f"{key} is {value!r}, but must be {allowed}")
 
 
 def _family(name: str, blocks: str, **values: Any) -> Network:
@@ -308,6 +236,7 @@ def resolve(name: str | None, **overrides: Any) -> Network:
 
 def _with_blocks(base: Network, overrides: dict[str, Any]) -> dict[str, Any]:
     blocks, declared = overrides["blocks"], None
+    check(isinstance(blocks, str | Sequence), "blocks", blocks, "block strings")
     if isinstance(blocks, str) or not all(isinstance(block, BlockSpec) for block in blocks):
         blocks, declared = parse_blocks(blocks)
     stem = overrides.get("stem", base.stem)
