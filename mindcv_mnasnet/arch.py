@@ -1,7 +1,4 @@
-"""Network families and width scaling: the whole description of a MnasNet, without a framework.
-
-Family tables are those of the authors' TensorFlow code (tensorflow/tpu, models/official/mnasnet).
-"""
+"""Networks, width scaling and names: the whole description of a MnasNet, without a framework."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any
 
 from mindcv_mnasnet.blocks import BlockSpec, check, check_whole, format_block, is_number, parse_block, parse_blocks
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.names import CONVENTIONS, NAMES
+from mindcv_mnasnet.names import CONVENTIONS, FAMILY_VALUES, NAMES
 
 __all__ = [
     "FAMILIES",
@@ -168,41 +165,9 @@ def round_width(width: int, width_mult: float | None, divisor: int = 8, min_widt
     return rounded + divisor if rounded < 0.9 * scaled else rounded
 
 
-def _family(name: str, blocks: str, **values: Any) -> Network:
-    return Network(name, parse_blocks(blocks)[0], **values)
-
-
 FAMILIES: dict[str, Network] = {
-    "a1": _family(
-        "a1",
-        "r1_k3_s11_e1_o16_noskip r2_k3_s22_e6_o24 r3_k5_s22_e3_o40_se0.25 r4_k3_s22_e6_o80 r2_k3_s11_e6_o112_se0.25 "
-        "r3_k5_s22_e6_o160_se0.25 r1_k3_s11_e6_o320",
-    ),
-    "b1": _family(
-        "b1",
-        "r1_k3_s11_e1_o16_noskip r3_k3_s22_e3_o24 r3_k5_s22_e3_o40 r3_k5_s22_e6_o80 r2_k3_s11_e6_o96 r4_k5_s22_e6_o192 "
-        "r1_k3_s11_e6_o320_noskip",
-    ),
-    "small": _family(
-        "small",
-        "r1_k3_s11_e1_o8 r1_k3_s22_e3_o16 r2_k3_s22_e6_o16 r4_k5_s22_e6_o32_se0.25 r3_k3_s11_e6_o32_se0.25 "
-        "r3_k5_s22_e6_o88_se0.25 r1_k3_s11_e6_o144",
-        stem=8,
-        declared_stem=16,
-    ),
-    "d1": _family(
-        "d1",
-        "r1_k3_s11_e9_o24 r3_k3_s22_e9_o36 r5_k3_s22_e9_o48 r4_k5_s22_e9_o96 r5_k7_s11_e3_o96 r3_k3_s22_e9_o80 "
-        "r1_k7_s11_e6_o320_noskip",
-        width_mult=None,
-    ),
-    "d1_320": _family(
-        "d1_320",
-        "r3_k5_s11_e6_o24 r4_k7_s22_e9_o36 r5_k5_s22_e9_o48 r5_k7_s22_e6_o96 r5_k3_s11_e9_o144 r5_k5_s22_e6_o160 "
-        "r1_k7_s11_e9_o320",
-        width_mult=None,
-        image_size=320,
-    ),
+    family: Network(family, **{**values, "blocks": parse_blocks(values["blocks"])[0]})
+    for family, values in FAMILY_VALUES.items()
 }
 
 

@@ -1,8 +1,37 @@
-"""Every model name of every source: which family, at which width, under whose conventions."""
+"""The families' tables, and every model name of every source: which family, which width, whose conventions."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+
+#: Fields of ``Network`` per family, from the authors' TensorFlow code (tensorflow/tpu, models/official/mnasnet).
+FAMILY_VALUES: dict[str, dict[str, Any]] = {
+    "a1": {
+        "blocks": "r1_k3_s11_e1_o16_noskip r2_k3_s22_e6_o24 r3_k5_s22_e3_o40_se0.25 r4_k3_s22_e6_o80 "
+        "r2_k3_s11_e6_o112_se0.25 r3_k5_s22_e6_o160_se0.25 r1_k3_s11_e6_o320",
+    },
+    "b1": {
+        "blocks": "r1_k3_s11_e1_o16_noskip r3_k3_s22_e3_o24 r3_k5_s22_e3_o40 r3_k5_s22_e6_o80 r2_k3_s11_e6_o96 "
+        "r4_k5_s22_e6_o192 r1_k3_s11_e6_o320_noskip",
+    },
+    "small": {
+        "blocks": "r1_k3_s11_e1_o8 r1_k3_s22_e3_o16 r2_k3_s22_e6_o16 r4_k5_s22_e6_o32_se0.25 "
+        "r3_k3_s11_e6_o32_se0.25 r3_k5_s22_e6_o88_se0.25 r1_k3_s11_e6_o144",
+        "stem": 8,
+        "declared_stem": 16,
+    },
+    "d1": {
+        "blocks": "r1_k3_s11_e9_o24 r3_k3_s22_e9_o36 r5_k3_s22_e9_o48 r4_k5_s22_e9_o96 r5_k7_s11_e3_o96 "
+        "r3_k3_s22_e9_o80 r1_k7_s11_e6_o320_noskip",
+        "width_mult": None,
+    },
+    "d1_320": {
+        "blocks": "r3_k5_s11_e6_o24 r4_k7_s22_e9_o36 r5_k5_s22_e9_o48 r5_k7_s22_e6_o96 r5_k3_s11_e9_o144 "
+        "r5_k5_s22_e6_o160 r1_k7_s11_e9_o320",
+        "width_mult": None,
+        "image_size": 320,
+    },
+}
 
 AUTHORS = {"padding": "same", "bn_eps": 1e-3, "bn_momentum": 0.99, "residual_rule": "declared"}
 
@@ -26,8 +55,7 @@ class Name(NamedTuple):
 
 
 def _names() -> dict[str, Name]:
-    names = {family: Name(family, "own", 1.0) for family in ("a1", "b1", "small")}
-    names |= {family: Name(family, "own", None) for family in ("d1", "d1_320")}
+    names = {family: Name(family, "own", values.get("width_mult", 1.0)) for family, values in FAMILY_VALUES.items()}
     for family, own in list(names.items()):
         authors = own._replace(source="tf")
         names[f"mnasnet-{family.replace('_', '-')}"] = names[f"mnasnet_{family}"] = authors
