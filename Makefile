@@ -1,0 +1,91 @@
+# Every target sets up what it needs; nothing is installed twice. `make` alone lists them.
+# PYTHON=/path/to/python chooses the interpreter (3.10, 3.11 or 3.12); ARGS="..." is handed on to the program.
+
+PYTHON ?=
+ARGS ?=
+SHELL := /bin/sh
+.SHELLFLAGS := -ec
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow test-oldest lint bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/.installed ## train on handwritten digits, validate, show the results (4 minutes)
+	@.venv/bin/python tools/demo.py $(ARGS)
+
+test: .venv/.installed-dev ## the test suite
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest $(ARGS)
+
+test-slow: .venv/.installed-dev ## the tests that take minutes each
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest -m slow $(ARGS)
+
+test-oldest: .venv-oldest/.installed ## the test suite on the oldest versions that pyproject.toml allows
+	@PATH="$(CURDIR)/.venv-oldest/bin:$$PATH" .venv-oldest/bin/python -m pytest $(ARGS)
+
+lint: .venv/.installed-dev ## ruff and mypy
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check .
+	@.venv/bin/python -m mypy
+
+bench: .venv/.installed-peers ## training speed beside MindCV's network
+	@.venv/bin/python tools/benchmark.py $(ARGS)
+
+clean: ## remove environments, caches and build products (runs and data sets stay)
+	@rm -rf .venv .venv-*/ build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- environments -------------------------------------------------------------------------------------------------
+
+# Sets $python to the first usable interpreter, or says in one sentence what is missing.
+define choose_python
+set -- $(if $(PYTHON),"$(PYTHON)",python3.12 python3.11 python3.10 python3); python=; bare=; \
+for candidate in "$$@"; do \
+  "$$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null || continue; \
+  if "$$candidate" -c 'import ensurepip, venv' 2>/dev/null; then python=$$candidate; break; fi; \
+  bare=$${bare:-$$candidate}; \
+done; \
+if [ -z "$$python" ] && [ -n "$$bare" ]; then \
+  echo "error: $$bare cannot make virtual environments: install its venv module" \
+    "(Debian, Ubuntu: apt install $${bare##*/}-venv) or choose another Python with make PYTHON=/path/to/python" >&2; exit 1; \
+elif [ -z "$$python" ]; then \
+  echo "error: Python 3.10, 3.11 or 3.12 is needed and $(or $(PYTHON),none on the PATH) is $(if $(PYTHON),not )one:" \
+    "choose it with make PYTHON=/path/to/python" >&2; exit 1; \
+fi
+endef
+
+# $(call install,FOLDER,LOCK,STAMP,COST): the stamp is written last and taken away first, so a folder without one was
+# interrupted and is begun again.
+define install
+@if [ ! -e $1/.installed ]; then $(choose_python); rm -rf $1; "$$python" -m venv $1; fi; \
+rm -f $1/.installed*; \
+echo "installing $2 into $1 ($4)"; \
+$1/bin/python -m pip install -qq --disable-pip-version-check -r $2; \
+$1/bin/python -m pip install -qq --disable-pip-version-check --no-deps -e .; \
+touch $1/.installed $1/$3
+endef
+
+.venv/.installed: requirements.txt pyproject.toml
+	$(call install,.venv,$<,.installed,once: 900 MB to download, 3 GB on disk, a few minutes)
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	$(call install,.venv,$<,.installed-dev,once: test and lint tools)
+
+.venv-oldest/.installed: requirements-oldest.txt pyproject.toml
+	$(call install,.venv-oldest,$<,.installed,once: 900 MB to download, 3 GB on disk, a few minutes)
+
+.venv/.installed-peers: requirements-peers.txt .venv/.installed
+	$(call install,.venv,$<,.installed-peers,once: MindCV)
+
+# --- locks --------------------------------------------------------------------------------------------------------
+
+COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" UV_PYTHON_DOWNLOADS=never .venv-lock/bin/python -m uv pip compile \
+	--quiet --universal --python-version 3.10 --annotation-style line pyproject.toml $(ARGS)
+
+lock: ## regenerate requirements*.txt from pyproject.toml (ARGS=--upgrade for newer versions)
+	@[ -e .venv-lock/.installed ] || { $(choose_python); rm -rf .venv-lock; "$$python" -m venv .venv-lock; \
+		.venv-lock/bin/python -m pip install -qq "uv>=0.5"; touch .venv-lock/.installed; }
+	@$(COMPILE) -o requirements.txt
+	@$(COMPILE) -c requirements.txt --extra dev --extra tensorboard -o requirements-dev.txt
+	@$(COMPILE) -c requirements.txt --extra peers -o requirements-peers.txt
+	@$(COMPILE) --resolution lowest-direct --extra test --extra tensorboard -o requirements-oldest.txt
