@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -30,17 +31,18 @@ class Parser(argparse.ArgumentParser):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--config`` and one option per recipe key, grouped by section, to ``parser``."""
+    parser.usage = parser.usage or "%(prog)s [-c FILE] [--KEY VALUE ...]"
     parser.add_argument("-c", "--config", metavar="FILE", help="recipe (YAML)")
     groups: dict[str, Any] = {}
     for key in key_table().values():
-        group = groups.setdefault(key.section, parser.add_argument_group(key.section))
+        if key.section not in groups:
+            groups[key.section] = parser.add_argument_group(key.section)
         text = f"{key.rule.help} ({key.allowed()}; default {key.default})".replace("%", "%%")
         count: dict[str, Any] = {"nargs": "+"} if key.many else {}
         if key.kinds == (bool,):
             count = {"nargs": "?", "const": "True"}
-        group.add_argument(
-            f"--{key.name}", help=text, metavar=key.name.upper(), default=argparse.SUPPRESS, **count
-        )
+        option = f"--{key.name}"
+        groups[key.section].add_argument(option, help=text, metavar="V", default=argparse.SUPPRESS, **count)
 
 
 def parse_command_line(argv: Sequence[str], parser: argparse.ArgumentParser | None = None) -> CommandLine:
@@ -53,7 +55,7 @@ def parse_command_line(argv: Sequence[str], parser: argparse.ArgumentParser | No
     """
     parser = parser if parser is not None else Parser()
     add_arguments(parser)
-    known, stray = parser.parse_known_args(list(argv))
+    known, stray = parser.parse_known_args(_join_negative_numbers(argv))
     if stray:
         name = stray[0].split("=")[0].lstrip("-")
         if stray[0].startswith("-"):
@@ -62,3 +64,14 @@ def parse_command_line(argv: Sequence[str], parser: argparse.ArgumentParser | No
     options = vars(known)
     overrides = {name: options.pop(name) for name in key_table() if name in options}
     return CommandLine(options.pop("config"), overrides, argparse.Namespace(**options))
+
+
+def _join_negative_numbers(argv: Sequence[str]) -> list[str]:
+    """``--lr -1e-3`` as ``--lr=-1e-3``: argparse takes the number for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if re.fullmatch(r"-\.?\d.*", word) and joined and re.fullmatch(r"--\w+", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined

@@ -61,7 +61,9 @@ class Plan:
             )
         peak_lr = recipe.lr if recipe.lr_per_256 is None else recipe.lr_per_256 * global_batch / 256
         if recipe.scheduler in ("cosine_decay", "polynomial_decay") and recipe.min_lr > peak_lr:
-            raise UserError(f"min_lr: {recipe.min_lr} is above the peak rate {peak_lr:g} at {global_batch} images per step")
+            raise UserError(
+                f"min_lr: {recipe.min_lr} is above the peak rate {peak_lr:g} at {global_batch} images per step"
+            )
         share = -(-val_images // world_size)
         val_batch = min(recipe.val_batch_size or recipe.batch_size, max(share, 1))
         return cls(

@@ -11,18 +11,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from mindcv_mnasnet.arch import Network, resolve
 from mindcv_mnasnet.command_line import parse_command_line
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe_keys import DataKeys, JobKeys, NetworkKeys, OptimiserKeys, ScheduleKeys
 from mindcv_mnasnet.recipe_rules import check_together
-from mindcv_mnasnet.recipe_values import key_table, typed
-
-if TYPE_CHECKING:
-    from mindcv_mnasnet.arch import Network
+from mindcv_mnasnet.recipe_values import is_unset, key_table, typed
 
 # Recipe key -> field of the network description.
 _NETWORK_KEYS = {
@@ -90,8 +88,6 @@ class Recipe(ScheduleKeys, OptimiserKeys, NetworkKeys, DataKeys, JobKeys):
         Raises:
             UserError: unknown model name, impossible block string, or no number of classes from either side.
         """
-        from mindcv_mnasnet.arch import resolve
-
         classes = self.num_classes if self.num_classes is not None else num_classes
         overrides = {theirs: getattr(self, ours) for ours, theirs in _NETWORK_KEYS.items()}
         overrides["num_classes"] = classes
@@ -140,8 +136,8 @@ def _checked(merged: Mapping[str, tuple[Any, str]], given: frozenset[str] | None
     values = {name: typed(name, raw, origin) for name, (raw, origin) in merged.items()}
     table = key_table()
     changed = frozenset(name for name, value in values.items() if value != table[name].default)
-    unset = frozenset(name for name in values if name not in changed and merged[name][0] in (None, "None", "null"))
-    recipe = Recipe(**values, given=changed if given is None else given - unset)
+    unset = frozenset(name for name, (raw, _) in merged.items() if is_unset(raw))
+    recipe = Recipe(**values, given=changed if given is None else (given - unset) | changed)
     check_together(recipe, {name: origin for name, (_, origin) in merged.items()})
     return recipe
 
@@ -158,6 +154,9 @@ def read_recipe_file(path: str | Path) -> dict[str, Any]:
         raise UserError(f"recipe {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise UserError(f"recipe {path} is not a text file") from None
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"recipe {path} is not valid YAML{line}: {error.problem}") from None
     except yaml.YAMLError as error:
         raise UserError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:
@@ -171,10 +170,12 @@ class _Loader(yaml.SafeLoader):
     """Safe loading that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [child.value for child, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.YAMLError(f"key {name} is given twice")
+        seen: list[Any] = []
+        for child, _ in node.value:
+            if child.value in seen:
+                problem = f"key {child.value} stands there twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, child.start_mark)
+            seen.append(child.value)
         return super().construct_mapping(node, deep)
 
 

@@ -20,6 +20,7 @@ class Rule:
     choices: tuple[str, ...] = ()
     unbuilt: tuple[str, ...] = ()  # MindCV's choices that do not exist here
     pattern: str | None = None  # a regular expression that a text has to match in full
+    form: str = "text that is not empty"  # the pattern in words
     length: int | None = None  # number of items of a list
     rising: bool = False  # items of a list have to increase
     fixed: str | None = None  # why only the default is possible
@@ -42,7 +43,9 @@ class JobKeys:
     seed: int = key(42, "seed of every random choice", within="[0, 2147483647]")
     deterministic: bool = key(False, "bit-reproducible operators")
     jit_level: str | None = key(None, "compilation level of graph mode", choices=("O0", "O1", "O2"))
-    run_name: str | None = key(None, "folder of this run below ckpt_save_dir", pattern=r"[^/\\]+", place=True)
+    run_name: str | None = key(
+        None, "folder of this run below ckpt_save_dir", pattern=r"(?!\.+$)[^/\\]+", form="a folder name", place=True
+    )
     resume: str | None = key(None, "run folder to continue", pattern=".+", place=True)
     allow_changes: tuple[str, ...] = key((), "keys that a resumed run may change", place=True)
     init_from: str | None = key(None, "checkpoint to start from (fine-tuning)", pattern=".+", place=True)
@@ -88,11 +91,12 @@ class DataKeys:
     hflip: float = key(0.5, "probability of a horizontal flip", within="[0, 1]")
     vflip: float = key(0.0, "probability of a vertical flip", within="[0, 1]")
     color_jitter: float = key(0.4, "jitter of brightness, contrast, saturation; None is 0", within="[0, 1]", none=0.0)
-    interpolation: str = key(
-        "bilinear", "resampling", choices=("bilinear", "bicubic", "nearest", "area", "pilcubic")
-    )
+    interpolation: str = key("bilinear", "resampling", choices=("bilinear", "bicubic", "nearest", "area", "pilcubic"))
     auto_augment: str | None = key(
-        None, "randaug[-mM][-nN], autoaug or trivialaugwide", pattern=r"(randaug|autoaug|trivialaugwide)(-[a-z]+[0-9.]+)*"
+        None,
+        "automatic augmentation",
+        pattern=r"(randaug|autoaugr?|trivialaugwide|augmix)(-[a-z]+[0-9.]+)*",
+        form="randaug, autoaug or trivialaugwide with settings such as -m9-n2",
     )
     re_prob: float = key(0.0, "probability of random erasing", within="[0, 1]")
     re_scale: tuple[float, ...] = key((0.02, 0.33), "area erased", within="(0, 1]", length=2, rising=True)
@@ -134,7 +138,7 @@ class NetworkKeys:
     padding: str | None = key(None, "padding at stride 2; same is TensorFlow's", choices=("symmetric", "same"))
     bn_eps: float | None = key(None, "batch norm: epsilon", within="(0, 1)")
     bn_momentum: float | None = key(None, "batch norm: share of the old statistics", within="[0, 1)")
-    residual_rule: str | None = key(None, "residual by widths that are or were declared", choices=("actual", "declared"))
+    residual_rule: str | None = key(None, "which input width decides on a residual", choices=("actual", "declared"))
     drop_rate: float | None = key(None, "dropout before the classifier", within="[0, 1)")
     drop_path_rate: float | None = key(None, "drop-connect of the last block", within="[0, 1)")
     pretrained: bool = key(False, "MindCV's", fixed="weights are given as --init_from CHECKPOINT")
@@ -206,7 +210,7 @@ class ScheduleKeys:
     decay_from: str = key("warmup", "where decay counts its epochs from", choices=("start", "warmup"))
     decay_epochs: float = key(100.0, "epochs of cosine and polynomial decay, or of one step", within="(0, inf)")
     decay_rate: float = key(0.9, "factor of exponential and step decay", within="(0, 1]")
-    decay_every_epochs: float | None = key(None, "epochs per decay_rate in exponential decay; None is 1", within="(0, inf)")
+    decay_every_epochs: float | None = key(None, "epochs per factor of exponential decay; None is 1", within="(0, inf)")
     decay_staircase: bool = key(False, "exponential decay by steps, not smooth")
     multi_step_decay_milestones: tuple[int, ...] = key(
         (30, 60, 90), "epochs at which multi-step decay steps", within="[1, inf)", rising=True

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.recipe_values import key_table, nearest
 
 if TYPE_CHECKING:
     from mindcv_mnasnet.recipe import Recipe
@@ -31,8 +32,11 @@ def check_together(recipe: Recipe, origins: Mapping[str, str]) -> None:
         raise clash("lr", "lr_per_256", "both set the peak rate; unset one, for example --lr_per_256 None")
     if recipe.decay_every_epochs is not None and recipe.scheduler == "exponential_decay" and given("decay_epochs"):
         raise clash("decay_epochs", "decay_every_epochs", "exponential decay has one period, decay_every_epochs")
-    if recipe.lr_per_256 is None and recipe.scheduler in ("cosine_decay", "polynomial_decay") and recipe.min_lr > recipe.lr:
+    ends_at_min = recipe.scheduler in ("cosine_decay", "polynomial_decay")
+    if recipe.lr_per_256 is None and ends_at_min and recipe.min_lr > recipe.lr:
         raise clash("min_lr", "lr", "the rate cannot decay to more than its peak")
+    if unknown := [name for name in recipe.allow_changes if name not in key_table()]:
+        raise UserError(f"allow_changes: unknown key {unknown[0]!r}{nearest(unknown[0], key_table())}")
     if recipe.resume and recipe.init_from:
         raise clash("resume", "init_from", "a resumed run has its own weights")
     if recipe.ckpt_path and recipe.init_from and recipe.ckpt_path != recipe.init_from:

@@ -36,20 +36,19 @@ class Key:
         rule = self.rule
         if rule.fixed is not None:
             return str(self.default)
-        words = []
+        words: list[str] = []
         for kind in self.kinds:
             if kind is str and rule.choices:
                 words += rule.choices
             elif kind in (int, float) and rule.within:
                 words.append(f"{_TYPE_NAMES[kind]} in {rule.within}")
+            elif kind is str and rule.pattern:
+                words.append(rule.form)
             else:
                 words.append(_TYPE_NAMES[kind])
         text = " or ".join(words) if len(words) < 3 else ", ".join(words)
         if self.many:
-            text = f"{rule.length or 'a list:'} times {text}" if rule.length else f"a list of {text}"
-            text += ", rising" if rule.rising else ""
-        elif self.kinds == (str,) and rule.pattern and rule.pattern != ".+":
-            text += f" like {rule.pattern}"
+            text = (f"{rule.length} times " if rule.length else "a list of ") + text + ", rising" * rule.rising
         return text + (", or None" if self.nullable else "")
 
 
@@ -66,14 +65,19 @@ def key_table() -> dict[str, Key]:
             inner = next((m for m in members if get_origin(m) is tuple), None)
             kinds = (get_args(inner)[0],) if inner else tuple(k for k in (bool, int, float, str) if k in members)
             table[item.name] = Key(
-                item.name, item.default, kinds, inner is not None, NoneType in members,
-                (section.__doc__ or "").strip(), item.metadata["rule"],
+                item.name,
+                item.default,
+                kinds,
+                inner is not None,
+                NoneType in members,
+                (section.__doc__ or "").strip(),
+                item.metadata["rule"],
             )
     return table
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """'; the nearest known key is ...' or nothing."""
+    """A clause naming the key nearest to ``name``; empty if none is near."""
     found = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1, cutoff=0.5)
     return f"; the nearest known key is {found[0]}" if found else ""
 
@@ -90,7 +94,7 @@ def typed(name: str, raw: Any, origin: str) -> Any:
     if name not in table:
         raise UserError(f"unknown key {name!r} ({origin}){nearest(name, table)}")
     key = table[name]
-    if raw is None or (isinstance(raw, str) and raw in _UNSET) or (isinstance(raw, list) and raw in [[u] for u in _UNSET]):
+    if is_unset(raw):
         return key.rule.none if key.rule.none is not None else key.default
     try:
         value = _many(key, raw) if key.many else _single(key, raw)
@@ -98,6 +102,13 @@ def typed(name: str, raw: Any, origin: str) -> Any:
     except _RefusedError as refused:
         raise UserError(f"{name}: {raw!r} ({origin}) {refused}; allowed: {key.allowed()}") from None
     return value
+
+
+def is_unset(raw: Any) -> bool:
+    """Whether a raw value takes its key back to the default: None, or the word for it."""
+    if isinstance(raw, list) and len(raw) == 1:
+        raw = raw[0]
+    return raw is None or (isinstance(raw, str) and raw in _UNSET)
 
 
 class _RefusedError(ValueError):
@@ -115,8 +126,7 @@ def _single(key: Key, raw: Any) -> Any:
 
 
 def _many(key: Key, raw: Any) -> tuple[Any, ...]:
-    if isinstance(raw, str):
-        raw = [raw]
+    raw = [raw] if isinstance(raw, str) else raw
     if not isinstance(raw, (list, tuple)):
         raise _RefusedError("is not a list")
     items: list[Any] = []
