@@ -190,8 +190,8 @@ def resolve(name: str | None, **overrides: Any) -> Network:
             raise UserError("a network needs a model name or blocks")
         base = Network(None, FAMILIES["b1"].blocks)
     elif name in NAMES:
-        family, source, width_mult = NAMES[name]
-        base = replace(FAMILIES[family], width_mult=width_mult, **CONVENTIONS[source])
+        family, source, width_mult, image_size = NAMES[name]
+        base = replace(FAMILIES[family], width_mult=width_mult, image_size=image_size, **CONVENTIONS[source])
     else:
         raise UserError(f"unknown model {name!r}{_nearest(str(name), known_names())}")
     if "blocks" in overrides:

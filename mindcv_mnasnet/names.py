@@ -52,10 +52,14 @@ class Name(NamedTuple):
     family: str
     source: str
     width_mult: float | None
+    image_size: int = 224
 
 
 def _names() -> dict[str, Name]:
-    names = {family: Name(family, "own", values.get("width_mult", 1.0)) for family, values in FAMILY_VALUES.items()}
+    names = {
+        family: Name(family, "own", values.get("width_mult", 1.0), values.get("image_size", 224))
+        for family, values in FAMILY_VALUES.items()
+    }
     for family, own in list(names.items()):
         authors = own._replace(source="tf")
         names[f"mnasnet-{family.replace('_', '-')}"] = names[f"mnasnet_{family}"] = authors
@@ -67,6 +71,8 @@ def _names() -> dict[str, Name]:
     for width in (0.5, 0.75, 1.0, 1.3):
         names[f"mnasnet{str(width).replace('.', '_')}"] = Name("b1", "torchvision", width)
         names[f"mnasnet_{width}_224"] = Name("b1", "tflite", width)
+    for size in (96, 128, 160, 192):
+        names[f"mnasnet_1.0_{size}"] = Name("b1", "tflite", 1.0, size)
     for tagged in ("mnasnet_100.rmsp_in1k", "semnasnet_075.rmsp_in1k", "semnasnet_100.rmsp_in1k"):
         names[tagged] = names[tagged.partition(".")[0]]._replace(source="timm")
     names["mnasnet_small.lamb_in1k"] = names["mnasnet_small"]
