@@ -161,7 +161,7 @@ def round_width(width: int, width_mult: float | None, divisor: int = 8, min_widt
     if width_mult is None:
         return width
     scaled = width * width_mult
-    rounded = max(min_width or divisor, int(scaled + divisor / 2) // divisor * divisor)
+    rounded = max(divisor if min_width is None else min_width, int(scaled + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * scaled else rounded
 
 

@@ -49,7 +49,7 @@ def parse_block(text: str) -> BlockSpec:
 
 def format_block(spec: BlockSpec) -> str:
     """The canonical string, such as ``r3_k5_s22_e3_o40_se0.25``: inverse of ``parse_block``."""
-    squeeze = f"_se{Decimal(repr(spec.se_ratio)):f}".removesuffix(".0") if spec.se_ratio else ""
+    squeeze = f"_se{Decimal(repr(spec.se_ratio)):f}".removesuffix(".0") if spec.se_ratio > 0 else ""
     head = f"r{spec.repeats}_k{spec.kernel}_s{spec.stride}{spec.stride}_e{spec.expand}_o{spec.out}"
     return f"{head}{squeeze}{'' if spec.skip else '_noskip'}"
 

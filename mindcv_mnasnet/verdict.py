@@ -152,7 +152,8 @@ def _differences(entry: Reported, network: Network, settings: EvalSettings) -> d
     """For every setting that differs, or that the source does not state, what to say about it."""
     ours = {key: getattr(settings, key) for key in ("image_size", "eval_crop", "interpolation", "padding", "bn_eps")}
     if settings.eval_crop == "center":
-        ours["val_resize"] = settings.val_resize or round(settings.image_size / settings.crop_pct)
+        derived = round(settings.image_size / settings.crop_pct)
+        ours["val_resize"] = derived if settings.val_resize is None else settings.val_resize
     theirs = {key: getattr(entry, key) for key in ours}
     reference = entry.network()
     if reference is None:
