@@ -54,25 +54,25 @@ elif [ -z "$$python" ]; then \
 fi
 endef
 
-# $(call install,FOLDER,LOCK,STAMP,COST): the stamp is written last and taken away first, so a folder without one was
-# interrupted and is begun again.
+# $(call install,FOLDER,LOCK,STAMP,COST): .installed is put aside meanwhile, so a folder without it was interrupted and
+# is begun again from nothing. Moving keeps its time, by which the other stamps are judged.
 define install
-@if [ ! -e $1/.installed ]; then $(choose_python); rm -rf $1; "$$python" -m venv $1; fi; \
-rm -f $1/.installed*; \
+@if [ -e $1/.installed ]; then mv $1/.installed $1/.unfinished; \
+else $(choose_python); rm -rf $1; "$$python" -m venv $1; : >$1/.unfinished; fi; \
 echo "installing $2 into $1 ($4)"; \
 $1/bin/python -m pip install -qq --disable-pip-version-check -r $2; \
 $1/bin/python -m pip install -qq --disable-pip-version-check --no-deps -e .; \
-touch $1/.installed $1/$3
+mv $1/.unfinished $1/.installed; touch $1/$3
 endef
 
 .venv/.installed: requirements.txt pyproject.toml
-	$(call install,.venv,$<,.installed,once: 900 MB to download, 3 GB on disk, a few minutes)
+	$(call install,.venv,$<,.installed,once: 900 MB to download and 3 GB on disk; some minutes)
 
 .venv/.installed-dev: requirements-dev.txt .venv/.installed
 	$(call install,.venv,$<,.installed-dev,once: test and lint tools)
 
 .venv-oldest/.installed: requirements-oldest.txt pyproject.toml
-	$(call install,.venv-oldest,$<,.installed,once: 900 MB to download, 3 GB on disk, a few minutes)
+	$(call install,.venv-oldest,$<,.installed,once: 900 MB to download and 3 GB on disk; some minutes)
 
 .venv/.installed-peers: requirements-peers.txt .venv/.installed
 	$(call install,.venv,$<,.installed-peers,once: MindCV)

@@ -1,0 +1,31 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mindcv_mnasnet.errors import JobError
+
+
+def unwritable(path: Path, error: OSError) -> JobError:
+    """The one sentence about a path that could not be written, for reasons such as a full disk."""
+    return JobError(f"cannot write {path}: {error.strerror or error}")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Make ``path`` hold ``content``; a crash at any moment leaves it with all of that or with what it held before.
+
+    Raises:
+        JobError: it cannot be written; ``path`` is as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise unwritable(path, error) from error

@@ -1,0 +1,265 @@
+"""The log of a run: what is written, what survives a crash, what the console shows."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindcv_mnasnet.curves import draw_curves, smooth
+from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.log import RunLog, read_log
+from mindcv_mnasnet.progress import Reading, duration, estimate
+
+STEPS_PER_EPOCH = 3
+
+
+class Clock:
+    """A clock that stands still until it is told."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def no_curves(monkeypatch):
+    monkeypatch.setattr(RunLog, "_draw", lambda log: None)
+
+
+def train(log: RunLog, start: int, stop: int, clock: Clock | None = None) -> None:
+    """Log steps ``start`` + 1 to ``stop`` with their epochs, one second a step."""
+    for step in range(start + 1, stop + 1):
+        if clock:
+            clock.now += 1.0
+        epoch = (step - 1) // STEPS_PER_EPOCH + 1
+        log.step(step, epoch, loss=1 / step, lr=0.1, images_per_second=64.0)
+        if step % STEPS_PER_EPOCH == 0:
+            log.epoch(epoch, step, val_top1=50.0 + epoch)
+
+
+def without_times(records: list[dict]) -> list[dict]:
+    return [{key: value for key, value in record.items() if key != "time"} for record in records]
+
+
+def strict_json(line: str) -> dict:
+    def refuse(constant: str):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(line, parse_constant=refuse)
+
+
+def test_every_line_is_valid_json_whatever_the_numbers(tmp_path, no_curves):
+    with RunLog(tmp_path) as log:
+        log.step(1, 1, float("nan"), np.float32(0.5), float("inf"), scale=np.int64(1024), counts=np.array([1, 2]))
+        log.epoch(1, 1, val_top1=np.float64(51.5), confusion={"a": float("-inf")}, folder=tmp_path)
+        log.message("a sentence\nof two lines with ü and \udcff")
+    step, epoch, message = [strict_json(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert (step["loss"], step["lr"], step["images_per_second"]) == (None, 0.5, None)
+    assert (step["scale"], step["counts"]) == (1024, [1, 2])
+    assert (epoch["val_top1"], epoch["confusion"], epoch["folder"]) == (51.5, {"a": None}, str(tmp_path))
+    assert message["text"] == "a sentence\nof two lines with ü and \udcff"
+
+
+def test_each_line_is_in_the_file_when_the_call_returns(tmp_path, no_curves):
+    path = tmp_path / "log.jsonl"
+    before = b""
+    with RunLog(tmp_path) as log:
+        for step in range(1, 4):
+            log.step(step, 1, 1.0, 0.1, 10.0)
+            content = path.read_bytes()
+            assert content.startswith(before)
+            assert content[len(before) :].count(b"\n") == 1
+            before = content
+
+
+@pytest.mark.parametrize("resume_step", [0, 2, 3, 7])
+def test_a_resumed_log_reads_as_if_never_interrupted(tmp_path, no_curves, resume_step):
+    with RunLog(tmp_path / "straight") as log:
+        train(log, 0, 9)
+    with RunLog(tmp_path / "broken") as log:
+        train(log, 0, 8)
+    first_dropped = b'{"kind": "step", "step": %d,' % (resume_step + 1)
+    kept = (tmp_path / "broken/log.jsonl").read_bytes().split(first_dropped)[0]
+    with RunLog(tmp_path / "broken", resume_step=resume_step) as log:
+        train(log, resume_step, 9)
+    content = (tmp_path / "broken/log.jsonl").read_bytes()
+    assert content.startswith(kept)
+    assert without_times(read_log(tmp_path / "broken/log.jsonl")) == without_times(
+        read_log(tmp_path / "straight/log.jsonl")
+    )
+
+
+def test_a_log_cut_at_any_byte_is_read_and_resumed(tmp_path, no_curves):
+    with RunLog(tmp_path) as log:
+        train(log, 0, STEPS_PER_EPOCH)
+    path = tmp_path / "log.jsonl"
+    whole, records = path.read_bytes(), read_log(path)
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        complete = records[: whole.count(b"\n", 0, cut)]
+        assert read_log(path)[: len(complete)] == complete
+        assert len(read_log(path)) <= len(complete) + 1
+        RunLog(tmp_path, resume_step=STEPS_PER_EPOCH).close()
+        assert all(strict_json(line) for line in path.read_text().splitlines())
+        assert path.read_bytes() == b"" or path.read_bytes().endswith(b"}\n")
+
+
+def test_zeros_left_by_a_power_failure_are_skipped(tmp_path, no_curves):
+    with RunLog(tmp_path) as log:
+        train(log, 0, 2)
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(path.read_bytes() + b"\0" * 4096)
+    assert [record["step"] for record in read_log(path)] == [1, 2]
+
+
+def test_an_intact_log_is_not_rewritten_on_resume(tmp_path, no_curves):
+    with RunLog(tmp_path) as log:
+        train(log, 0, 2)
+    before = (tmp_path / "log.jsonl").stat()
+    RunLog(tmp_path, resume_step=2).close()
+    after = (tmp_path / "log.jsonl").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_fresh_run_does_not_mix_into_an_earlier_log(tmp_path, no_curves):
+    with RunLog(tmp_path) as log:
+        train(log, 0, 2)
+    with pytest.raises(UserError, match="earlier run"):
+        RunLog(tmp_path)
+
+
+def test_other_ranks_write_and_print_nothing(tmp_path, capsys):
+    with RunLog(tmp_path / "run", rank=1, tensorboard=True) as log:
+        train(log, 0, 4)
+        log.message("hidden")
+    assert not (tmp_path / "run").exists()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_a_full_disk_names_the_path(tmp_path, no_curves):
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(JobError, match=r"log\.jsonl: No space left"), RunLog(tmp_path) as log:
+        log.step(1, 1, 1.0, 0.1, 10.0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_replacing_a_file_on_a_full_disk_leaves_it_as_it_was(tmp_path):
+    target = tmp_path / "file"
+    replace_file(target, b"before")
+    (tmp_path / "file.partial").symlink_to("/dev/full")
+    with pytest.raises(JobError, match=r"file: No space left"):
+        replace_file(target, b"after")
+    assert target.read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_missing_log_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match=r"log\.jsonl"):
+        read_log(tmp_path / "log.jsonl")
+
+
+def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path, no_curves, capsys):
+    clock = Clock()
+    with RunLog(tmp_path, total_steps=99, clock=clock) as log:
+        for step in range(1, 100):
+            clock.now += 1.0
+            log.step(step, 1, 1.0, 0.1, 64.0)
+    output, errors = capsys.readouterr()
+    assert errors == ""
+    assert "\r" not in output
+    assert [line.split()[1] for line in output.splitlines()] == ["1/99", "31/99", "61/99", "91/99", "99/99"]
+
+
+def test_a_terminal_has_one_bar_that_messages_do_not_tear(tmp_path, no_curves, monkeypatch, capsys):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with RunLog(tmp_path, total_steps=9) as log:
+        train(log, 0, 9)
+        log.message("done")
+    frames = [frame for frame in terminal.getvalue().split("\r") if "9/9" in frame]
+    assert "100%" in frames[-1]
+    assert "loss 0.111, 64 images/s" in frames[-1]
+    assert "left" in frames[-1]
+    assert capsys.readouterr().out.splitlines()[-1] == "done"
+
+
+def test_the_job_is_estimated_once_and_compilation_does_not_count(tmp_path, no_curves):
+    clock = Clock()
+    clock.now = 1000.0
+    with RunLog(tmp_path, total_steps=3701, clock=clock) as log:
+        train(log, 0, 300, clock)
+    messages = [record for record in read_log(tmp_path / "log.jsonl") if record["kind"] == "message"]
+    assert [record["step"] for record in messages] == [101]
+    assert "1 h 0 min" in messages[0]["text"]
+    assert "3,600" in messages[0]["text"]
+
+
+@pytest.mark.parametrize(("total", "seconds"), [(1000, 450.0), (100, 0.0), (50, 0.0)])
+def test_the_estimate_is_pace_times_steps_left(total, seconds):
+    assert estimate(Reading(20, 7.0), Reading(100, 47.0), total) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (3599.9, "1 h 0 min"),
+        (12000, "3 h 20 min"),
+        (90000, "1 d 1 h"),
+    ],
+)
+def test_durations_read_well_at_their_edges(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_closing_draws_the_curves(tmp_path):
+    with RunLog(tmp_path) as log:
+        train(log, 0, 9)
+        log.step(10, 4, float("nan"), 0.1, 64.0)
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 500
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
+
+
+@pytest.mark.parametrize("records", [[], [{"kind": "epoch", "step": 1, "val_top1": None}]], ids=["empty", "null only"])
+def test_a_log_with_nothing_to_show_is_drawn(tmp_path, records):
+    draw_curves(records, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_smoothing_is_a_running_mean_that_leaves_gaps_out():
+    values = np.array([1.0, 2.0, np.nan, 4.0, 9.0])
+    np.testing.assert_array_equal(smooth(values, 3), [1.5, 1.5, 3.0, 6.5, 6.5])
+    np.testing.assert_array_equal(smooth(values, 1), values)
+    assert len(smooth(np.array([]), 3)) == 0
+
+
+def test_missing_tensorboard_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match=r"pip install 'mindcv_mnasnet\[tensorboard\]'"):
+        RunLog(tmp_path, tensorboard=True)
+
+
+def test_tensorboard_gets_every_number(tmp_path, no_curves, monkeypatch):
+    module = pytest.importorskip("tensorboardX")
+    written = []
+    monkeypatch.setattr(module.SummaryWriter, "add_scalar", lambda self, *scalar: written.append(scalar))
+    with RunLog(tmp_path, tensorboard=True) as log:
+        log.step(1, 1, 2.0, 0.1, 64.0, note="text")
+        log.epoch(1, 1, val_top1=50.0)
+    assert {("train/loss", 2.0, 1), ("train/lr", 0.1, 1), ("epoch/val_top1", 50.0, 1)} <= set(written)
+    assert list((tmp_path / "tensorboard").iterdir())
