@@ -1,0 +1,215 @@
+"""The network as MindSpore cells, built from an ``arch.Network``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from mindcv_mnasnet import arch, runtime
+from mindcv_mnasnet.errors import UserError
+
+__all__ = ["ConvBN", "MBConv", "MnasNet", "SqueezeExcite", "create_model", "initialise"]
+
+
+class ConvBN(nn.Cell):
+    """Convolution without bias, batch norm, and ReLU unless ``relu`` is False. NCHW in, NCHW out."""
+
+    def __init__(
+        self,
+        network: arch.Network,
+        in_width: int,
+        out_width: int,
+        kernel: int = 1,
+        stride: int = 1,
+        group: int = 1,
+        relu: bool = True,
+    ):
+        super().__init__()
+        same = network.padding == "same" or kernel == 1
+        self.conv = nn.Conv2d(
+            in_width,
+            out_width,
+            kernel,
+            stride,
+            pad_mode="same" if same else "pad",
+            padding=0 if same else kernel // 2,
+            group=group,
+            weight_init="zeros",
+        )
+        self.bn = nn.BatchNorm2d(out_width, eps=network.bn_eps, momentum=network.bn_momentum)
+        self.relu = nn.ReLU() if relu else None
+
+    def construct(self, x):
+        x = self.bn(self.conv(x))
+        return x if self.relu is None else self.relu(x)
+
+
+class SqueezeExcite(nn.Cell):
+    """Channel gates from the mean over space: 1x1, ReLU, 1x1, sigmoid, both with bias."""
+
+    def __init__(self, width: int, squeezed: int):
+        super().__init__()
+        self.reduce = nn.Conv2d(width, squeezed, 1, has_bias=True, weight_init="zeros", bias_init="zeros")
+        self.expand = nn.Conv2d(squeezed, width, 1, has_bias=True, weight_init="zeros", bias_init="zeros")
+
+    def construct(self, x):
+        gates = ops.relu(self.reduce(ops.mean(x, (2, 3), True)))
+        return x * ops.sigmoid(self.expand(gates))
+
+
+class MBConv(nn.Cell):
+    """Mobile inverted bottleneck: expand, depthwise, gate, project, and the shortcut where the layer has one."""
+
+    def __init__(self, network: arch.Network, layer: arch.Layer):
+        super().__init__()
+        mid = layer.mid_width
+        self.residual = layer.residual
+        self.expand = ConvBN(network, layer.in_width, mid) if layer.expand > 1 else None
+        self.depthwise = ConvBN(network, mid, mid, layer.kernel, layer.stride, group=mid)
+        self.se = SqueezeExcite(mid, layer.se_width) if layer.se_width else None
+        self.project = ConvBN(network, mid, layer.out_width, relu=False)
+
+    def construct(self, x, keep=None):
+        """``keep``: (batch, 1, 1, 1) factors of the residual branch for drop-connect, or None."""
+        y = x if self.expand is None else self.expand(x)
+        y = self.depthwise(y)
+        if self.se is not None:
+            y = self.se(y)
+        y = self.project(y)
+        if not self.residual:
+            return y
+        return x + (y if keep is None else y * keep)
+
+
+class MnasNet(nn.Cell):
+    """A MnasNet classifier, or with ``features_only`` its feature maps.
+
+    Call with images (batch, channels, height, width), normalised; returns logits (batch, classes), or the last map of
+    every reduction, finest first (``feature_channels`` and ``feature_reductions`` describe them).
+
+    In training, dropout and drop-connect compare their rates with ``draws``, uniform numbers in [0, 1) of shape
+    (batch, ``draw_columns``); without ``draws`` the device draws them, which no seed of a checkpoint can repeat.
+    """
+
+    def __init__(self, network: arch.Network, features_only: bool = False):
+        super().__init__()
+        layers = network.layers()
+        self.network = network
+        self.features_only = features_only
+        self.stem = ConvBN(network, network.in_channels, network.stem_width, 3, network.stem_stride)
+        self.blocks = nn.CellList([MBConv(network, layer) for layer in layers])
+        self._describe_features(layers)
+        rates = [network.drop_connect * i / len(layers) if layer.residual else 0.0 for i, layer in enumerate(layers)]
+        self.drop_connect_rates = tuple(rates)
+        self.dropout = 0.0 if features_only else network.dropout
+        self.dropped_blocks = sum(rate > 0 for rate in rates)
+        self.draw_columns = self.dropped_blocks + (network.head_width if self.dropout > 0 else 0)
+        if not features_only:
+            self.head = ConvBN(network, layers[-1].out_width, network.head_width)
+            self.classifier = nn.Dense(network.head_width, network.num_classes, weight_init="zeros", bias_init="zeros")
+
+    def _describe_features(self, layers: tuple[arch.Layer, ...]) -> None:
+        stage_reductions = self.network.reductions
+        last_of = {self.network.stem_stride: -1} | {stage_reductions[x.stage]: i for i, x in enumerate(layers)}
+        wanted = sorted((index, reduction) for reduction, index in last_of.items() if reduction > 1)
+        self.feature_blocks = tuple(index for index, _ in wanted)
+        self.feature_reductions = tuple(reduction for _, reduction in wanted)
+        widths = [self.network.stem_width, *(layer.out_width for layer in layers)]
+        self.feature_channels = tuple(widths[index + 1] for index in self.feature_blocks)
+
+    def depths(self) -> dict[str, int]:
+        """Each parameter's distance from the classifier in stages: 0 for head and classifier, most for the stem."""
+        stages = len(self.network.blocks)
+        stage_of = [layer.stage for layer in self.network.layers()]
+        found = {}
+        for name, _ in self.parameters_and_names():
+            part, index = name.split(".")[:2]
+            found[name] = {"stem": stages + 1}.get(part, 0) if part != "blocks" else stages - stage_of[int(index)]
+        return found
+
+    def freeze(self, what: int | str) -> None:
+        """Keep parts fixed, batch-norm statistics included: ``"backbone"`` (all but the classifier), or a number N of
+        stages, which takes the stem too. Call after ``set_train``, which would unfreeze the statistics."""
+        stages = len(self.network.blocks)
+        if what == "backbone":
+            cells = [self.stem, *self.blocks, self.head]
+        else:
+            cells = [self.stem, *(b for b, layer in zip(self.blocks, self.network.layers()) if layer.stage < int(what))]
+        if what != "backbone" and not 0 <= int(what) <= stages:
+            raise UserError(f"freeze: {what} stages, but {self.network.family or 'the network'} has {stages}")
+        for cell in cells:
+            cell.set_train(False)
+            for parameter in cell.get_parameters():
+                parameter.requires_grad = False
+
+    def construct(self, x, draws=None):
+        if self.training and self.draw_columns > 0 and draws is None:
+            draws = ops.rand(x.shape[0], self.draw_columns)
+        features = ()
+        x = self.stem(x)
+        if -1 in self.feature_blocks:
+            features = (*features, x)
+        column = 0
+        for index, block in enumerate(self.blocks):
+            rate = self.drop_connect_rates[index]
+            if self.training and rate > 0:
+                kept = (draws[:, column] >= rate).astype(x.dtype) / (1 - rate)
+                x = block(x, kept.reshape(-1, 1, 1, 1))
+                column += 1
+            else:
+                x = block(x)
+            if index in self.feature_blocks:
+                features = (*features, x)
+        if self.features_only:
+            return features
+        return self.classify(x, draws)
+
+    def classify(self, x, draws):
+        """Logits from the last feature map."""
+        x = ops.mean(self.head(x), (2, 3))
+        if self.training and self.dropout > 0:
+            kept = (draws[:, self.dropped_blocks :] >= self.dropout).astype(x.dtype)
+            x = x * kept / (1 - self.dropout)
+        return self.classifier(x)
+
+
+def initialise(model: nn.Cell, seed: int = 0) -> None:
+    """Set all weights as the authors' code does; equal seeds give equal weights on every rank.
+
+    Convolutions: normal, std sqrt(2 / (k * k * out)); depthwise std sqrt(2 / (k * k)) (their fan-out is one filter);
+    dense: uniform in +-1 / sqrt(out). Batch norms and biases keep MindSpore's ones and zeros.
+    """
+    for name, cell in model.cells_and_names():
+        if not isinstance(cell, nn.Conv2d | nn.Dense):
+            continue
+        rng = np.random.default_rng([seed, *name.encode()])
+        shape = cell.weight.shape
+        if isinstance(cell, nn.Dense):
+            bound = shape[0] ** -0.5
+            values = rng.uniform(-bound, bound, shape)
+        else:
+            fan_out = shape[2] * shape[3] * shape[0] // cell.group
+            values = rng.normal(0, (2 / fan_out) ** 0.5, shape)
+        cell.weight.set_data(ms.Tensor(values.astype(np.float32)))
+
+
+def create_model(
+    model: str | arch.Network = "mnasnet_100", *, features_only: bool = False, seed: int = 0, **overrides: Any
+) -> MnasNet:
+    """Build an initialised network from any source's model name, or from an ``arch.Network``.
+
+    ``overrides`` are fields of ``arch.Network`` (``num_classes``, ``width_mult``, ``dropout``, ``blocks``, ...).
+    Raises ``UserError`` for unknown names and impossible values.
+    """
+    runtime.tune_cpu()
+    if isinstance(model, arch.Network):
+        network = dataclasses.replace(model, **overrides)
+    else:
+        network = arch.resolve(model, **overrides)
+    cell = MnasNet(network, features_only)
+    initialise(cell, seed)
+    return cell

@@ -1,0 +1,136 @@
+"""Optimisers as cells that a compiled step calls: reference semantics, decay groups, layer-wise rates.
+
+Weight decay of rmsprop and sgd is L2 in the loss (added to the gradient), of adamw and lamb decoupled. Every optimiser
+takes the learning rate as an argument; schedules are the step's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mindspore as ms
+from mindspore import nn, ops
+
+from mindcv_mnasnet.recipe import Recipe
+
+_NORM_ENDINGS = (".gamma", ".beta")
+_BIAS_ENDINGS = (*_NORM_ENDINGS, ".bias")
+
+
+class Optimiser(nn.Cell):
+    """Shared by all: parameters, their decays, and their shares of the learning rate (layer decay)."""
+
+    def __init__(self, parameters: Sequence[ms.Parameter], decays: Sequence[float], lr_shares: Sequence[float]):
+        super().__init__(auto_prefix=False)
+        self.parameters = ms.ParameterTuple(parameters)
+        self.decays = tuple(decays)
+        self.lr_shares = tuple(lr_shares)
+
+    def slot(self, name: str, init: str = "zeros") -> ms.ParameterTuple:
+        """One tensor per parameter, named ``optimiser.<name>.<parameter>``."""
+        return ms.ParameterTuple(
+            [
+                ms.Parameter(ms.ops.full(p.shape, float(init == "ones"), dtype=ms.float32), f"optimiser.{name}.{p.name}", False)
+                for p in self.parameters
+            ]
+        )
+
+    def construct(self, lr, step, gradients):
+        """Update all parameters; ``step`` counts from 0."""
+        for index, parameter in enumerate(self.parameters):
+            self.update(index, parameter, gradients[index], lr * self.lr_shares[index], step)
+        return step
+
+
+class RMSProp(Optimiser):
+    """TensorFlow's RMSProp, as the authors used it: epsilon inside the root, mean square from 1, lr in the momentum."""
+
+    def __init__(self, recipe: Recipe, *groups):
+        super().__init__(*groups)
+        self.mean_square = self.slot("mean_square", "ones")
+        self.moment = self.slot("momentum")
+        self.rho, self.momentum = recipe.rmsprop_decay, recipe.momentum
+        self.eps = 1e-3 if recipe.eps is None else recipe.eps
+        self.apply = ops.ApplyRMSProp()
+
+    def update(self, index, parameter, gradient, lr, step):
+        gradient = _with_decay(gradient, parameter, self.decays[index])
+        mean_square, moment = self.mean_square[index], self.moment[index]
+        self.apply(parameter, mean_square, moment, lr, gradient, self.rho, self.momentum, self.eps)
+
+
+class SGD(Optimiser):
+    """Momentum SGD as in PyTorch and MindSpore; Nesterov's form on request."""
+
+    def __init__(self, recipe: Recipe, *groups):
+        super().__init__(*groups)
+        self.moment = self.slot("momentum")
+        self.momentum = ms.Tensor(recipe.momentum, ms.float32)
+        self.apply = ops.ApplyMomentum(use_nesterov=recipe.use_nesterov)
+
+    def update(self, index, parameter, gradient, lr, step):
+        gradient = _with_decay(gradient, parameter, self.decays[index])
+        self.apply(parameter, self.moment[index], lr, gradient, self.momentum)
+
+
+class AdamW(Optimiser):
+    """Adam with decoupled decay and bias correction (Loshchilov and Hutter 2019), as ``torch.optim.AdamW``."""
+
+    def __init__(self, recipe: Recipe, *groups):
+        super().__init__(*groups)
+        self.first, self.second = self.slot("first_moment"), self.slot("second_moment")
+        self.beta1, self.beta2 = recipe.betas
+        self.eps = (1e-8 if recipe.opt == "adamw" else 1e-6) if recipe.eps is None else recipe.eps
+
+    def direction(self, index, gradient, step):
+        """Bias-corrected first moment over the root of the second."""
+        count = (step + 1).astype(ms.float32)
+        first, second = self.first[index], self.second[index]
+        m = self.beta1 * first + (1 - self.beta1) * gradient
+        v = self.beta2 * second + (1 - self.beta2) * gradient * gradient
+        ops.assign(first, m)
+        ops.assign(second, v)
+        m_hat = m / (1 - ops.pow(self.beta1, count))
+        v_hat = v / (1 - ops.pow(self.beta2, count))
+        return m_hat / (ops.sqrt(v_hat) + self.eps)
+
+    def update(self, index, parameter, gradient, lr, step):
+        change = self.direction(index, gradient, step) + self.decays[index] * parameter
+        ops.assign(parameter, parameter - lr * change)
+
+
+class LAMB(AdamW):
+    """AdamW's direction scaled per tensor by weight norm over update norm (You et al. 2020, algorithm 2).
+
+    Tensors that are not decayed (norms, biases) keep the ratio 1, as timm does.
+    """
+
+    def update(self, index, parameter, gradient, lr, step):
+        change = self.direction(index, gradient, step) + self.decays[index] * parameter
+        if self.decays[index] > 0:
+            weight_norm, change_norm = _norm(parameter), _norm(change)
+            both = ops.logical_and(weight_norm > 0, change_norm > 0)
+            change = change * ops.select(both, weight_norm / (change_norm + 1e-30), ops.ones_like(weight_norm))
+        ops.assign(parameter, parameter - lr * change)
+
+
+def _with_decay(gradient, parameter, decay):
+    return gradient + decay * parameter if decay > 0 else gradient
+
+
+def _norm(x):
+    return ops.sqrt(ops.sum(ops.square(x)))
+
+
+_OPTIMISERS = {"rmsprop": RMSProp, "sgd": SGD, "momentum": SGD, "adamw": AdamW, "lamb": LAMB}
+
+
+def create_optimiser(recipe: Recipe, parameters: Sequence[ms.Parameter], depths: dict[str, int]) -> Optimiser:
+    """The recipe's optimiser over ``parameters``.
+
+    ``depths`` gives each parameter's distance from the classifier in stages, for ``layer_decay``.
+    """
+    spared = {"disable": (), "norm": _NORM_ENDINGS}.get(recipe.weight_decay_filter, _BIAS_ENDINGS)
+    decays = [0.0 if p.name.endswith(spared) else recipe.weight_decay for p in parameters]
+    share = 1.0 if recipe.layer_decay is None else recipe.layer_decay
+    return _OPTIMISERS[recipe.opt](recipe, parameters, decays, [share ** depths[p.name] for p in parameters])

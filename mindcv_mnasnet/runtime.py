@@ -1,0 +1,155 @@
+"""Device, graph mode, jit level, msrun, CPU tuning: all that touches MindSpore's context and environment.
+
+Differences between MindSpore 2.7 and 2.10 live here alone.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import ops
+from mindspore.communication import get_group_size, get_rank, init
+
+from mindcv_mnasnet.errors import UserError
+
+MINDSPORE_VERSION = tuple(int(part) for part in re.findall(r"\d+", ms.__version__)[:2])
+DEVICES = ("CPU", "Ascend")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a job runs: ``rank`` of ``world`` processes on ``device``; ``notes`` are sentences for the log."""
+
+    device: str = "CPU"
+    rank: int = 0
+    world: int = 1
+    jit_level: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sinks(self) -> bool:
+        """Whether the device can pull its data from a queue of its own (data sinking)."""
+        return self.device != "CPU"
+
+
+def under_msrun() -> bool:
+    """Whether msrun started this process (it sets MS_ROLE for workers and scheduler)."""
+    return os.environ.get("MS_ROLE") in ("MS_WORKER", "MS_SCHED")
+
+
+def tune_cpu() -> str | None:
+    """Keep oneDNN 3.10 from its reference convolutions on AVX-512 machines; returns the sentence to log, or None.
+
+    MindSpore 2.9 and later bundle it, and there every kernel above 1x1 is 50 to 100 times slower than in AVX2 mode.
+    oneDNN reads the variable at its first use, so any time before the first operator is early enough. A value that
+    the user has set stays. https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+    """
+    variable = "ONEDNN_MAX_CPU_ISA"
+    if MINDSPORE_VERSION < (2, 9) or variable in os.environ or "DNNL_MAX_CPU_ISA" in os.environ or not _has_avx512():
+        return None
+    os.environ[variable] = "AVX2"
+    return f"set {variable}=AVX2: MindSpore's convolutions are many times faster so on this CPU (yours wins if set)"
+
+
+def _has_avx512() -> bool:
+    try:
+        return platform.machine() == "x86_64" and " avx512f" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def start(
+    device_target: str = "auto", distribute: bool | None = None, jit_level: str | None = None, deterministic: bool = False
+) -> Runtime:
+    """Set up graph mode on the device, and the process group under msrun. Call once, before any operator.
+
+    ``distribute`` None or True means all processes that msrun started; outside msrun there is one. Raises
+    ``UserError`` when the device is not there or when ``distribute`` is False under msrun.
+    """
+    notes = [tune_cpu()]
+    if under_msrun() and distribute is False:
+        raise UserError("distribute is False under msrun, which would train the same job several times; drop one")
+    if distribute and not under_msrun():
+        notes.append("distribute: no msrun started this process, so it trains alone")
+    device = _choose_device(device_target)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if deterministic:
+        ms.set_deterministic(True)
+    level, note = effective_jit_level(jit_level, device)
+    notes.append(note)
+    if level is not None:
+        ms.set_context(jit_config={"jit_level": level})
+    rank, world = _join_group() if under_msrun() else (0, 1)
+    return Runtime(device, rank, world, level, tuple(note for note in notes if note))
+
+
+def effective_jit_level(level: str | None, device: str) -> tuple[str | None, str | None]:
+    """The jit level to use for the one asked for, and the sentence to log where they differ.
+
+    O2 (whole graph through GE) exists on Ascend up to MindSpore 2.8; 2.9 deprecates it in favour of O1
+    (``mindspore.JitConfig``).
+    """
+    if level != "O2" or (device == "Ascend" and MINDSPORE_VERSION < (2, 9)):
+        return level, None
+    return "O1", f"jit_level O2 is mapped to O1: MindSpore {ms.__version__} on {device} does not offer it"
+
+
+def _choose_device(target: str) -> str:
+    if target == "auto":
+        target = "Ascend" if Path("/dev/davinci_manager").exists() else "CPU"
+    if target not in DEVICES:
+        raise UserError(f"device_target is {target!r}; it can be auto, {' or '.join(DEVICES)}")
+    try:
+        ms.set_device(target)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+        raise UserError(f"device_target {target} is not usable here ({reason}); try --device_target CPU") from None
+    return target
+
+
+def _join_group() -> tuple[int, int]:
+    init()
+    rank, world = get_rank(), get_group_size()
+    ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=world)
+    return rank, world
+
+
+def sum_over_ranks(values: np.ndarray, world: int) -> np.ndarray:
+    """Element-wise sum of a float32 or int32 vector over all ranks."""
+    if world == 1:
+        return values
+    return _AllSum()(ms.Tensor(values)).asnumpy()
+
+
+class _AllSum(ms.nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.reduce = ops.AllReduce()
+
+    def construct(self, values):
+        return self.reduce(values)
+
+
+def describe() -> dict[str, str | int]:
+    """Versions and machine, for the run folder."""
+    return {
+        "mindspore": ms.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": usable_cores(),
+        "command": " ".join(sys.argv),
+        "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
+    }
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,275 @@
+"""One compiled training step: preprocessing, loss, scaling, clipping, update, EMA; and the evaluation step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from mindcv_mnasnet.draws import DrawLayout
+from mindcv_mnasnet.model import MnasNet
+from mindcv_mnasnet.optim import create_optimiser
+from mindcv_mnasnet.recipe import Recipe
+
+SCALE_FACTOR = 2.0
+SCALE_WINDOW = 2000  # good steps before a dynamic loss scale grows, MindSpore's and NVIDIA's default
+
+
+class Preprocess(nn.Cell):
+    """uint8 (batch, height, width, channels) -> normalised float32 (batch, channels, height, width)."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.scale = ms.Tensor(1 / np.array(std, np.float32).reshape(1, -1, 1, 1))
+        self.shift = ms.Tensor(-np.array(mean, np.float32).reshape(1, -1, 1, 1) * self.scale.asnumpy())
+
+    def construct(self, images):
+        return ops.transpose(images, (0, 3, 1, 2)).astype(ms.float32) * self.scale + self.shift
+
+
+class MixAndErase(nn.Cell):
+    """Mixup, cutmix and random erasing of normalised images, decided by ``draws`` (see ``draws.DrawLayout``)."""
+
+    def __init__(self, layout: DrawLayout, erase_value: float):
+        super().__init__()
+        self.layout = layout
+        self.erase_value = erase_value
+        size = layout.image_size
+        self.rows = ms.Tensor(np.arange(size, dtype=np.float32).reshape(1, 1, size, 1))
+        self.cols = ms.Tensor(np.arange(size, dtype=np.float32).reshape(1, 1, 1, size))
+
+    def inside(self, boxes):
+        """Mask of (n, 4) boxes (y0, y1, x0, x1), float32 (n, 1, size, size)."""
+        y0, y1, x0, x1 = (boxes[:, i].reshape(-1, 1, 1, 1) for i in (0, 1, 2, 3))
+        in_rows = ops.logical_and(self.rows >= y0, self.rows < y1)
+        in_cols = ops.logical_and(self.cols >= x0, self.cols < x1)
+        return ops.logical_and(in_rows, in_cols).astype(ms.float32)
+
+    def construct(self, images, draws):
+        """The changed images; labels mix with weight ``draws[0, 5]`` and the batch in reverse order."""
+        if self.layout.mixes:
+            own = draws[0, 0] * (1 - self.inside(draws[:1, 1:5]))
+            images = images * own + ops.flip(images, (0,)) * (1 - own)
+        if self.layout.erases:
+            erased = self.inside(draws[:, self.layout.mix_end : self.layout.erase_end])
+            images = images * (1 - erased) + self.erase_value * erased
+        return images
+
+
+class Loss(nn.Cell):
+    """Per-image loss, float32 (batch,): softmax or per-class binary cross entropy, with label smoothing."""
+
+    def __init__(self, kind: str, smoothing: float, num_classes: int):
+        super().__init__()
+        self.kind, self.smoothing, self.num_classes = kind, smoothing, num_classes
+
+    def construct(self, logits, labels):
+        logits = logits.astype(ms.float32)
+        if self.kind == "CE":
+            log_p = ops.log_softmax(logits, -1)
+            hit = ops.gather_elements(log_p, 1, labels.reshape(-1, 1)).reshape(-1)
+            return -(1 - self.smoothing) * hit - self.smoothing * ops.mean(log_p, 1)
+        target = ops.one_hot(labels, self.num_classes, ms.Tensor(1.0, ms.float32), ms.Tensor(0.0, ms.float32))
+        target = target * (1 - self.smoothing) + self.smoothing / self.num_classes
+        return ops.mean(ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits))), 1)
+
+
+class Backward(nn.Cell):
+    """Loss and gradients of one batch; the loss is scaled inside and the gradients are unscaled again."""
+
+    def __init__(self, recipe: Recipe, model: MnasNet, layout: DrawLayout, loss_scale: ms.Parameter):
+        super().__init__(auto_prefix=False)
+        self.model, self.layout, self.loss_scale = model, layout, loss_scale
+        self.preprocess = Preprocess(*recipe.pixel_statistics())
+        self.mix_and_erase = MixAndErase(layout, float(recipe.re_value)) if layout.mixes or layout.erases else None
+        self.loss = Loss(recipe.loss, recipe.label_smoothing, model.network.num_classes)
+        self.weights = ms.ParameterTuple(p for p in model.get_parameters() if p.requires_grad)
+        self.gradient = ops.value_and_grad(self.forward, None, self.weights, has_aux=True)
+
+    def forward(self, images, labels, draws):
+        images = self.preprocess(images)
+        if self.mix_and_erase is not None:
+            images = self.mix_and_erase(images, draws)
+        logits = self.model(images, None if draws is None else draws[:, self.layout.erase_end :])
+        losses = self.loss(logits, labels)
+        if self.layout.mixes:
+            weight = draws[0, 5]
+            losses = weight * losses + (1 - weight) * self.loss(logits, ops.flip(labels, (0,)))
+        loss = ops.mean(losses)
+        return loss * self.loss_scale, (loss, logits)
+
+    def construct(self, images, labels, draws):
+        """(loss, counts, gradients); counts is float32 (3,): summed loss, top-1 and top-5 hits."""
+        (_, (loss, logits)), gradients = self.gradient(images, labels, draws)
+        inverse = 1 / self.loss_scale.value()
+        gradients = tuple(gradient * inverse for gradient in gradients)
+        own = ops.gather_elements(logits, 1, labels.reshape(-1, 1))
+        rank = ops.sum((logits > own).astype(ms.float32), 1)
+        hits = ops.stack([loss, ops.sum((rank < 1).astype(ms.float32)), ops.sum((rank < 5).astype(ms.float32))])
+        return loss, hits, gradients
+
+
+class TrainStep(nn.Cell):
+    """Batch in, updated state out: ``step(images, labels, draws)`` -> loss, a float32 scalar.
+
+    images uint8 (batch, height, width, channels), labels int32 (batch,), draws float32 (batch, layout.columns) or None
+    when the layout has none. State lives in parameters; ``state()`` lists all that a resume needs. After every step it
+    is the same on all ranks: gradients, batch-norm statistics and counts are averaged over them.
+
+    With ``accumulation`` above 1, ``accumulate(...)`` takes the first batches of a step and this cell the last one.
+    """
+
+    def __init__(self, recipe: Recipe, model: MnasNet, layout: DrawLayout, rates: np.ndarray, world: int = 1):
+        super().__init__(auto_prefix=False)
+        self.model, self.world = model, world
+        self.step = _state("state.step", 0, ms.int32)
+        self.loss_scale = _state("state.loss_scale", recipe.loss_scale)
+        self.good_steps = _state("state.good_steps", 0, ms.int32)
+        self.sums = _state("state.sums", np.zeros(4, np.float32))  # loss, top-1, top-5, batches since the epoch began
+        self.rates = ms.Parameter(ms.Tensor(rates), "rates", False)
+        self.dynamic_scale = recipe.loss_scale_type != "fixed"
+        self.skips_overflow = self.dynamic_scale or recipe.drop_overflow_update
+        self.clip = recipe.clip_value if recipe.clip_grad else None
+        self.backward = Backward(recipe, model, layout, self.loss_scale)
+        weights = self.backward.weights
+        self.optimiser = create_optimiser(recipe, weights, model.depths())
+        self.accumulation = recipe.gradient_accumulation_steps
+        self.summed = _zeros_like("accumulated", weights) if self.accumulation > 1 else None
+        self.statistics = ms.ParameterTuple(p for p in model.get_parameters() if _is_statistic(p.name))
+        self.averaged = ms.ParameterTuple(model.get_parameters())
+        self.ema = ms.ParameterTuple(_copy("ema", p) for p in self.averaged) if recipe.ema else None
+        self.ema_decay, self.ema_ramp = recipe.ema_decay, recipe.ema_ramp
+        self.reduce_gradients = nn.DistributedGradReducer(weights) if world > 1 else None
+        self.all_reduce = ops.AllReduce() if world > 1 else None
+
+    def state(self) -> list[ms.Parameter]:
+        """Parameters that make up the training state, model first."""
+        own = [self.step, self.loss_scale, self.good_steps, self.sums]
+        slots = [p for p in self.optimiser.get_parameters() if p.name.startswith("optimiser.")]
+        return [*self.averaged, *own, *slots, *(self.ema or ())]
+
+    def construct(self, images, labels, draws=None):
+        loss, hits, gradients = self.backward(images, labels, draws)
+        if self.summed is not None:
+            gradients = self.take_summed(gradients)
+        if self.reduce_gradients is not None:
+            gradients = self.reduce_gradients(gradients)
+            loss, hits = self.share(loss, hits)
+        if self.skips_overflow:
+            finite = _all_finite(gradients)
+            if finite:
+                self.update(gradients)
+            if self.dynamic_scale:
+                self.rescale(finite)
+        else:
+            self.update(gradients)
+        self.count(hits)
+        return loss
+
+    def update(self, gradients):
+        """Clip, optimise, average, advance."""
+        if self.clip is not None:
+            gradients = _clip(gradients, self.clip)
+        step = self.step.value()
+        self.optimiser(self.rates[step], step, gradients)
+        if self.ema is not None:
+            decay = self.ema_decay
+            if self.ema_ramp:
+                count = step.astype(ms.float32)
+                decay = ops.minimum((1 + count) / (10 + count), ms.Tensor(self.ema_decay, ms.float32))
+            for index, parameter in enumerate(self.averaged):
+                average = self.ema[index]
+                ops.assign(average, average + (1 - decay) * (parameter - average))
+        ops.assign_add(self.step, 1)
+
+    def rescale(self, finite):
+        """Halve the loss scale on overflow, double it after ``SCALE_WINDOW`` good steps."""
+        good = ops.select(finite, self.good_steps + 1, ops.zeros_like(self.good_steps))
+        grown = good >= SCALE_WINDOW
+        scale = ops.select(finite, self.loss_scale.value(), self.loss_scale / SCALE_FACTOR)
+        scale = ops.select(grown, scale * SCALE_FACTOR, scale)
+        ops.assign(self.loss_scale, ops.maximum(scale, ms.Tensor(1.0, ms.float32)))
+        ops.assign(self.good_steps, ops.select(grown, ops.zeros_like(good), good))
+
+    def count(self, hits):
+        ops.assign_add(self.sums, ops.cat([hits, ops.ones_like(hits[:1])]))
+
+    def take_summed(self, gradients):
+        """Mean over the accumulated batches and this one; the accumulators start again from zero."""
+        means = ()
+        for index, gradient in enumerate(gradients):
+            total = self.summed[index]
+            means = (*means, (total + gradient) / self.accumulation)
+            ops.assign(total, ops.zeros_like(total))
+        return means
+
+    def share(self, loss, hits):
+        """Average batch-norm statistics, loss and counts over the ranks in one collective."""
+        parts = [hits, loss.reshape(1), *(s.reshape(-1) for s in self.statistics)]
+        mean = self.all_reduce(ops.cat(parts)) / self.world
+        start = 4
+        for statistic in self.statistics:
+            ops.assign(statistic, mean[start : start + statistic.size].reshape(statistic.shape))
+            start += statistic.size
+        return mean[3], mean[:3]
+
+
+class Accumulate(nn.Cell):
+    """The first batches of a step: adds their gradients to the accumulators of a ``TrainStep``."""
+
+    def __init__(self, step: TrainStep):
+        super().__init__(auto_prefix=False)
+        self.train_step, self.backward, self.summed = step, step.backward, step.summed
+
+    def construct(self, images, labels, draws=None):
+        loss, hits, gradients = self.backward(images, labels, draws)
+        for index, gradient in enumerate(gradients):
+            ops.assign_add(self.summed[index], gradient)
+        self.train_step.count(hits)
+        return loss
+
+
+class EvalStep(nn.Cell):
+    """uint8 images (batch, height, width, channels) -> float32 logits (batch, classes)."""
+
+    def __init__(self, model: MnasNet, mean: Sequence[float], std: Sequence[float]):
+        super().__init__(auto_prefix=False)
+        self.preprocess, self.model = Preprocess(mean, std), model
+        self.set_train(False)
+
+    def construct(self, images):
+        return self.model(self.preprocess(images)).astype(ms.float32)
+
+
+def _state(name: str, value, dtype=ms.float32) -> ms.Parameter:
+    return ms.Parameter(ms.Tensor(value, dtype), name, False)
+
+
+def _copy(prefix: str, parameter: ms.Parameter) -> ms.Parameter:
+    return ms.Parameter(ms.Tensor(parameter.asnumpy().copy()), f"{prefix}.{parameter.name}", False)
+
+
+def _zeros_like(prefix: str, parameters: ms.ParameterTuple) -> ms.ParameterTuple:
+    return ms.ParameterTuple(ms.Parameter(ops.zeros(p.shape, ms.float32), f"{prefix}.{p.name}", False) for p in parameters)
+
+
+def _is_statistic(name: str) -> bool:
+    return name.endswith((".moving_mean", ".moving_variance"))
+
+
+def _all_finite(gradients):
+    finite = ms.Tensor(True)
+    for gradient in gradients:
+        finite = ops.logical_and(finite, ops.isfinite(gradient).all())
+    return finite
+
+
+def _clip(gradients, limit):
+    """Scale all gradients so that their joint norm is at most ``limit``."""
+    total = ops.zeros((), ms.float32)
+    for gradient in gradients:
+        total = total + ops.sum(ops.square(gradient))
+    factor = ops.minimum(limit / (ops.sqrt(total) + 1e-6), ms.Tensor(1.0, ms.float32))
+    return tuple(gradient * factor for gradient in gradients)
