@@ -38,31 +38,25 @@ class Plan:
     notes: tuple[str, ...] = ()  # sentences for the log
 
     @classmethod
-    def make(cls, recipe: Recipe, train_images: int, val_images: int, world_size: int = 1, cores: int = 1) -> Plan:
+    def make(
+        cls, recipe: Recipe, train_images: int | None, val_images: int, world_size: int = 1, cores: int = 1
+    ) -> Plan:
         """Derive the plan.
 
         Args:
-            train_images: images of the training set before ``num_samples``.
+            train_images: images of the training set before ``num_samples``; None plans a validation alone.
             world_size: number of devices, one process each.
             cores: cores that this process may use.
         Raises:
-            UserError: no training images, not one full batch, or a peak rate below ``min_lr``.
+            UserError: no training images, not one full step, or a peak rate below ``min_lr``.
         """
-        images = min(train_images, recipe.num_samples or train_images)
-        accumulation = recipe.gradient_accumulation_steps
-        global_batch = recipe.batch_size * world_size * accumulation
-        steps = images // global_batch if recipe.drop_remainder else -(-images // global_batch)
-        if steps == 0:
-            asked = " x ".join(str(n) for n in (recipe.batch_size, world_size, accumulation))
-            raise UserError(
-                f"{images} training images do not fill one step of {global_batch} (batch_size x devices x "
-                f"gradient_accumulation_steps = {asked}); lower --batch_size"
-                + (" or set --drop_remainder False" if images and recipe.drop_remainder else "")
-            )
+        images = min(train_images or 0, recipe.num_samples or train_images or 0)
+        global_batch = recipe.batch_size * world_size * recipe.gradient_accumulation_steps
         peak_lr = recipe.lr if recipe.lr_per_256 is None else recipe.lr_per_256 * global_batch / 256
-        if recipe.scheduler in ("cosine_decay", "polynomial_decay") and recipe.min_lr > peak_lr:
+        steps = 0 if train_images is None else _steps_per_epoch(recipe, images, global_batch)
+        if steps and recipe.scheduler in ("cosine_decay", "polynomial_decay") and recipe.min_lr > peak_lr:
             raise UserError(
-                f"min_lr: {recipe.min_lr} is above the peak rate {peak_lr:g} at {global_batch} images per step"
+                f"min_lr: {recipe.min_lr} is above {peak_lr:g}, the peak rate of {global_batch} images a step"
             )
         share = -(-val_images // world_size)
         val_batch = min(recipe.val_batch_size or recipe.batch_size, max(share, 1))
@@ -71,9 +65,9 @@ class Plan:
             val_images=val_images,
             world_size=world_size,
             device_batch=recipe.batch_size,
-            accumulation=accumulation,
+            accumulation=recipe.gradient_accumulation_steps,
             global_batch=global_batch,
-            batches_per_epoch=steps * accumulation,
+            batches_per_epoch=steps * recipe.gradient_accumulation_steps,
             steps_per_epoch=steps,
             epochs=recipe.epoch_size,
             total_steps=steps * recipe.epoch_size,
@@ -107,6 +101,19 @@ class Plan:
             return True
         epoch, rest = divmod(step, self.steps_per_epoch)
         return rest == 0 and (epoch % self.save_epochs == 0 or epoch == self.epochs)
+
+
+def _steps_per_epoch(recipe: Recipe, images: int, global_batch: int) -> int:
+    steps = images // global_batch if recipe.drop_remainder else -(-images // global_batch)
+    if steps == 0:
+        devices = global_batch // recipe.batch_size // recipe.gradient_accumulation_steps
+        remedy = " or set --drop_remainder False" if images and recipe.drop_remainder else ""
+        raise UserError(
+            f"{images} training images do not fill one step of {global_batch}: batch_size {recipe.batch_size} x "
+            f"{devices} devices x gradient_accumulation_steps {recipe.gradient_accumulation_steps}; "
+            f"lower --batch_size{remedy}"
+        )
+    return steps
 
 
 def _notes(recipe: Recipe, cores: int) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ class DataKeys:
     re_prob: float = key(0.0, "probability of random erasing", within="[0, 1]")
     re_scale: tuple[float, ...] = key((0.02, 0.33), "area erased", within="(0, 1]", length=2, rising=True)
     re_ratio: tuple[float, ...] = key((0.3, 3.3), "its aspect ratio", within="(0, inf)", length=2, rising=True)
-    re_value: float | str = key(0.0, "normalised value put there, or 'random'", choices=("random",))
+    re_value: float = key(0.0, "normalised value put there, 0 is the mean", unbuilt=("random",))
     re_max_attempts: int = key(10, "tries to find a box to erase", within="[1, inf)")
     mean: tuple[float, ...] = key((123.675, 116.28, 103.53), "channel means of pixels 0..255", within="[0, 255]")
     std: tuple[float, ...] = key((58.395, 57.12, 57.375), "channel deviations of pixels 0..255", within="[1, 255]")

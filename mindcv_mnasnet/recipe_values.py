@@ -118,6 +118,8 @@ class _RefusedError(ValueError):
 def _single(key: Key, raw: Any) -> Any:
     if isinstance(raw, (list, tuple)) and len(raw) == 1:
         raw = raw[0]
+    if isinstance(raw, str) and raw in key.rule.unbuilt:
+        raise _RefusedError("is a choice of MindCV's that does not exist here")
     for kind in key.kinds:
         value = _as(kind, raw)
         if value is not None:
@@ -174,8 +176,6 @@ def _check(key: Key, value: Any) -> None:
 
 
 def _check_text(rule: Rule, text: str) -> None:
-    if text in rule.unbuilt:
-        raise _RefusedError("is a choice of MindCV's that does not exist here")
     if rule.choices and text not in rule.choices:
         found = difflib.get_close_matches(text, rule.choices, n=1)
         raise _RefusedError("is not a choice" + (f" (did you mean {found[0]}?)" if found else ""))

@@ -8,6 +8,7 @@ multi-step decay equal MindCV 0.3's; polynomial decay, which MindCV's command li
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,7 +18,7 @@ from mindcv_mnasnet.plan import Plan
 from mindcv_mnasnet.recipe import Recipe
 
 Epochs = NDArray[np.float64]
-_ROUNDING = 1e-9  # epochs; a step at a boundary belongs to what begins there
+_ROUNDING = 1e-9  # a step at a boundary belongs to what begins there
 
 
 def learning_rates(recipe: Recipe, plan: Plan) -> NDArray[np.float32]:
@@ -27,10 +28,10 @@ def learning_rates(recipe: Recipe, plan: Plan) -> NDArray[np.float32]:
         epochs = np.floor(epochs + _ROUNDING)
     decay_start = recipe.warmup_epochs if recipe.decay_from == "warmup" else 0.0
     rates = plan.peak_lr * _DECAYS[recipe.scheduler](recipe, np.maximum(epochs - decay_start, 0.0), plan.peak_lr)
-    if recipe.warmup_epochs > 0:
-        done = epochs / recipe.warmup_epochs
-        rising = plan.peak_lr * (recipe.warmup_factor + (1.0 - recipe.warmup_factor) * done)
-        rates = np.where(np.arange(plan.total_steps) < plan.warmup_steps - _ROUNDING, rising, rates)
+    warming = epochs[: max(0, math.ceil(plan.warmup_steps - _ROUNDING))]
+    if warming.size:
+        done = warming / recipe.warmup_epochs
+        rates[: warming.size] = plan.peak_lr * (recipe.warmup_factor + (1.0 - recipe.warmup_factor) * done)
     return rates.astype(np.float32)
 
 
