@@ -126,6 +126,11 @@ def test_the_fingerprint_ignores_places_and_ways_of_writing_and_nothing_else():
     assert diff(plain, changed) == ["seed", "lr"]
 
 
+def test_a_changed_copy_dumps_its_change(tmp_path):
+    changed = dataclasses.replace(load_recipe(), lr=0.5)
+    assert load_recipe(written(tmp_path, changed.dump())) == changed
+
+
 def test_a_recipe_is_frozen_and_its_network_takes_every_override():
     recipe = load_recipe(
         argv=[

@@ -39,9 +39,13 @@ def test_the_authors_rule_at_imagenets_size():
         assert got[step] == pytest.approx(rate, rel=1e-6), step
 
 
-def test_a_period_that_ends_on_a_step_changes_there():
-    got = rates(5, **{**AUTHORS, "lr_per_256": 256.0, "warmup_epochs": 0, "epoch_size": 100})  # 12 steps per period
-    np.testing.assert_allclose(got, 0.97 ** (np.arange(500) // 12), rtol=1e-6)
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "epochs_per_period", "period"), [(5, 2.4, 12), (10, 1.1, 11), (10, 0.3, 3)]
+)
+def test_a_period_that_ends_on_a_step_changes_there(steps_per_epoch, epochs_per_period, period):
+    keys = {"lr_per_256": 256.0, "warmup_epochs": 0, "epoch_size": 40, "decay_every_epochs": epochs_per_period}
+    got = rates(steps_per_epoch, **{**AUTHORS, **keys})
+    np.testing.assert_allclose(got, 0.97 ** (np.arange(40 * steps_per_epoch) // period), rtol=1e-6)
 
 
 def test_smooth_decay_passes_through_the_corners_of_the_staircase():
