@@ -89,6 +89,8 @@ class Recipe(ScheduleKeys, OptimiserKeys, NetworkKeys, DataKeys, JobKeys):
             UserError: unknown model name, impossible block string, or no number of classes from either side.
         """
         classes = self.num_classes if self.num_classes is not None else num_classes
+        if classes is None:
+            raise UserError("num_classes is needed where there is no data to count the classes of")
         overrides = {theirs: getattr(self, ours) for ours, theirs in _NETWORK_KEYS.items()}
         overrides["num_classes"] = classes
         return resolve(self.model, **{name: value for name, value in overrides.items() if value is not None})

@@ -156,6 +156,8 @@ def test_a_recipe_is_frozen_and_its_network_takes_every_override():
     assert load_recipe(argv=["--num_classes", "7"]).network(10).num_classes == 7
     with pytest.raises(UserError, match="mnasnet_100"):
         load_recipe(argv=["--model", "mnasnet_10"]).network(10)
+    with pytest.raises(UserError, match="num_classes"):
+        load_recipe().network()
 
 
 def test_grey_input_averages_the_statistics_of_rgb():

@@ -29,8 +29,8 @@ def refusal(*argv: str) -> str:
         "--std 0.229 0.224 0.225", "--freeze 9", "--freeze head", "--run_name a/b", "--run_name ..", "--stem_stride 3",
         "--val_fraction 1", "--auto_augment strong", "--amp_level O4", "--multi_step_decay_milestones 30 20",
         "--mode 1", "--pretrained True", "--resume_opt True", "--dataset_download True", "--aux_factor 0.4",
-        "--reduction sum", "--aug_splits 3", "--opt lion", "--scheduler one_cycle", "--re_value random", "--re_value nan",
-        "--amp_cast_list x", "--in_channels 4", "--decay_rate 0", "--gradient_accumulation_steps 0",
+        "--reduction sum", "--aug_splits 3", "--opt lion", "--scheduler one_cycle", "--re_value random",
+        "--re_value nan", "--amp_cast_list x", "--in_channels 4", "--decay_rate 0", "--gradient_accumulation_steps 0",
     ],
 )  # fmt: skip
 def test_an_impossible_value_is_refused_with_key_value_place_and_what_is_allowed(words):
