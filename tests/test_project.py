@@ -159,7 +159,8 @@ def make(clone: Path, *targets: str, **settings: str) -> tuple[subprocess.Comple
     calls = clone / "calls"
     calls.write_text("")
     keep = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    environment = keep | {"PYTHON": "./a python", "FAKE_VERSION": "3.11", "FAKE_LOG": str(calls)} | settings
+    fake = {"PYTHON": "./a python", "ARGS": "", "FAKE_VERSION": "3.11", "FAKE_LOG": str(calls)}
+    environment = keep | fake | settings
     process = subprocess.run(
         ["make", *targets], cwd=clone, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
