@@ -1,0 +1,213 @@
+"""Encoded pictures to uint8 HWC arrays of the network's size: augmentation in training, crops in evaluation.
+
+All random operations are MindSpore's C++ ones. RandAugment and TrivialAugment are put together here, because
+MindSpore's own (2.7 to 2.10) hand a shift in pixels to an operation that expects a share of the width: every shifted
+picture, one in seven per operation, turns black.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import mindspore.dataset.vision as vision
+import numpy as np
+from mindspore.dataset.vision import Inter
+from PIL import Image
+
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.recipe import Recipe
+
+Operations = list[Any]  # what Dataset.map takes: MindSpore's operations and functions of an array
+
+INTERPOLATIONS = {
+    "nearest": Inter.NEAREST,
+    "bilinear": Inter.BILINEAR,  # OpenCV's: no smoothing when shrinking
+    "bicubic": Inter.BICUBIC,
+    "area": Inter.AREA,
+    "pilcubic": Inter.PILCUBIC,  # bit for bit Pillow's bicubic
+}
+PILLOW_BILINEAR = "pilbilinear"  # Pillow's bilinear, which smooths; evaluation only
+_GREY_FILL = 128  # what the published policies fill uncovered corners with
+_BINS = 31  # magnitudes 0..30, the published RandAugment's level times three
+
+
+def check_supported(recipe: Recipe) -> None:
+    """Refuse what the data pipeline cannot do.
+
+    Raises:
+        UserError: naming the key, its value and what is possible.
+    """
+    _auto_augment(recipe)
+    if recipe.in_channels not in (1, 3):
+        raise UserError(f"in_channels: {recipe.in_channels}; pictures are read as 3 (colour) or 1 (grey)")
+    for key, known in (
+        ("interpolation", [*INTERPOLATIONS]),
+        ("val_interpolation", [*INTERPOLATIONS, PILLOW_BILINEAR, None]),
+    ):
+        if getattr(recipe, key) not in known:
+            raise UserError(f"{key}: {getattr(recipe, key)!r} is not one of {', '.join(map(str, known))}")
+
+
+def train_operations(recipe: Recipe) -> Operations:
+    """Random crop, flips, and automatic augmentation or, without it, colour jitter; in MindCV's order."""
+    size, interpolation = recipe.image_resize, INTERPOLATIONS[recipe.interpolation]
+    operations = [vision.RandomCropDecodeResize(size, tuple(recipe.scale), tuple(recipe.ratio), interpolation)]
+    if recipe.hflip > 0:
+        operations.append(vision.RandomHorizontalFlip(recipe.hflip))
+    if recipe.vflip > 0:
+        operations.append(vision.RandomVerticalFlip(recipe.vflip))
+    automatic = _auto_augment(recipe)
+    if automatic is not None:
+        operations += automatic
+    elif recipe.color_jitter > 0:
+        operations.append(vision.RandomColorAdjust(*(recipe.color_jitter,) * 3))
+    return operations + _grey(recipe)
+
+
+def eval_operations(recipe: Recipe) -> Operations:
+    """``eval_crop`` center: short side to ``val_resize``, then the centre; tf_square: the authors' central square.
+
+    The square with bilinear interpolation samples TensorFlow 1's grid (no half-pixel centres, no smoothing), as the
+    authors' published accuracies do.
+    """
+    size, name = recipe.image_resize, recipe.val_interpolation or recipe.interpolation
+    if recipe.eval_crop == "tf_square":
+        if name == "bilinear":
+            resize: Callable[[np.ndarray], np.ndarray] | Any = lambda image: tf1_bilinear(image, size)  # noqa: E731
+        elif name == PILLOW_BILINEAR:
+            resize = lambda image: _pillow_bilinear(image, size, size)  # noqa: E731
+        else:
+            resize = vision.Resize((size, size), INTERPOLATIONS[name])
+        return [vision.Decode(), lambda image: central_square(image, size), resize, *_grey(recipe)]
+    short = recipe.val_resize or round(size / recipe.crop_pct)
+    if name == PILLOW_BILINEAR:
+        resize = lambda image: _pillow_bilinear(image, *_short_side(image, short))  # noqa: E731
+    else:
+        resize = vision.Resize(short, INTERPOLATIONS[name])
+    return [vision.Decode(), resize, vision.CenterCrop(size), *_grey(recipe)]
+
+
+def central_square(image: np.ndarray, size: int) -> np.ndarray:
+    """The square of side int(size / (size + 32) * shorter side) in the middle, as the authors cut it."""
+    height, width = image.shape[:2]
+    side = max(int(size / (size + 32) * min(height, width)), 1)
+    top, left = (height - side + 1) // 2, (width - side + 1) // 2
+    return image[top : top + side, left : left + side]
+
+
+def tf1_bilinear(image: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, C) uint8 to (size, size, C) as ``tf.compat.v1.image.resize_bilinear``: sample i lies at i * H / size."""
+    return np.rint(_lerp(_lerp(image.astype(np.float32), size, 0), size, 1)).astype(np.uint8)
+
+
+def _lerp(image: np.ndarray, size: int, axis: int) -> np.ndarray:
+    length = image.shape[axis]
+    where = np.arange(size, dtype=np.float32) * np.float32(length / size)
+    low = np.minimum(where.astype(np.int64), length - 1)
+    share = (where - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+    start = image.take(low, axis)
+    return start + (image.take(np.minimum(low + 1, length - 1), axis) - start) * share
+
+
+def _pillow_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _short_side(image: np.ndarray, short: int) -> tuple[int, int]:
+    """Height and width with the shorter one ``short``; the other is cut to an integer, as torchvision does."""
+    height, width = image.shape[:2]
+    return (short, int(short * width / height)) if height < width else (int(short * height / width), short)
+
+
+def _grey(recipe: Recipe) -> Operations:
+    return [vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)] if recipe.in_channels == 1 else []
+
+
+def _auto_augment(recipe: Recipe) -> Operations | None:
+    text, size = recipe.auto_augment, recipe.image_resize
+    if text is None:
+        return None
+    if text == "autoaug":
+        policy = vision.AutoAugmentPolicy.IMAGENET
+        return [vision.AutoAugment(policy, Inter.BILINEAR, _GREY_FILL)]
+    if text == "trivialaugwide":
+        return [_one_of([_variants(_wide_space(size, bin_)) for bin_ in range(_BINS)])]
+    match = re.fullmatch(r"randaug(?:-m(?P<m>\d+(?:\.\d+)?)|-n(?P<n>\d+)|-inc1|-mstd0)*", text)
+    magnitude, count = (float(match["m"] or 9), int(match["n"] or 2)) if match else (-1.0, 0)
+    if not 0 <= magnitude <= 10 or not 1 <= count <= 10:
+        raise UserError(
+            f"auto_augment: {text!r} is not supported; possible are autoaug, trivialaugwide and randaug-mM-nN "
+            "with M from 0 to 10 and N from 1 to 10, such as randaug-m9-n2"
+        )
+    space = _variants(_rand_space(round(magnitude * (_BINS - 1) / 10)))
+    return [_one_of([space]) for _ in range(count)]
+
+
+def _one_of(spaces: list[list[Any]]) -> Any:
+    """One operation of all, each as likely as it occurs; None stands for leaving the picture as it is."""
+    nothing = (vision.RandomHorizontalFlip(0.0), 0.0)
+    return vision.RandomSelectSubpolicy(
+        [[nothing if operation is None else (operation, 1.0)] for space in spaces for operation in space]
+    )
+
+
+def _rand_space(bin_: int) -> dict[str, float]:
+    """RandAugment's strengths (https://arxiv.org/abs/1909.13719, in the increasing form of later code)."""
+    level = bin_ / (_BINS - 1)
+    return {
+        "shear": np.degrees(np.arctan(0.3 * level)),
+        "shift": 150 / 331 * level,
+        "rotate": 30 * level,
+        "enhance": 0.9 * level,
+        "bits": 8 - round(4 * level),
+        "threshold": 255 * (1 - level),
+    }
+
+
+def _wide_space(size: int, bin_: int) -> dict[str, float]:
+    """TrivialAugment's wide strengths (https://arxiv.org/abs/2103.10158); shifts of up to 32 pixels."""
+    level = bin_ / (_BINS - 1)
+    return {
+        "shear": np.degrees(np.arctan(0.99 * level)),
+        "shift": min(32 / size, 1.0) * level,
+        "rotate": 135 * level,
+        "enhance": 0.99 * level,
+        "bits": 8 - round(6 * level),
+        "threshold": 255 * (1 - level),
+    }
+
+
+def _variants(strength: dict[str, float]) -> list[Any]:
+    """The fourteen operations of both papers, each twice: with either sign, or twice the same."""
+    shear, shift, enhance = float(strength["shear"]), strength["shift"], strength["enhance"]
+
+    def affine(
+        angle: float = 0.0, move: tuple[float, float] = (0.0, 0.0), bend: tuple[float, float] = (0.0, 0.0)
+    ) -> Any:
+        return vision.Affine(angle, list(move), 1.0, list(bend), Inter.BILINEAR, _GREY_FILL)
+
+    signed = [
+        operation
+        for sign in (1.0, -1.0)
+        for operation in (
+            affine(bend=(sign * shear, 0.0)),
+            affine(bend=(0.0, sign * shear)),
+            affine(move=(sign * shift, 0.0)),
+            affine(move=(0.0, sign * shift)),
+            affine(angle=sign * strength["rotate"]),
+            vision.AdjustBrightness(1 + sign * enhance),
+            vision.AdjustSaturation(1 + sign * enhance),
+            vision.AdjustContrast(1 + sign * enhance),
+            vision.AdjustSharpness(1 + sign * enhance),
+        )
+    ]
+    unsigned = [
+        vision.Posterize(int(strength["bits"])),
+        vision.Solarize((strength["threshold"], 255.0)),
+        vision.AutoContrast(),
+        vision.Equalize(),
+        None,
+    ]
+    return signed + unsigned * 2

@@ -1,0 +1,226 @@
+"""Data sets packed into MindRecord shards: few large files instead of a million small ones.
+
+A pack is a folder with shards (columns ``image``, ``label``, ``name``; any MindRecord reader opens them), beside each
+shard an index, and ``dataset.json`` with the class names, written last. The index says where each picture lies in
+the shard, so that pictures are read in any order straight from the file, as quickly as from a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindcv_mnasnet.data.listing import Listing, label_of_folder
+from mindcv_mnasnet.data.pictures import BadImage, read_plain
+from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.files import replace_file, unwritable
+
+_FORMAT = 1
+_CONTENTS = "dataset.json"
+_RECORDS_PER_WRITE = 64
+_LARGEST_PICTURE = (1 << 25) - 64  # bytes; a record has to fit into a page, 32 MB by default
+_HEAD = 256  # bytes of a picture to search a shard for
+_SCHEMA = {"image": {"type": "bytes"}, "label": {"type": "int32"}, "name": {"type": "string"}}
+
+
+def is_pack(directory: Path) -> bool:
+    """Whether ``directory`` holds a finished pack."""
+    return (directory / _CONTENTS).is_file()
+
+
+def open_pack(directory: Path, class_names: Sequence[str] | None = None) -> Listing:
+    """The pictures of a pack in the order of the folder it was made from; labels follow ``class_names`` if given.
+
+    Raises:
+        UserError: a shard is missing, or a class is not in ``class_names``.
+    """
+    contents = _read_json(directory / _CONTENTS)
+    if contents.get("format") != _FORMAT:
+        raise UserError(f"{directory / _CONTENTS} is not the contents of a pack that this version reads")
+    own: list[str] = contents["classes"]
+    indices = [_read_json(_index_path(directory, shard)) for shard in contents["shards"]]
+    for shard in contents["shards"]:
+        if not (directory / shard).is_file():
+            raise UserError(f"the pack {directory} lacks its shard {shard}; pack again, finished shards are kept")
+    names = tuple(name for index in indices for name in index["names"])
+    labels = np.array([label for index in indices for label in index["labels"]], np.int32)
+    if class_names is not None:
+        numbers = label_of_folder(own, class_names, str(directory))
+        labels = np.array([numbers[name] for name in own], np.int32)[labels]
+    spans = [
+        np.column_stack([np.full(len(index["names"]), number), index["offsets"], index["lengths"]])
+        for number, index in enumerate(indices)
+    ]
+    return Listing(
+        root=str(directory),
+        paths=names,
+        labels=labels,
+        class_names=tuple(own if class_names is None else class_names),
+        kind="mindrecord",
+        shards=tuple(contents["shards"]),
+        spans=np.concatenate(spans).astype(np.int64),
+    )
+
+
+def write_pack(listing: Listing, directory: Path, shards: int, progress: Callable[[int], object] | None = None) -> None:
+    """Pack a folder's listing; shards that an interrupted packing finished are kept.
+
+    Args:
+        progress: called with the number of pictures that have just been packed, or were there already.
+    Raises:
+        UserError: ``directory`` holds a pack of other pictures or with other shards.
+        JobError: a broken picture, or a full disk.
+    """
+    parts = np.array_split(np.arange(len(listing)), min(shards, len(listing)))
+    names = [f"shard-{number:05d}-of-{len(parts):05d}.mindrecord" for number in range(len(parts))]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        foreign = {path.name for path in directory.glob("*.mindrecord")} - set(names)
+        if foreign:
+            raise UserError(
+                f"{directory} holds shards of another packing ({min(foreign)}); remove it or choose another"
+            )
+        for leftover in directory.glob(".partial-*"):
+            shutil.rmtree(leftover)
+        for name, part in zip(names, parts, strict=True):
+            own = listing.subset(part)
+            if not _is_finished(own, directory, name):
+                _write_shard(own, directory, name)
+            if progress:
+                progress(len(own))
+    except OSError as error:
+        raise unwritable(directory, error) from error
+    contents = {"format": _FORMAT, "images": len(listing), "classes": listing.class_names, "shards": names}
+    replace_file(directory / _CONTENTS, json.dumps(contents, indent=1).encode())
+
+
+def verify_pack(listing: Listing, directory: Path, progress: Callable[[int], object] | None = None) -> Iterator[str]:
+    """Every difference between a folder's listing and the pack, as sentences: classes, names, labels, bytes."""
+    packed = open_pack(directory)
+    if packed.class_names != listing.class_names:
+        yield f"the pack has other classes ({len(packed.class_names)}) than the folder ({len(listing.class_names)})"
+    ours = dict(zip(listing.paths, range(len(listing)), strict=True))
+    yield from (f"{name} is in the pack, not in the folder" for name in packed.paths if name not in ours)
+    theirs = dict(zip(packed.paths, range(len(packed)), strict=True))
+    read = packed.reader()
+    for name, index in ours.items():
+        if name not in theirs:
+            yield f"{name} is in the folder, not in the pack"
+        elif listing.labels[index] != packed.labels[theirs[name]]:
+            yield f"{name} has label {listing.labels[index]} in the folder, {packed.labels[theirs[name]]} in the pack"
+        elif _digest(_picture(listing, index)) != _digest(read(theirs[name])):
+            yield f"{name} has other bytes in the pack than in the folder"
+        if progress:
+            progress(1)
+
+
+def _write_shard(listing: Listing, directory: Path, name: str) -> None:
+    """Write one shard aside, then move it into place, its index last."""
+    from mindspore.mindrecord import FileWriter  # reading a pack needs no MindSpore
+
+    partial = directory / f".partial-{name}"
+    partial.mkdir()
+    written: list[_Written] = []
+    try:
+        writer = FileWriter(str(partial / name), shard_num=1, overwrite=True)
+        writer.add_schema(_SCHEMA, "pictures")
+        for start in range(0, len(listing), _RECORDS_PER_WRITE):
+            indices = range(start, len(listing))[:_RECORDS_PER_WRITE]
+            records = [_record(listing, index) for index in indices]
+            writer.write_raw_data(records)
+            written += [_Written.of(record["image"]) for record in records]
+        writer.commit()
+    except RuntimeError as error:
+        if isinstance(error, JobError):
+            raise
+        raise JobError(f"MindRecord could not write {partial / name} (is the disk full?): {_first(error)}") from error
+    spans = _locate(written, partial / name)
+    labels = [int(label) for label in listing.labels]
+    index = {"names": listing.paths, "labels": labels, "offsets": spans, "lengths": [one.length for one in written]}
+    for path in partial.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        path.replace(directory / path.name)
+    partial.rmdir()
+    replace_file(_index_path(directory, name), json.dumps(index).encode())
+
+
+@dataclass(frozen=True)
+class _Written:
+    head: bytes
+    length: int
+    digest: bytes
+
+    @classmethod
+    def of(cls, picture: bytes) -> _Written:
+        return cls(picture[:_HEAD], len(picture), _digest(picture))
+
+
+def _record(listing: Listing, index: int) -> dict[str, Any]:
+    picture = _picture(listing, index)
+    if len(picture) > _LARGEST_PICTURE:
+        raise JobError(f"{listing.name(index)}: {len(picture)} bytes are too many for a MindRecord page")
+    name = listing.paths[index].encode("utf-8", "backslashreplace").decode()
+    return {"image": picture, "label": int(listing.labels[index]), "name": name}
+
+
+def _locate(written: Sequence[_Written], shard: Path) -> list[int]:
+    """Offset of each picture in a shard: found by its content, without knowledge of the format, and so verified."""
+    offsets = []
+    with shard.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        end = 0
+        for one in written:
+            offset = content.find(one.head, end)
+            while offset >= 0 and _digest(content[offset : offset + one.length]) != one.digest:
+                offset = content.find(one.head, offset + 1)
+            if offset < 0:
+                raise JobError(f"{shard} does not hold what was written to it; check the disk and pack again")
+            offsets.append(offset)
+            end = offset + one.length
+    return offsets
+
+
+def _is_finished(listing: Listing, directory: Path, name: str) -> bool:
+    if not _index_path(directory, name).is_file() or not (directory / name).is_file():
+        return False
+    index = _read_json(_index_path(directory, name))
+    if index["names"] != list(listing.paths) or index["labels"] != [int(label) for label in listing.labels]:
+        raise UserError(
+            f"{directory / name} holds other pictures than {listing.root}; remove it or choose another folder"
+        )
+    return True
+
+
+def _picture(listing: Listing, index: int) -> bytes:
+    try:
+        return read_plain(listing.name(index), lossless="PNG")
+    except BadImage as error:
+        raise JobError(f"{error}; python tools/check_dataset.py {listing.root} lists all such files") from None
+
+
+def _index_path(directory: Path, shard: str) -> Path:
+    return directory / f"{shard}.index.json"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _first(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.startswith("[ERROR]")), str(error)[:200])

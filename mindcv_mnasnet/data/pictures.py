@@ -1,0 +1,120 @@
+"""Picture files as bytes that MindSpore's decoder reads rightly.
+
+What it reads well passes untouched; all else (CMYK, palettes, 16 bits, alpha, rotated by EXIF, other formats) goes
+through Pillow and is handed on upright and without loss. Suffixes say nothing, the content decides.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mindcv_mnasnet.data.jpeg import jpeg_orientation
+from mindcv_mnasnet.errors import UserError
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_GREY, _PNG_RGB = 0, 2
+# Chunks that change what a picture shows: transparency, EXIF (rotation), animation.
+_PNG_NOT_PLAIN = (b"tRNS", b"eXIf", b"acTL")
+
+
+class BadImage(UserError):  # noqa: N818
+    """A file that no picture can be read from; the message names it and says why."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+def read_plain(path: str, lossless: Literal["BMP", "PNG"] = "BMP") -> bytes:
+    """The encoded picture in a file, fit for MindSpore's decoder.
+
+    Args:
+        lossless: format of pictures that had to be converted; BMP is quick, PNG is small.
+    Raises:
+        BadImage: the file cannot be read, or holds no whole picture.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise BadImage(path, error.strerror or str(error)) from None
+    return data if _is_plain(data) else _convert(data, path, lossless)
+
+
+def check_picture(path: str) -> str | None:
+    """Decode a file entirely; the reason why it is broken, or None."""
+    try:
+        decode(read_plain(path), path)
+    except BadImage as error:
+        return error.reason
+    return None
+
+
+def _is_plain(data: bytes) -> bool:
+    if data.startswith(b"\xff\xd8"):
+        return jpeg_orientation(data) == 1
+    return data.startswith(_PNG) and _is_plain_png(data)
+
+
+def _is_plain_png(data: bytes) -> bool:
+    """Whether all chunks are whole and the picture is 8-bit grey or RGB without alpha, interlacing or animation."""
+    at, kind = len(_PNG), b""
+    while kind != b"IEND":
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 8 + length
+        if len(data) < end + 4 or kind in _PNG_NOT_PLAIN:
+            return False
+        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return False
+        if kind == b"IHDR":
+            depth, colour, *_, interlaced = data[at + 16 : end]
+            if depth != 8 or colour not in (_PNG_GREY, _PNG_RGB) or interlaced:
+                return False
+        at = end + 4
+    return True
+
+
+def _convert(data: bytes, name: str, lossless: str) -> bytes:
+    picture = _eight_bits(decode(data, name), name)
+    encoded = io.BytesIO()
+    picture.save(encoded, lossless)
+    return encoded.getvalue()
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """All pixels of an encoded picture, upright.
+
+    Raises:
+        BadImage: under ``name``, when it is broken.
+    """
+    if not data:
+        raise BadImage(name, "the file is empty")
+    try:
+        return ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    except Image.UnidentifiedImageError:
+        raise BadImage(name, "not a picture in a format that Pillow knows") from None
+    except Exception as error:  # Pillow's many decoders raise errors of many kinds for broken files
+        raise BadImage(name, str(error) or type(error).__name__) from None
+
+
+def _eight_bits(picture: Image.Image, name: str) -> Image.Image:
+    """Grey or RGB in 8 bits; transparency is dropped as in all of PIL's users, 16 bits keep the upper 8."""
+    try:
+        if picture.mode == "F":
+            raise BadImage(name, "floating-point pixels have no defined white")
+        if picture.mode.startswith("I"):
+            deep = np.asarray(picture)
+            if deep.min() < 0 or deep.max() > 0xFFFF:
+                raise BadImage(name, "pixels exceed 16 bits")
+            return Image.fromarray((deep >> 8).astype(np.uint8))
+        return picture.convert("L" if picture.mode in ("L", "1", "LA") else "RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        if isinstance(error, BadImage):
+            raise
+        raise BadImage(name, str(error)) from None

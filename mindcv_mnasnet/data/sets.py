@@ -1,0 +1,104 @@
+"""The data sets that a recipe names: where they are, which part is which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mindcv_mnasnet.data.digits import write_digits
+from mindcv_mnasnet.data.labels import list_flat
+from mindcv_mnasnet.data.listing import Listing, list_folder, split
+from mindcv_mnasnet.data.packs import is_pack, open_pack
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.recipe import Recipe
+
+
+def open_train_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> tuple[Listing, Listing | None]:
+    """Training pictures, and validation pictures where there are any.
+
+    They are ``data_dir/<train_split>`` and ``data_dir/<val_split>``, or parts of one folder by ``val_fraction``.
+
+    Args:
+        class_names: classes in the order of a run that goes on; None takes the folder's.
+    Raises:
+        UserError: what is missing or contradictory there.
+    """
+    root = _root(recipe)
+    train_dir, val_dir = root / recipe.train_split, root / recipe.val_split
+    val: Listing | None
+    if not train_dir.is_dir():
+        if val_dir.is_dir():
+            raise UserError(f"data_dir {root} has no folder {recipe.train_split!r} to train on; set --train_split")
+        if recipe.val_fraction is None:
+            raise UserError(
+                f"data_dir {root} has no folder {recipe.train_split!r}; to train on a folder of classes, "
+                "say with --val_fraction (0.1, for example) which share of it is for validation"
+            )
+        train, val = _split(recipe, _open(root, class_names))
+    elif recipe.val_fraction is not None:
+        if val_dir.is_dir():
+            raise UserError(f"val_fraction: {val_dir} is there for validation already; remove one of the two")
+        train, val = _split(recipe, _open(train_dir, class_names))
+    else:
+        train = _open(train_dir, class_names)
+        val = _open(val_dir, train.class_names, recipe.val_labels) if val_dir.is_dir() else None
+    _require_room(recipe, train)
+    return _limited(recipe, train), val
+
+
+def open_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> Listing:
+    """Validation pictures only: the folder, the part that ``val_fraction`` sets apart, or all of a plain folder.
+
+    Args:
+        class_names: classes of the checkpoint, in its order; None takes the folder's.
+    """
+    root = _root(recipe)
+    train_dir, val_dir = root / recipe.train_split, root / recipe.val_split
+    if val_dir.is_dir():
+        listing = _open(val_dir, class_names, recipe.val_labels)
+    elif recipe.val_fraction is not None:
+        whole = _open(train_dir if train_dir.is_dir() else root, class_names)
+        listing = _split(recipe, whole)[1]
+    elif train_dir.is_dir():
+        raise UserError(f"data_dir {root} has no folder {recipe.val_split!r} to validate on; set --val_split")
+    else:
+        listing = _open(root, class_names, recipe.val_labels)
+    _require_room(recipe, listing)
+    return listing
+
+
+def _root(recipe: Recipe) -> Path:
+    root = Path(recipe.data_dir).expanduser()
+    if recipe.dataset == "digits":
+        root = Path("data/digits") if recipe.data_dir == "./" else root
+        write_digits(root)
+    if not root.is_dir():
+        raise UserError(f"data_dir: there is no folder {root}")
+    return root
+
+
+def _open(directory: Path, class_names: Sequence[str] | None, label_file: str | None = None) -> Listing:
+    if label_file is not None:
+        return list_flat(directory, label_file, class_names)
+    return open_pack(directory, class_names) if is_pack(directory) else list_folder(directory, class_names)
+
+
+def _split(recipe: Recipe, whole: Listing) -> tuple[Listing, Listing]:
+    assert recipe.val_fraction is not None
+    return split(whole, recipe.val_fraction, recipe.split_seed)
+
+
+def _require_room(recipe: Recipe, listing: Listing) -> None:
+    classes = len(listing.class_names)
+    if recipe.num_classes is not None and classes > recipe.num_classes:
+        raise UserError(f"num_classes: {recipe.num_classes}, but {listing.root} has {classes} classes")
+
+
+def _limited(recipe: Recipe, listing: Listing) -> Listing:
+    """At most ``num_samples`` pictures, drawn evenly and always the same."""
+    if recipe.num_samples is None or recipe.num_samples >= len(listing):
+        return listing
+    generator = np.random.Generator(np.random.Philox(key=[recipe.split_seed, 1]))
+    return listing.subset(np.sort(generator.permutation(len(listing))[: recipe.num_samples]))
