@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import mindspore as ms
@@ -12,7 +13,7 @@ from mindspore import nn, ops
 from mindcv_mnasnet import arch, runtime
 from mindcv_mnasnet.errors import UserError
 
-__all__ = ["ConvBN", "MBConv", "MnasNet", "SqueezeExcite", "create_model", "initialise"]
+__all__ = ["ConvBN", "MBConv", "MnasNet", "SqueezeExcite", "create_model", "initialise", "load_parameters"]
 
 
 class ConvBN(nn.Cell):
@@ -195,6 +196,27 @@ def initialise(model: nn.Cell, seed: int = 0) -> None:
             fan_out = shape[2] * shape[3] * shape[0] // cell.group
             values = rng.normal(0, (2 / fan_out) ** 0.5, shape)
         cell.weight.set_data(ms.Tensor(values.astype(np.float32)))
+
+
+def load_parameters(parameters: Iterable[ms.Parameter], tensors: Mapping[str, np.ndarray], origin: str) -> None:
+    """Set parameters from tensors of the same names and shapes; all of them, or none and an error.
+
+    Raises:
+        UserError: listing the first missing, left-over and misshapen tensors.
+    """
+    by_name = {parameter.name: parameter for parameter in parameters}
+    missing = [name for name in by_name if name not in tensors]
+    extra = [name for name in tensors if name not in by_name]
+    odd = [n for n, p in by_name.items() if n in tensors and tuple(tensors[n].shape) != tuple(p.shape)]
+    if missing or extra or odd:
+        listed = [
+            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for what, names in (("missing", missing), ("left over", extra), ("of another shape", odd))
+            if names
+        ]
+        raise UserError(f"{origin} does not fit the network: {'; '.join(listed)}")
+    for name, parameter in by_name.items():
+        parameter.set_data(ms.Tensor(np.ascontiguousarray(tensors[name]), parameter.dtype))
 
 
 def create_model(

@@ -137,6 +137,11 @@ class _AllSum(ms.nn.Cell):
         return self.reduce(values)
 
 
+def mixed_precision(model: ms.nn.Cell, level: str, dtype: str) -> None:
+    """Let MindSpore cast the model for ``amp_level`` O1, O2, O3 or auto to float16 or bfloat16, in place."""
+    ms.amp.auto_mixed_precision(model, level, getattr(ms, dtype))
+
+
 def describe() -> dict[str, str | int]:
     """Versions and machine, for the run folder."""
     return {

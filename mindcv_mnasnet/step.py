@@ -150,6 +150,30 @@ class TrainStep(nn.Cell):
         slots = [p for p in self.optimiser.get_parameters() if p.name.startswith("optimiser.")]
         return [*self.averaged, *own, *slots, *(self.ema or ())]
 
+    def steps_done(self) -> int:
+        """Updates of the weights so far."""
+        return int(self.step.asnumpy())
+
+    def set_steps(self, steps: int) -> None:
+        """Move the schedule to another position."""
+        self.step.set_data(ms.Tensor(steps, ms.int32))
+
+    def start_epoch(self) -> None:
+        """Forget the sums of the epoch before."""
+        self.sums.set_data(ms.Tensor(np.zeros(4, np.float32)))
+
+    def epoch_metrics(self, device_batch: int) -> dict[str, float]:
+        """Mean loss and accuracies (percent) of the training batches since the epoch began."""
+        loss, top1, top5, batches = self.sums.asnumpy().astype(float)
+        share = 100 / (max(batches, 1) * device_batch)
+        return {"train_loss": loss / max(batches, 1), "train_top1": top1 * share, "train_top5": top5 * share}
+
+    def weight_sets(self) -> dict[str, dict[str, np.ndarray]]:
+        """The model's tensors by name: raw ones under "", averaged ones (with EMA) under "_ema"."""
+        names = [parameter.name for parameter in self.averaged]
+        sets = {"": self.averaged} | ({"_ema": self.ema} if self.ema is not None else {})
+        return {key: {n: p.asnumpy() for n, p in zip(names, values, strict=True)} for key, values in sets.items()}
+
     def construct(self, images, labels, draws=None):
         loss, hits, gradients = self.backward(images, labels, draws)
         if self.summed is not None:

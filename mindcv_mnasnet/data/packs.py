@@ -84,7 +84,7 @@ def write_pack(listing: Listing, directory: Path, shards: int, progress: Callabl
     names = [f"shard-{number:05d}-of-{len(parts):05d}.mindrecord" for number in range(len(parts))]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        foreign = {path.name for path in directory.glob("*.mindrecord")} - set(names)
+        foreign = {path.name for path in directory.glob("shard-*.mindrecord")} - set(names)
         if foreign:
             raise UserError(
                 f"{directory} holds shards of another packing ({min(foreign)}); remove it or choose another"

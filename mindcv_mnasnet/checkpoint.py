@@ -1,0 +1,172 @@
+"""Checkpoints: safetensors files that carry tensors, recipe, network, class names and a checksum.
+
+A training checkpoint holds the whole training state; every file is written beside its final name and renamed, so that
+a name never stands for half a file. ``safetensors`` (or NumPy) reads them without this package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from safetensors.numpy import save
+
+from mindcv_mnasnet.arch import Network
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.recipe import Recipe
+
+SUFFIX = ".safetensors"
+_KEY = "mindcv_mnasnet"
+_FORMAT = 1
+_NOT_MODEL = ("ema.", "optimiser.", "state.")
+
+
+class BrokenCheckpoint(UserError):
+    """A checkpoint that is truncated, changed, or not one of ours."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory: ``tensors`` by parameter name and ``meta`` as it was written."""
+
+    path: Path
+    tensors: Mapping[str, np.ndarray]
+    meta: Mapping[str, Any]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that it was trained with."""
+        return Recipe.from_dict(self.meta["recipe"], f"the recipe in {self.path}")
+
+    @property
+    def network(self) -> Network:
+        """Its network."""
+        return Network.from_dict(self.meta["network"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return tuple(self.meta["class_names"])
+
+    @property
+    def has_ema(self) -> bool:
+        """Whether averaged weights are there beside the raw ones."""
+        return any(name.startswith("ema.") for name in self.tensors)
+
+    def weights(self, ema: bool | None = None) -> dict[str, np.ndarray]:
+        """The model's tensors by name: averaged or raw ones; None takes averaged ones where they are.
+
+        Raises:
+            UserError: averaged weights are asked for and there are none.
+        """
+        if ema and not self.has_ema:
+            raise UserError(f"{self.path} has no averaged (EMA) weights; its run had ema: False")
+        raw = {name: value for name, value in self.tensors.items() if not name.startswith(_NOT_MODEL)}
+        return {name: self.tensors[f"ema.{name}"] for name in raw} if ema or (ema is None and self.has_ema) else raw
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+    """Write a checkpoint whole or not at all.
+
+    Raises:
+        JobError: it cannot be written (full disk, no permission); what stood at ``path`` is untouched.
+    """
+    described = json.dumps({"format": _FORMAT, **meta}, sort_keys=True)
+    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    stored = {_KEY: described, "checksum": _checksum(arrays, described)}
+    replace_file(path, save(arrays, stored))
+
+
+def read_checkpoint(path: str | Path, only_meta: bool = False) -> Checkpoint:
+    """Read a checkpoint and check it against its checksum; ``only_meta`` reads the header alone, unchecked.
+
+    Raises:
+        UserError: there is no such file.
+        BrokenCheckpoint: it is truncated, changed since it was written, or no checkpoint of this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint {path}")
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            stored = file.metadata() or {}
+            names = [] if only_meta else list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (safetensors.SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise BrokenCheckpoint(f"{path} is truncated or not a safetensors file ({error})") from None
+    if _KEY not in stored:
+        raise BrokenCheckpoint(f"{path} is not a checkpoint of mindcv_mnasnet")
+    if not only_meta and stored.get("checksum") != _checksum(tensors, stored[_KEY]):
+        raise BrokenCheckpoint(f"{path} is damaged: its content does not match its checksum")
+    meta = json.loads(stored[_KEY])
+    if meta["format"] > _FORMAT:
+        raise UserError(f"{path} was written by a newer version (format {meta['format']}, known is {_FORMAT})")
+    return Checkpoint(path, tensors, meta)
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Training checkpoints of a folder, newest first by the position they hold; unreadable ones come last."""
+
+    def position(path: Path) -> int:
+        with suppress(UserError, ValueError, KeyError):
+            return int(read_checkpoint(path, only_meta=True).meta["batches"])
+        return -1
+
+    return sorted((path for path in folder.glob(f"step_*{SUFFIX}")), key=position, reverse=True)
+
+
+def newest_intact(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint of a folder that is whole, and a sentence about each newer one that is not."""
+    complaints = []
+    for path in checkpoints_in(folder):
+        try:
+            return read_checkpoint(path), complaints
+        except BrokenCheckpoint as error:
+            complaints.append(f"{error}; going back to the one before")
+    return None, complaints
+
+
+def prune(folder: Path, keep: int, policy: str = "latest_k") -> None:
+    """Delete training checkpoints but ``keep``: the newest (latest_k), or the newest one and the best (top_k)."""
+    newest_first = checkpoints_in(folder)
+    if policy == "top_k":
+        newest_first[1:] = sorted(newest_first[1:], key=_score, reverse=True)
+    for path in newest_first[keep:]:
+        path.unlink(missing_ok=True)
+
+
+def _score(path: Path) -> float:
+    with suppress(UserError):
+        metrics = read_checkpoint(path, only_meta=True).meta.get("metrics", {})
+        return float(metrics.get("val_top1_ema", metrics.get("val_top1", -1.0)))
+    return -1.0
+
+
+def publish(path: Path, name: str) -> None:
+    """Make ``name`` beside ``path`` stand for the same checkpoint, atomically, without a second copy where it can."""
+    fresh = path.with_name(f"{name}.partial")
+    fresh.unlink(missing_ok=True)
+    try:
+        os.link(path, fresh)
+    except OSError:
+        replace_file(path.with_name(name), path.read_bytes())
+        return
+    fresh.replace(path.with_name(name))
+
+
+def _checksum(tensors: Mapping[str, np.ndarray], described: str) -> str:
+    crc = zlib.crc32(described.encode())
+    for name in sorted(tensors):
+        value = np.ascontiguousarray(tensors[name])
+        crc = zlib.crc32(f"{name} {value.dtype} {value.shape}".encode(), crc)
+        crc = zlib.crc32(value.reshape(-1).view(np.uint8), crc)
+    return f"crc32:{crc:08x}"

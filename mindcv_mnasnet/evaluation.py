@@ -1,0 +1,64 @@
+"""Evaluation of one network on one data set: every image counted once, over any number of devices."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from tqdm import tqdm
+
+from mindcv_mnasnet import runtime
+from mindcv_mnasnet.arch import Network
+from mindcv_mnasnet.data.listing import Listing
+from mindcv_mnasnet.data.pipeline import eval_batches
+from mindcv_mnasnet.errors import JobError
+from mindcv_mnasnet.metrics import Counts, count
+from mindcv_mnasnet.model import create_model, load_parameters
+from mindcv_mnasnet.plan import Plan
+from mindcv_mnasnet.recipe import Recipe
+from mindcv_mnasnet.runtime import Runtime
+from mindcv_mnasnet.step import EvalStep
+
+
+class Evaluator:
+    """A network compiled once for evaluation, whose weights can be changed."""
+
+    def __init__(self, network: Network, recipe: Recipe, machine: Runtime):
+        self._recipe, self._machine = recipe, machine
+        self._model = create_model(network)
+        if machine.device != "CPU" and recipe.val_amp_level != "O0":
+            runtime.mixed_precision(self._model, recipe.val_amp_level, recipe.amp_dtype)
+        self._step = EvalStep(self._model, *recipe.pixel_statistics())
+        self.images_per_second = float("nan")
+        self.skipped: list[str] = []
+
+    def load(self, weights: Mapping[str, np.ndarray], origin: str = "the training state") -> None:
+        """Take over weights by name.
+
+        Raises:
+            UserError: they do not fit the network.
+        """
+        load_parameters(self._model.get_parameters(), weights, origin)
+
+    def run(self, listing: Listing, plan: Plan) -> Counts:
+        """Evaluate on all ranks together; every rank returns the counts of the whole data set.
+
+        Raises:
+            JobError: not every image was counted.
+        """
+        rank, world = self._machine.rank, self._machine.world
+        batches = eval_batches(listing, self._recipe, plan, rank, world)
+        own = Counts()
+        began = time.perf_counter()
+        shown = rank == 0 and sys.stderr.isatty()
+        for images, labels in tqdm(batches, "validating", len(batches), leave=False, disable=not shown, delay=2):
+            own += count(self._step(images).asnumpy(), labels.asnumpy())
+        self.skipped = batches.skipped
+        whole = runtime.sum_over_ranks(np.array([own.seen, own.top1_hits, own.top5_hits, len(self.skipped)], np.int32), world)
+        loss = runtime.sum_over_ranks(np.array([own.loss], np.float32), world)
+        self.images_per_second = float(whole[0]) / (time.perf_counter() - began)
+        if whole[0] + whole[3] != len(listing):
+            raise JobError(f"{whole[0]} of {len(listing)} validation images were counted and {whole[3]} skipped")
+        return Counts(int(whole[0]), int(whole[1]), int(whole[2]), float(loss[0]) if world > 1 else own.loss)

@@ -1,0 +1,223 @@
+"""A training job before its first step: recipe, data, plan, network, weights and run folder brought together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindcv_mnasnet import runtime
+from mindcv_mnasnet.arch import Network
+from mindcv_mnasnet.checkpoint import Checkpoint, newest_intact, read_checkpoint
+from mindcv_mnasnet.data.augment import check_supported
+from mindcv_mnasnet.data.listing import Listing
+from mindcv_mnasnet.data.sets import open_train_val
+from mindcv_mnasnet.draws import DrawLayout
+from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.model import MnasNet, create_model, load_parameters
+from mindcv_mnasnet.plan import Plan
+from mindcv_mnasnet.recipe import Recipe, diff
+from mindcv_mnasnet.run_folder import RunFolder, storable
+from mindcv_mnasnet.runtime import Runtime
+from mindcv_mnasnet.schedule import learning_rates
+from mindcv_mnasnet.step import TrainStep
+
+# What a checkpoint's weights need in order to compute what they were trained to compute.
+CONVENTIONS = ("padding", "bn_eps", "residual_rule")
+
+
+@dataclass
+class Job:
+    """Everything that ``engine.fit`` drives. ``batches`` (done on this device) and ``best`` change as it goes."""
+
+    recipe: Recipe
+    runtime: Runtime
+    folder: RunFolder | None  # None on ranks other than 0
+    train: Listing
+    val: Listing | None
+    plan: Plan
+    network: Network
+    layout: DrawLayout
+    rates: np.ndarray  # learning rate of every step
+    step: TrainStep
+    notes: list[str]
+    batches: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
+    last_checkpoint: Path | None = None
+
+    @property
+    def attempted_steps(self) -> int:
+        """Steps taken, those skipped for overflow included."""
+        return self.batches // self.plan.accumulation
+
+    @property
+    def sink_size(self) -> int:
+        """Batches that the device takes per call; 0 means that the host hands over each batch."""
+        if not (self.runtime.sinks and self.recipe.dataset_sink_mode) or self.plan.accumulation > 1:
+            return 0
+        wanted = min(self.recipe.sink_size or self.plan.log_interval, self.plan.batches_per_epoch)
+        return next(n for n in range(wanted, 0, -1) if self.plan.batches_per_epoch % n == 0)
+
+    def learning_rate(self) -> float:
+        """The rate of the last step that changed the weights."""
+        return float(self.rates[max(self.step.steps_done() - 1, 0)])
+
+    def meta(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """What a checkpoint says about itself."""
+        return {
+            "recipe": storable(self.recipe).to_dict(),
+            "network": self.network.to_dict(),
+            "class_names": list(self.train.class_names),
+            "train_images": len(self.train),
+            "batches": self.batches,
+            "batches_per_epoch": self.plan.batches_per_epoch,
+            "global_batch": self.plan.global_batch,
+            "workers": self.plan.workers,
+            "world": self.plan.world_size,
+            "best": self.best,
+            "metrics": dict(metrics),
+            "versions": runtime.describe(),
+        }
+
+
+def prepare(recipe: Recipe) -> Job:
+    """Bring a job together, new or resumed.
+
+    Raises:
+        UserError: for anything in recipe, data, weights or run folder that does not fit, before training starts.
+    """
+    folder, stored, notes = _stored_state(recipe)
+    if stored is not None:
+        recipe = _merged(recipe, stored)
+    check_supported(recipe)
+    machine = runtime.start(recipe.device_target, recipe.distribute, recipe.jit_level, recipe.deterministic)
+    train, val = open_train_val(recipe, stored.class_names if stored else None)
+    plan = Plan.make(recipe, len(train), len(val) if val else 0, machine.world, runtime.usable_cores())
+    network = recipe.network(len(train.class_names))
+    notes += [*machine.notes, *_precision_notes(recipe, machine), *train.notes, *(val.notes if val else ()), *plan.notes]
+    model = create_model(network, seed=recipe.seed)
+    if recipe.start_weights() and stored is None:
+        model, more = _with_weights(recipe, network)
+        notes += more
+    layout = _draw_layout(recipe, model)
+    if machine.device != "CPU" and recipe.amp_level != "O0":
+        runtime.mixed_precision(model, recipe.amp_level, recipe.amp_dtype)
+    if recipe.freeze is not None:
+        model.freeze(recipe.freeze)
+    rates = learning_rates(recipe, plan)
+    step = TrainStep(recipe, model, layout, rates, machine.world)
+    step.set_train(True)
+    if recipe.freeze is not None:
+        model.freeze(recipe.freeze)
+    job = Job(recipe, machine, None, train, val, plan, model.network, layout, rates, step, notes)
+    if stored is not None:
+        _restore(job, stored)
+    if machine.rank == 0:
+        job.folder = folder or RunFolder.create(storable(recipe))
+        job.folder.lock()
+    return job
+
+
+def _draw_layout(recipe: Recipe, model: MnasNet) -> DrawLayout:
+    return DrawLayout(
+        image_size=recipe.image_resize,
+        drop_columns=model.draw_columns,
+        mixup=recipe.mixup,
+        cutmix=recipe.cutmix,
+        mix_prob=recipe.cutmix_prob,
+        erase_prob=recipe.re_prob,
+        erase_scale=(recipe.re_scale[0], recipe.re_scale[1]),
+        erase_ratio=(recipe.re_ratio[0], recipe.re_ratio[1]),
+        erase_attempts=recipe.re_max_attempts,
+    )
+
+
+def _precision_notes(recipe: Recipe, machine: Runtime) -> list[str]:
+    if machine.device != "CPU" or recipe.amp_level == "O0":
+        return []
+    return [f"amp_level {recipe.amp_level} needs an NPU; the CPU computes in float32"]
+
+
+def _stored_state(recipe: Recipe) -> tuple[RunFolder | None, Checkpoint | None, list[str]]:
+    """Run folder and newest intact checkpoint to resume from."""
+    if recipe.resume is None:
+        return None, None, []
+    folder = RunFolder.open(recipe.resume)
+    checkpoint, complaints = newest_intact(folder.checkpoints)
+    if checkpoint is None:
+        raise JobError(
+            f"{folder.path} has no intact checkpoint to resume from{': ' if complaints else ''}{'; '.join(complaints)}"
+        )
+    return folder, checkpoint, [*complaints, f"resuming from {checkpoint.path}"]
+
+
+def _merged(recipe: Recipe, stored: Checkpoint) -> Recipe:
+    """The run's recipe with what was given now on top; changes have to be named in ``allow_changes``."""
+    before = stored.recipe
+    given = {name: value for name, value in recipe.to_dict().items() if name in recipe.given}
+    merged = replace(Recipe.from_dict({**before.to_dict(), **given}), given=recipe.given | before.given)
+    refused = [name for name in diff(before, merged) if name not in recipe.allow_changes and name not in _BATCH_KEYS]
+    if refused:
+        name = refused[0]
+        raise UserError(
+            f"{name}: the run was made with {getattr(before, name)!r} and is resumed with {getattr(merged, name)!r}; "
+            f"leave it as it was, or say --allow_changes {','.join(refused)}"
+        )
+    return merged
+
+
+_BATCH_KEYS = ("batch_size", "gradient_accumulation_steps")
+
+
+def _restore(job: Job, stored: Checkpoint) -> None:
+    """Set parameters, position and best result from a checkpoint of the same job."""
+    recipe, plan, meta = job.recipe, job.plan, stored.meta
+    if len(job.train) != meta["train_images"]:
+        raise UserError(f"the run trained on {meta['train_images']} images, {job.train.root} has {len(job.train)} now")
+    load_parameters(job.step.state(), stored.tensors, str(stored.path))
+    job.best = dict(meta["best"])
+    if plan.global_batch == meta["global_batch"]:
+        job.batches = meta["batches"] * plan.batches_per_epoch // meta["batches_per_epoch"]
+    elif "batch_size" in recipe.allow_changes:
+        whole_epochs = meta["batches"] // meta["batches_per_epoch"]
+        job.batches = whole_epochs * plan.batches_per_epoch
+        job.step.set_steps(whole_epochs * plan.steps_per_epoch)
+        job.notes.append(f"images per step: {plan.global_batch}, were {meta['global_batch']}; epoch starts again")
+    else:
+        raise UserError(
+            f"batch_size: a step took {meta['global_batch']} images and would take {plan.global_batch} now on "
+            f"{plan.world_size} device(s); keep the product of batch_size, devices and gradient_accumulation_steps, "
+            "or say --allow_changes batch_size"
+        )
+    if recipe.deterministic and (meta["workers"], meta["world"]) != (plan.workers, plan.world_size):
+        job.notes.append(
+            f"{meta['workers']} input workers on {meta['world']} device(s) before, {plan.workers} on "
+            f"{plan.world_size} now: the run goes on, but not bit for bit"
+        )
+
+
+def _with_weights(recipe: Recipe, network: Network) -> tuple[MnasNet, list[str]]:
+    """A network that starts from a checkpoint's weights; its classifier stays fresh where the classes differ.
+
+    The checkpoint's conventions hold unless the recipe sets them: other padding would be another function.
+    """
+    checkpoint = read_checkpoint(str(recipe.start_weights()))
+    theirs = checkpoint.network
+    adopted = {name: getattr(theirs, name) for name in CONVENTIONS if name not in recipe.given}
+    if "residual_rule" in adopted:
+        adopted["declared_stem"] = theirs.declared_stem
+    model = create_model(replace(network, **adopted), seed=recipe.seed)
+    weights = checkpoint.weights()
+    origin = str(checkpoint.path)
+    parameters = list(model.get_parameters())
+    same_classes = theirs.num_classes == network.num_classes
+    if not same_classes:
+        parameters = [p for p in parameters if not p.name.startswith("classifier.")]
+        weights = {name: value for name, value in weights.items() if not name.startswith("classifier.")}
+    load_parameters(parameters, weights, origin)
+    head = "" if same_classes else f"; classifier new: {network.num_classes} classes instead of {theirs.num_classes}"
+    kind = "averaged (EMA)" if checkpoint.has_ema else "raw"
+    return model, [f"started from {len(weights)} {kind} tensors of {origin}{head}"]
