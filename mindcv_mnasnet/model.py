@@ -13,7 +13,7 @@ from mindspore import nn, ops
 from mindcv_mnasnet import arch, runtime
 from mindcv_mnasnet.errors import UserError
 
-__all__ = ["ConvBN", "MBConv", "MnasNet", "SqueezeExcite", "create_model", "initialise", "load_parameters"]
+__all__ = ["ConvBN", "MBConv", "MnasNet", "SqueezeExcite", "create_model", "freeze", "initialise", "load_parameters"]
 
 
 class ConvBN(nn.Cell):
@@ -132,21 +132,6 @@ class MnasNet(nn.Cell):
             found[name] = {"stem": stages + 1}.get(part, 0) if part != "blocks" else stages - stage_of[int(index)]
         return found
 
-    def freeze(self, what: int | str) -> None:
-        """Keep parts fixed, batch-norm statistics included: ``"backbone"`` (all but the classifier), or a number N of
-        stages, which takes the stem too. Call after ``set_train``, which would unfreeze the statistics."""
-        stages = len(self.network.blocks)
-        if what == "backbone":
-            cells = [self.stem, *self.blocks, self.head]
-        else:
-            cells = [self.stem, *(b for b, layer in zip(self.blocks, self.network.layers()) if layer.stage < int(what))]
-        if what != "backbone" and not 0 <= int(what) <= stages:
-            raise UserError(f"freeze: {what} stages, but {self.network.family or 'the network'} has {stages}")
-        for cell in cells:
-            cell.set_train(False)
-            for parameter in cell.get_parameters():
-                parameter.requires_grad = False
-
     def construct(self, x, draws=None):
         if self.training and self.draw_columns > 0 and draws is None:
             draws = ops.rand(x.shape[0], self.draw_columns)
@@ -198,6 +183,26 @@ def initialise(model: nn.Cell, seed: int = 0) -> None:
         cell.weight.set_data(ms.Tensor(values.astype(np.float32)))
 
 
+def freeze(model: MnasNet, what: int | str) -> None:
+    """Keep parts fixed, batch-norm statistics included: ``"backbone"`` (all but the classifier), or the stem and the
+    first N stages. Call after ``set_train``, which would unfreeze the statistics.
+
+    Raises:
+        UserError: the network has fewer stages.
+    """
+    layers, stages = model.network.layers(), len(model.network.blocks)
+    if what == "backbone":
+        cells = [model.stem, *model.blocks, model.head]
+    elif 0 <= int(what) <= stages:
+        cells = [model.stem, *(b for b, layer in zip(model.blocks, layers, strict=True) if layer.stage < int(what))]
+    else:
+        raise UserError(f"freeze: {what} stages, but {model.network.family or 'the network'} has {stages}")
+    for cell in cells:
+        cell.set_train(False)
+        for parameter in cell.get_parameters():
+            parameter.requires_grad = False
+
+
 def load_parameters(parameters: Iterable[ms.Parameter], tensors: Mapping[str, np.ndarray], origin: str) -> None:
     """Set parameters from tensors of the same names and shapes; all of them, or none and an error.
 
@@ -216,7 +221,7 @@ def load_parameters(parameters: Iterable[ms.Parameter], tensors: Mapping[str, np
         ]
         raise UserError(f"{origin} does not fit the network: {'; '.join(listed)}")
     for name, parameter in by_name.items():
-        parameter.set_data(ms.Tensor(np.ascontiguousarray(tensors[name]), parameter.dtype))
+        parameter.set_data(ms.Tensor(np.array(tensors[name], order="C"), parameter.dtype))
 
 
 def create_model(
