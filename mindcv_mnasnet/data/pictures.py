@@ -98,7 +98,7 @@ def decode(data: bytes, name: str) -> Image.Image:
     try:
         return ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     except Image.UnidentifiedImageError:
-        raise BadImage(name, "not a picture in a format that Pillow knows") from None
+        raise BadImage(name, "no picture that Pillow recognises") from None
     except Exception as error:  # Pillow's many decoders raise errors of many kinds for broken files
         raise BadImage(name, str(error) or type(error).__name__) from None
 

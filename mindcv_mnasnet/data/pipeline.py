@@ -127,7 +127,6 @@ class Batches:
         Raises:
             JobError: a broken picture; the message names the file.
         """
-        self._source.ends_quietly = True
         with self.seeded():
             iterator = self.dataset.create_tuple_iterator(num_epochs=1, output_numpy=False, do_copy=False)
         try:
@@ -136,8 +135,6 @@ class Batches:
             raise self.explain(error) from error
         finally:
             iterator.stop()
-        if self._source.failure is not None:
-            raise self._source.failure
 
     @contextmanager
     def seeded(self) -> Iterator[None]:
@@ -167,7 +164,6 @@ class _Source:
         self._listing = listing
         self.broken: dict[int, str] = {}
         self.failure: JobError | None = None
-        self.ends_quietly = False
         self._passes = passes
         self._length = length * len(passes)
         self._skip = skip
@@ -186,8 +182,7 @@ class _Source:
                 yield np.frombuffer(picture, np.uint8), label
         except BadImage as error:
             self.failure = _broken(error, self._listing)
-            if not self.ends_quietly:
-                raise self.failure from None
+            raise self.failure from None
 
     def find_broken(self) -> JobError | None:
         """The sentence about a broken picture among those handed over lately, if Pillow finds one."""
@@ -200,7 +195,7 @@ class _Source:
 
     def _read_ahead(self) -> Iterator[tuple[int, bytes, np.ndarray]]:
         places = ((order, at) for one in self._passes for order in [one()] for at in range(len(order)))
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(_READERS, "read-picture") as pool:
             pending: deque[Future[tuple[int, bytes, np.ndarray]]] = deque()
             pending.extend(pool.submit(self._fetch, *place) for place in islice(places, _READ_AHEAD))
             while pending:

@@ -1,0 +1,162 @@
+"""Crops and augmentations give what their names promise."""
+
+from __future__ import annotations
+
+import mindspore.dataset as ds
+import mindspore.dataset.vision as vision
+import numpy as np
+import pytest
+from picture_files import encode, scene
+from PIL import Image
+
+from mindcv_mnasnet.data import augment
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.recipe import load_recipe
+
+PICTURE = scene(120, 90)
+
+
+def recipe(**keys):
+    return load_recipe(overrides=keys)
+
+
+def run(pictures, operations):
+    encoded = [(np.frombuffer(one, np.uint8),) for one in pictures]
+    dataset = ds.GeneratorDataset(encoded, ["image"], shuffle=False, python_multiprocessing=False)
+    return [row[0] for row in dataset.map(operations, "image").create_tuple_iterator(num_epochs=1, output_numpy=True)]
+
+
+def evaluated(picture, **keys):
+    return run([encode(picture)], augment.eval_operations(recipe(**keys)))[0]
+
+
+AUGMENTATIONS = [
+    "autoaug",
+    "trivialaugwide",
+    "randaug",
+    "randaug-m9-n2",
+    "randaug-m10-n1",
+    "randaug-m5.5",
+    "randaug-m9-inc1",
+]
+
+
+@pytest.mark.parametrize("text", [None, *AUGMENTATIONS])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_training_pictures_are_uint8_of_the_network_size_and_all_differ(text, channels):
+    asked = recipe(auto_augment=text, image_resize=32, in_channels=channels)
+    augment.check_supported(asked)
+    pictures = run([encode(PICTURE)] * 60, augment.train_operations(asked))
+    assert {(one.shape[:2], one.dtype) for one in pictures} == {((32, 32), np.dtype(np.uint8))}
+    assert pictures[0].ndim == (2 if channels == 1 else 3)
+    assert len({one.tobytes() for one in pictures}) > 50
+
+
+@pytest.mark.parametrize("text", AUGMENTATIONS)
+def test_augmentation_hardly_ever_blackens_a_picture(text):
+    """MindSpore's own RandAugment does so to one in seven per operation; only TrivialAugment's darkest may."""
+    asked = recipe(auto_augment=text, image_resize=32)
+    pictures = run([encode(PICTURE)] * 300, augment.train_operations(asked))
+    assert np.mean([one.max() < 3 for one in pictures]) < 0.02
+
+
+@pytest.mark.parametrize("text", ["augmix", "autoaugr", "randaug-m11-n2", "randaug-m9-mstd0.5", "randaug-n0"])
+def test_augmentations_that_do_not_exist_here_are_refused_with_what_does(text):
+    with pytest.raises(UserError, match=r"auto_augment.*randaug-mM-nN"):
+        augment.check_supported(recipe(auto_augment=text))
+
+
+def test_colour_channels_other_than_one_and_three_are_refused():
+    with pytest.raises(UserError, match="in_channels"):
+        augment.check_supported(recipe(in_channels=4))
+
+
+def test_the_operations_of_randaugment_are_equally_likely():
+    space = augment._variants(augment._rand_space(27))
+    assert len(space) == 28
+    assert sum(operation is None for operation in space) == 2
+
+
+def test_a_strength_of_zero_changes_nothing_but_by_contrast_and_equalisation():
+    alone = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 3)))
+    for operation in augment._variants(augment._rand_space(0)):
+        if operation is not None and type(operation).__name__ not in ("AutoContrast", "Equalize", "Solarize"):
+            assert (
+                np.abs(run([encode(alone)], [vision.Decode(), operation])[0].astype(int) - np.asarray(alone)).max() <= 1
+            )
+
+
+def test_shifts_move_by_the_published_share_of_the_width():
+    """150 / 331 of it at full strength (RandAugment's published code)."""
+    spot = np.full((331, 331, 3), 255, np.uint8)
+    spot[160:171, 160:171] = 0
+    operation = augment._variants(augment._rand_space(30))[2]
+    moved = run([encode(Image.fromarray(spot))], [vision.Decode(), operation])[0]
+    assert np.argwhere(moved[..., 0] < 64)[:, 1].mean() - 165 == pytest.approx(150, abs=1)
+
+
+def test_flips_happen_as_often_as_asked():
+    always = recipe(image_resize=16, hflip=1.0, vflip=1.0, scale=[1.0, 1.0], ratio=[1.0, 1.0], color_jitter=0)
+    never = recipe(image_resize=16, hflip=0.0, vflip=0.0, scale=[1.0, 1.0], ratio=[1.0, 1.0], color_jitter=0)
+    square = [encode(scene(16, 16))]
+    assert np.array_equal(
+        run(square, augment.train_operations(always))[0], run(square, augment.train_operations(never))[0][::-1, ::-1]
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(120, 90), (90, 120), (121, 50), (64, 64)])
+@pytest.mark.parametrize(("name", "pillow"), [("pilcubic", "BICUBIC"), ("pilbilinear", "BILINEAR")])
+def test_centre_crops_equal_pillow_and_torchvision(width, height, name, pillow):
+    """torchvision.transforms.Resize(37) then CenterCrop(32): long side cut to an integer, offset rounded."""
+    picture = scene(width, height)
+    asked = recipe(image_resize=32, val_resize=37)
+    object.__setattr__(asked, "val_interpolation", name)
+    size = (37, int(37 * height / width)) if width < height else (int(37 * width / height), 37)
+    resized = np.asarray(picture.resize(size, getattr(Image.Resampling, pillow)))
+    top, left = round((resized.shape[0] - 32) / 2), round((resized.shape[1] - 32) / 2)
+    ours = run([encode(picture)], augment.eval_operations(asked))[0]
+    offsets = [(top + y, left + x) for y in (-1, 0, 1) for x in (-1, 0, 1) if top + y >= 0 and left + x >= 0]
+    assert any(np.array_equal(ours, resized[y : y + 32, x : x + 32]) for y, x in offsets)
+
+
+def test_the_short_side_defaults_to_size_over_crop_pct():
+    assert np.array_equal(
+        evaluated(PICTURE, image_resize=56, crop_pct=0.875), evaluated(PICTURE, image_resize=56, val_resize=64)
+    )
+    assert not np.array_equal(
+        evaluated(PICTURE, image_resize=56, crop_pct=0.875), evaluated(PICTURE, image_resize=56, val_resize=70)
+    )
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic", "nearest", "area", "pilcubic"])
+@pytest.mark.parametrize("crop", ["center", "tf_square"])
+def test_every_interpolation_and_crop_keeps_a_flat_picture_flat(name, crop):
+    grey = Image.new("RGB", (50, 70), (90, 120, 150))
+    picture = evaluated(grey, image_resize=32, val_interpolation=name, eval_crop=crop)
+    assert picture.shape == (32, 32, 3)
+    assert np.array_equal(picture, np.broadcast_to(np.array([90, 120, 150], np.uint8), (32, 32, 3)))
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(90, 120, 224), (91, 77, 96), (10, 400, 32)])
+def test_the_authors_square_is_in_the_middle_with_their_side(height, width, size):
+    pixels = np.stack(np.mgrid[0:height, 0:width], -1)
+    square = augment.central_square(pixels, size)
+    side = int(size / (size + 32) * min(height, width))
+    assert square.shape[:2] == (side, side)
+    assert square[0, 0].tolist() == [(height - side + 1) // 2, (width - side + 1) // 2]
+
+
+def test_bilinear_samples_lie_where_tensorflow_1_puts_them():
+    """i * H / size without half-pixel centres (tf.compat.v1.image.resize_bilinear, align_corners=False)."""
+    ramp = np.tile(np.arange(8, dtype=np.uint8)[:, None, None] * 20, (1, 8, 1))
+    assert augment.tf1_bilinear(ramp, 4)[:, 0, 0].tolist() == [0, 40, 80, 120]
+    assert augment.tf1_bilinear(ramp, 16)[:, 0, 0].tolist() == [*range(0, 150, 10), 140]
+    assert augment.tf1_bilinear(ramp.transpose(1, 0, 2), 4)[0, :, 0].tolist() == [0, 40, 80, 120]
+    picture = np.asarray(PICTURE)
+    assert np.array_equal(augment.tf1_bilinear(picture[:90, :90], 90), picture[:90, :90])
+
+
+def test_evaluation_by_the_square_is_the_square_resized():
+    whole = np.asarray(PICTURE)
+    expected = augment.tf1_bilinear(augment.central_square(whole, 32), 32)
+    assert np.array_equal(evaluated(PICTURE, image_resize=32, eval_crop="tf_square"), expected)

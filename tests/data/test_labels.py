@@ -1,0 +1,93 @@
+"""Label files of flat validation folders."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from picture_files import flat, make_folder
+
+from mindcv_mnasnet.data.labels import list_flat
+from mindcv_mnasnet.errors import UserError
+
+CLASSES = ("ape", "bee", "cow")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_folder(tmp_path / "val", {f"val_{number}.JPEG": flat(number) for number in (3, 1, 2)})
+
+
+def labels_of(folder, text, classes=CLASSES):
+    file = folder.parent / "labels.txt"
+    file.write_text(text)
+    return list_flat(folder, file, classes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "val_1.JPEG cow\nval_2.JPEG ape\nval_3.JPEG bee\n",
+        "val_3.JPEG 1\nval_2.JPEG 0\n\nval_1.JPEG 2\nval_9.JPEG 0\n",
+        "ImageId,PredictionString\nval_2,ape 1 2 3 4\nval_1,cow 1 2 3 4 cow 5 6 7 8\nval_3,bee 1 2 3 4\n",
+        "2\n0\n1\n",
+        "cow\nape\nbee\n",
+        "[2, 0, 1]",
+        "[[2], [0], [1]]",
+    ],
+    ids=["names", "numbers", "kaggle", "ordered", "ordered_names", "json", "json_lists"],
+)
+def test_every_format_gives_the_same_labels(folder, text):
+    listing = labels_of(folder, text)
+    assert listing.paths == ("val_1.JPEG", "val_2.JPEG", "val_3.JPEG")
+    assert listing.labels.tolist() == [2, 0, 1]
+    assert listing.class_names == CLASSES
+
+
+def test_several_right_labels_are_rows_filled_with_minus_one(folder):
+    listing = labels_of(folder, "[[2, 0], [], [1]]")
+    assert listing.labels.tolist() == [[2, 0], [-1, -1], [1, -1]]
+    assert listing.labels.dtype == np.int32
+
+
+def test_class_folders_can_be_relabelled_in_the_order_of_file_names(tmp_path):
+    make_folder(tmp_path / "val", {"b/val_1.png": flat(1), "a/val_2.png": flat(2)})
+    listing = labels_of(tmp_path / "val", json.dumps([[5], [7]]), None)
+    assert listing.paths == ("b/val_1.png", "a/val_2.png")
+    assert listing.labels.tolist() == [5, 7]
+
+
+def test_without_known_classes_they_come_from_the_labels(folder):
+    assert labels_of(folder, "2\n0\n1\n", None).class_names == ("0", "1", "2")
+    named = labels_of(folder, "val_1 zoo\nval_2 ape\nval_3 zoo\n", None)
+    assert (named.class_names, named.labels.tolist()) == (("ape", "zoo"), [1, 0, 1])
+
+
+def test_class_names_that_are_numbers_win_over_positions(folder):
+    assert labels_of(folder, "val_1 1\nval_2 7\nval_3 7\n", ("7", "1")).labels.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("2\n0\n", "2 labels for 3 pictures"),
+        ("val_1 ape\nval_2 ape\n", "no label for the picture val_3.JPEG"),
+        ("2\n0\n3\n", "'3', none of the 3 classes"),
+        ("dog\nape\nape\n", "'dog'"),
+        ("[1, 2", "cannot read"),
+        ("[[], [], []]", "no labels"),
+        ("1\n7\n1000\n", "counts from 1"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_with_what_is_wrong(folder, text, says):
+    with pytest.raises(UserError, match=says):
+        labels_of(folder, text)
+
+
+def test_a_missing_file_or_folder_of_nothing_is_refused(folder, tmp_path):
+    with pytest.raises(UserError, match="cannot read"):
+        list_flat(folder, tmp_path / "nowhere.txt", CLASSES)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no pictures"):
+        list_flat(tmp_path / "empty", tmp_path / "labels.txt", CLASSES)

@@ -1,0 +1,143 @@
+"""What is in a folder, which class is which label, and how a folder is split."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from picture_files import flat, make_folder, numbered_folder
+
+from mindcv_mnasnet.data.listing import Listing, list_folder, pictures_under, split
+from mindcv_mnasnet.errors import UserError
+
+DOT = flat(1)
+
+
+def test_labels_follow_the_sorted_class_names(tmp_path):
+    make_folder(tmp_path, {"zebra/1.png": DOT, "ape/2.PNG": DOT, "ape/1.jpeg": DOT, "Öwl/1.png": DOT})
+    listing = list_folder(tmp_path)
+    assert listing.class_names == ("ape", "zebra", "Öwl")
+    assert listing.paths == ("ape/1.jpeg", "ape/2.PNG", "zebra/1.png", "Öwl/1.png")
+    assert listing.labels.tolist() == [0, 0, 1, 2]
+    assert listing.labels.dtype == np.int32
+    assert listing.name(0) == str(tmp_path / "ape/1.jpeg")
+
+
+def test_hidden_entries_do_not_exist_and_other_files_are_counted(tmp_path):
+    make_folder(tmp_path, {"a/1.png": DOT, "b/1.png": DOT, "a/.DS_Store": b"", ".git/1.png": DOT, "a/._1.png": DOT})
+    make_folder(tmp_path, {"readme.txt": b"", "a/list.csv": b"", "b/list.csv": b""})
+    listing = list_folder(tmp_path)
+    assert listing.paths == ("a/1.png", "b/1.png")
+    (note,) = listing.notes
+    assert "3 files" in note
+    assert ".csv (2)" in note
+
+
+def test_links_to_classes_and_pictures_are_followed(tmp_path):
+    make_folder(tmp_path / "real", {"one/1.png": DOT, "two/1.png": DOT})
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "one").symlink_to(tmp_path / "real" / "one")
+    make_folder(tmp_path / "linked", {"other/0.png": DOT})
+    (tmp_path / "linked" / "other" / "1.png").symlink_to(tmp_path / "real" / "two" / "1.png")
+    listing = list_folder(tmp_path / "linked")
+    assert listing.paths == ("one/1.png", "other/0.png", "other/1.png")
+    assert all(listing.reader()(index) == DOT for index in range(3))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "says"),
+    [
+        ({"readme.txt": b""}, "no pictures"),
+        ({"1.png": DOT}, "one folder per class"),
+        ({"a/1.png": DOT, "empty/readme.txt": b""}, "'empty'"),
+        ({"imagenet/1.png": DOT}, "one level too high"),
+        ({"train/a/1.png": DOT, "test/a/1.png": DOT}, "no pictures"),
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_refused_with_what_is_wrong(pictures, says, tmp_path):
+    make_folder(tmp_path, pictures)
+    with pytest.raises(UserError, match=says):
+        list_folder(tmp_path)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot read the folder"):
+        list_folder(tmp_path / "nowhere")
+
+
+def test_known_classes_fix_the_labels_and_may_be_missing_or_empty(tmp_path):
+    make_folder(tmp_path, {"cat/1.png": DOT, "ape/.keep": b""})
+    listing = list_folder(tmp_path, ["dog", "cat", "ape"])
+    assert listing.labels.tolist() == [1]
+    assert listing.class_names == ("dog", "cat", "ape")
+
+
+def test_a_folder_of_no_known_class_is_refused_by_name(tmp_path):
+    make_folder(tmp_path, {"cat/1.png": DOT, "cow/1.png": DOT})
+    with pytest.raises(UserError, match="'cow'"):
+        list_folder(tmp_path, ["cat", "dog"])
+
+
+def test_class_names_match_however_their_accents_are_encoded(tmp_path):
+    make_folder(tmp_path, {"e\u0301/1.png": DOT, "f/1.png": DOT})
+    assert list_folder(tmp_path, ["f", "\u00e9"]).labels.tolist() == [0, 1]
+
+
+def test_folders_named_0_to_n_are_the_labels_themselves(tmp_path):
+    make_folder(tmp_path, {f"{label}/1.png": DOT for label in range(12)})
+    listing = list_folder(tmp_path)
+    assert listing.class_names == tuple(str(label) for label in range(12))
+    assert listing.labels.tolist() == list(range(12))
+
+
+def test_folders_named_by_numbers_index_known_classes(tmp_path):
+    make_folder(tmp_path, {"10/1.png": DOT, "2/1.png": DOT})
+    wordnet = [f"n{number:08d}" for number in range(1000)]
+    assert list_folder(tmp_path, wordnet).labels.tolist() == [2, 10]
+    with pytest.raises(UserError, match="none of the 5 classes"):
+        list_folder(tmp_path, wordnet[:5])
+
+
+def test_pictures_are_found_at_any_depth(tmp_path):
+    make_folder(tmp_path, {"a/b/c/1.png": DOT, "2.jpg": DOT, "a/x.txt": b"", ".hidden/3.png": DOT})
+    assert pictures_under(os.fspath(tmp_path)) == ["2.jpg", "a/b/c/1.png"]
+
+
+def listing_of(counts: list[int]) -> Listing:
+    labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    return Listing("", tuple(str(n) for n in range(len(labels))), labels, tuple(str(n) for n in range(len(counts))))
+
+
+@given(st.lists(st.integers(2, 40), min_size=2, max_size=8), st.floats(0.1, 0.6), st.integers(0, 2**31 - 1))
+def test_a_split_is_a_partition_with_the_same_share_of_every_class(counts, fraction, seed):
+    whole = listing_of(counts)
+    assume(round(len(whole) * fraction) >= 1)
+    first, second = split(whole, fraction, seed)
+    assert sorted(first.paths + second.paths) == sorted(whole.paths)
+    held_out = np.bincount(second.labels, minlength=len(counts))
+    assert np.all(np.abs(held_out - np.array(counts) * fraction) <= 1)
+    assert len(second) == pytest.approx(len(whole) * fraction, abs=len(counts) / 2)
+
+
+def test_a_split_is_fixed_by_its_seed():
+    whole = listing_of([10, 10])
+    assert split(whole, 0.3, 5)[1].paths == split(whole, 0.3, 5)[1].paths
+    assert len({split(whole, 0.3, seed)[1].paths for seed in range(10)}) > 5
+
+
+def test_a_split_leaves_every_class_something_to_train_on_and_no_part_empty():
+    first, _ = split(listing_of([1, 9]), 0.9, 0)
+    assert set(first.labels) == {0, 1}
+    with pytest.raises(UserError, match="val_fraction"):
+        split(listing_of([1, 1]), 0.9, 0)
+
+
+def test_a_subset_keeps_names_and_labels_together(tmp_path):
+    listing = list_folder(numbered_folder(tmp_path, 9))
+    part = listing.subset([7, 0])
+    assert part.paths == (listing.paths[7], listing.paths[0])
+    assert part.labels.tolist() == [2, 0]
+    assert part.reader()(0) == listing.reader()(7)

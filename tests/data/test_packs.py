@@ -1,0 +1,166 @@
+"""A pack is the folder it was made from: names, order, labels, bytes; packing survives kill -9."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore.dataset as ds
+import numpy as np
+import pytest
+from picture_files import encode, flat, make_folder, numbered_folder, scene
+
+from mindcv_mnasnet.data.listing import list_folder
+from mindcv_mnasnet.data.packs import open_pack, verify_pack, write_pack
+from mindcv_mnasnet.data.pictures import read_plain
+from mindcv_mnasnet.errors import JobError, UserError, run_door
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tools import pack_dataset  # noqa: E402
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Plain, converted, equal and oddly named pictures."""
+    numbered_folder(tmp_path / "src", 20)
+    odd = {
+        "class0/ünï code.jpg": encode(scene(), "JPEG"),
+        "class1/cmyk.jpg": encode(scene().convert("CMYK"), "JPEG"),
+        "class2/copy_a.png": flat(77),
+        "class2/copy_b.png": flat(77),
+    }
+    return make_folder(tmp_path / "src", odd)
+
+
+def test_a_pack_equals_its_folder(folder, tmp_path):
+    listing = list_folder(folder)
+    write_pack(listing, tmp_path / "pack", shards=3)
+    packed = open_pack(tmp_path / "pack")
+    assert packed.kind == "mindrecord"
+    assert packed.paths == listing.paths
+    assert packed.class_names == listing.class_names
+    assert np.array_equal(packed.labels, listing.labels)
+    read = packed.reader()
+    for index in range(len(listing)):
+        assert read(index) == read_plain(listing.name(index), lossless="PNG")
+    assert list(verify_pack(listing, tmp_path / "pack")) == []
+
+
+def test_mindspore_reads_the_shards_too(folder, tmp_path):
+    listing = list_folder(folder)
+    write_pack(listing, tmp_path / "pack", shards=2)
+    shards = sorted(str(path) for path in (tmp_path / "pack").glob("*.mindrecord"))
+    assert len(shards) == 2
+    rows = list(ds.MindDataset(shards, shuffle=False).create_dict_iterator(num_epochs=1, output_numpy=True))
+    assert [str(row["name"]) for row in rows] == list(listing.paths)
+    assert [int(row["label"]) for row in rows] == listing.labels.tolist()
+    packed = open_pack(tmp_path / "pack")
+    assert [row["image"].tobytes() for row in rows] == [packed.reader()(index) for index in range(len(listing))]
+
+
+def test_a_pack_takes_the_class_order_of_a_run(folder, tmp_path):
+    write_pack(list_folder(folder), tmp_path / "pack", shards=1)
+    names = ["class2", "other", "class1", "class0"]
+    by_path = dict(zip(list_folder(folder, names).paths, list_folder(folder, names).labels.tolist(), strict=True))
+    packed = open_pack(tmp_path / "pack", names)
+    assert [by_path[path] for path in packed.paths] == packed.labels.tolist()
+    with pytest.raises(UserError, match="'class2'"):
+        open_pack(tmp_path / "pack", ["class0", "class1"])
+
+
+def test_a_subset_of_a_pack_reads_its_own_pictures(folder, tmp_path):
+    write_pack(list_folder(folder), tmp_path / "pack", shards=3)
+    packed = open_pack(tmp_path / "pack")
+    part = packed.subset([20, 3])
+    assert [part.reader()(0), part.reader()(1)] == [packed.reader()(20), packed.reader()(3)]
+
+
+def test_packing_killed_at_any_moment_goes_on_and_ends_equal(tmp_path):
+    source = make_folder(tmp_path / "src", {f"c{n % 2}/{n:03d}.png": encode(scene(200, 150, n)) for n in range(60)})
+    target = tmp_path / "pack"
+    command = [sys.executable, str(ROOT / "tools" / "pack_dataset.py"), str(source), str(target), "--shards", "12"]
+    packing = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while packing.poll() is None and len(list(target.glob("*.index.json"))) < 3:
+        pass
+    packing.send_signal(signal.SIGKILL)
+    packing.wait()
+    finished = {path: path.stat().st_mtime_ns for path in target.glob("shard-*.mindrecord")}
+    (target / ".partial-shard-00011-of-00012.mindrecord").mkdir(exist_ok=True)  # a leftover at the worst place
+    assert subprocess.run([*command, "--verify"], check=False, capture_output=True).returncode == 0
+    kept = [path for path, written in finished.items() if path.stat().st_mtime_ns == written]
+    assert len(kept) >= 3
+    assert not list(target.glob(".partial-*"))
+
+
+def test_every_difference_is_found(folder, tmp_path):
+    write_pack(list_folder(folder), tmp_path / "pack", shards=2)
+    (folder / "class0" / "0000.png").write_bytes(flat(99))
+    (folder / "class0" / "0001.png").unlink()
+    (folder / "class1" / "new.png").write_bytes(flat(1))
+    differences = list(verify_pack(list_folder(folder), tmp_path / "pack"))
+    assert len(differences) == 3
+    for name in ("class0/0000.png", "class0/0001.png", "class1/new.png"):
+        assert any(name in difference for difference in differences)
+
+
+def test_a_damaged_shard_is_found(folder, tmp_path):
+    listing = list_folder(folder)
+    write_pack(listing, tmp_path / "pack", shards=1)
+    packed = open_pack(tmp_path / "pack")
+    with (tmp_path / "pack" / packed.shards[0]).open("r+b") as shard:
+        shard.seek(int(packed.spans[5, 1]) + 20)
+        shard.write(b"\x00\x01\x02")
+    assert len(list(verify_pack(listing, tmp_path / "pack"))) == 1
+    (tmp_path / "pack" / packed.shards[0]).unlink()
+    with pytest.raises(UserError, match="lacks its shard"):
+        open_pack(tmp_path / "pack")
+
+
+def test_other_pictures_or_other_shards_are_not_mixed_into_a_pack(folder, tmp_path):
+    write_pack(list_folder(folder), tmp_path / "pack", shards=2)
+    with pytest.raises(UserError, match="another packing"):
+        write_pack(list_folder(folder), tmp_path / "pack", shards=3)
+    (folder / "class0" / "0000.png").unlink()
+    with pytest.raises(UserError, match="other pictures"):
+        write_pack(list_folder(folder), tmp_path / "pack", shards=2)
+
+
+def test_a_broken_picture_stops_packing_by_name_and_leaves_no_pack(folder, tmp_path):
+    (folder / "class1" / "broken.jpg").write_bytes(b"\xff\xd8 no")
+    with pytest.raises(JobError, match=r"broken\.jpg.*check_dataset"):
+        write_pack(list_folder(folder), tmp_path / "pack", shards=2)
+    with pytest.raises(UserError):
+        open_pack(tmp_path / "pack")
+
+
+def test_the_tool_packs_train_and_val_with_the_same_classes(tmp_path, capsys):
+    source = tmp_path / "src"
+    numbered_folder(source / "train", 9)
+    make_folder(source / "val", {"class2/1.png": flat(5)})
+    arguments = [str(source), str(tmp_path / "pack"), "--verify"]
+    assert run_door(lambda: pack_dataset.main(arguments)) == 0
+    assert open_pack(tmp_path / "pack" / "val").labels.tolist() == [2]
+    assert len(open_pack(tmp_path / "pack" / "train")) == 9
+    assert run_door(lambda: pack_dataset.main([str(tmp_path / "nowhere"), str(tmp_path / "pack")])) == 2
+    assert run_door(lambda: pack_dataset.main([*arguments, "--shards", "0"])) == 2
+
+
+def test_the_tool_fails_when_the_pack_differs(tmp_path, capsys):
+    source = numbered_folder(tmp_path / "src", 6)
+    arguments = [str(source), str(tmp_path / "pack"), "--verify"]
+    assert run_door(lambda: pack_dataset.main(arguments)) == 0
+    (source / "class0" / "0000.png").write_bytes(flat(200))
+    assert run_door(lambda: pack_dataset.main(arguments)) == 1
+    assert "class0/0000.png" in capsys.readouterr().out
+
+
+def test_the_contents_name_the_classes(folder, tmp_path):
+    write_pack(list_folder(folder), tmp_path / "pack", shards=1)
+    contents = json.loads((tmp_path / "pack" / "dataset.json").read_text())
+    assert contents["classes"] == ["class0", "class1", "class2"]
+    assert contents["images"] == 24

@@ -1,0 +1,164 @@
+"""Every kind of picture file is read as a viewer shows it; broken ones are told apart before the decoder sees them."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import mindspore.dataset as ds
+import mindspore.dataset.vision as vision
+import numpy as np
+import pytest
+from picture_files import encode, scene
+from PIL import Image, ImageOps
+
+from mindcv_mnasnet.data.jpeg import exif_orientation, jpeg_orientation
+from mindcv_mnasnet.data.pictures import BadImage, check_picture, read_plain
+
+RGB = scene()
+GREY = RGB.convert("L")
+DEEP = Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257)
+
+
+def rotated(form: str, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(RGB, form, exif=exif.tobytes())
+
+
+def shown(data: bytes) -> np.ndarray:
+    """What a viewer shows, RGB."""
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+
+
+def decoded(data: bytes) -> np.ndarray:
+    """What MindSpore's decoder makes of it."""
+    dataset = ds.NumpySlicesDataset([np.frombuffer(data, np.uint8)], ["image"], shuffle=False)
+    return next(iter(dataset.map(vision.Decode(), "image").create_tuple_iterator(output_numpy=True)))[0]
+
+
+KINDS = {
+    "jpeg": encode(RGB, "JPEG"),
+    "progressive": encode(RGB, "JPEG", progressive=True),
+    "full_chroma": encode(RGB, "JPEG", subsampling=0, optimize=True),
+    "restarts": encode(RGB, "JPEG", restart_marker_blocks=1),
+    "grey_jpeg": encode(GREY, "JPEG"),
+    "cmyk": encode(RGB.convert("CMYK"), "JPEG"),
+    "png": encode(RGB),
+    "grey_png": encode(GREY),
+    "palette": encode(RGB.quantize(16)),
+    "transparent_palette": encode(RGB.quantize(16), transparency=3),
+    "rgba": encode(RGB.convert("RGBA")),
+    "grey_alpha": encode(RGB.convert("LA")),
+    "black_and_white": encode(RGB.convert("1")),
+    "bmp": encode(RGB, "BMP"),
+    "gif": encode(RGB, "GIF"),
+    "webp": encode(RGB, "WEBP", lossless=True),
+    "tiff": encode(RGB, "TIFF"),
+    **{f"jpeg_turned_{n}": rotated("JPEG", n) for n in range(1, 9)},
+    "png_turned": rotated("PNG", 6),
+}
+PLAIN = {"jpeg", "progressive", "full_chroma", "restarts", "grey_jpeg", "png", "grey_png", "jpeg_turned_1"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_decoded_as_a_viewer_shows_it_whatever_its_suffix(kind, tmp_path):
+    path = tmp_path / "picture.JPEG"
+    path.write_bytes(KINDS[kind])
+    assert np.array_equal(decoded(read_plain(str(path))), shown(KINDS[kind]))
+    assert check_picture(str(path)) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_plain_pictures_pass_untouched_and_no_others(kind, tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(KINDS[kind])
+    converted = read_plain(str(path), lossless="PNG" if kind == "bmp" else "BMP")
+    assert (converted == KINDS[kind]) == (kind in PLAIN)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_keep_the_upper_eight(form, tmp_path):
+    path = tmp_path / "deep.png"
+    path.write_bytes(encode(DEEP, form))
+    assert np.array_equal(decoded(read_plain(str(path)))[..., 0], np.asarray(GREY))
+
+
+@pytest.mark.parametrize("form", ["BMP", "PNG"])
+def test_a_converted_picture_loses_nothing(form, tmp_path):
+    path = tmp_path / "picture.webp"
+    path.write_bytes(KINDS["webp"])
+    converted = read_plain(str(path), lossless=form)
+    assert Image.open(io.BytesIO(converted)).format == form
+    assert np.array_equal(decoded(converted), np.asarray(RGB))
+
+
+def cut(data: bytes, share: float) -> bytes:
+    return data[: int(len(data) * share)]
+
+
+def wrong_bytes(data: bytes, start: bytes, offset: int, value: int) -> bytes:
+    """``data`` with the byte ``offset`` after ``start`` replaced."""
+    at = data.index(start) + offset
+    return data[:at] + bytes([value]) + data[at + 1 :]
+
+
+BROKEN = {
+    "empty": b"",
+    "text": b"<html>404 Not Found</html>",
+    "cut_jpeg": cut(KINDS["jpeg"], 0.9),
+    "cut_grey": cut(KINDS["grey_jpeg"], 0.7),
+    "cut_progressive": cut(KINDS["progressive"], 0.9),
+    "cut_png": cut(KINDS["png"], 0.8),
+    "cut_webp": cut(KINDS["webp"], 0.5),
+    "header_only": KINDS["jpeg"][:30],
+    "huffman_table": wrong_bytes(KINDS["jpeg"], b"\xff\xc4", 5, 250),  # MindSpore 2.10 dies of it
+    "quantisation_table": wrong_bytes(KINDS["jpeg"], b"\xff\xdb", 4, 0x7F),  # and of this
+    "png_checksum": wrong_bytes(KINDS["png"], b"IDAT", 30, 1),
+    "float": encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_picture_is_named_with_a_reason(kind, tmp_path):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(BROKEN[kind])
+    with pytest.raises(BadImage) as error:
+        read_plain(str(path))
+    assert str(path) in str(error.value)
+    assert error.value.reason
+    assert "object at 0x" not in error.value.reason
+    assert check_picture(str(path)) == error.value.reason
+
+
+def test_a_file_that_cannot_be_read_is_a_bad_picture(tmp_path):
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    with pytest.raises(BadImage, match="No such file"):
+        read_plain(str(tmp_path / "link.jpg"))
+
+
+def test_no_damage_in_a_jpeg_gets_past_the_check_to_kill_the_decoder(tmp_path):
+    """The decoder's crash would take pytest with it; what it refuses it may only refuse by an error."""
+    draw = random.Random(0)
+    survivors = []
+    for kind in ("jpeg", "progressive", "grey_jpeg", "full_chroma") * 100:
+        damaged = bytearray(KINDS[kind])
+        for _ in range(draw.choice((1, 2, 8))):
+            damaged[draw.randrange(2, len(damaged))] = draw.randrange(256)
+        if jpeg_orientation(bytes(damaged)) is not None:
+            survivors.append(bytes(damaged))
+    assert len(survivors) > 100
+    for damaged in survivors:
+        assert decoded(damaged).ndim == 3
+
+
+def test_exif_in_either_byte_order_and_nonsense_in_it():
+    def block(order: str, value: int, count: int = 1) -> bytes:
+        mark = b"II" if order == "little" else b"MM"
+        numbers = [(42, 2), (8, 4), (count, 2), (0x0112, 2), (3, 2), (1, 4), (value, 2), (0, 2)]
+        return mark + b"".join(number.to_bytes(size, order) for number, size in numbers)
+
+    assert [exif_orientation(block(order, 6)) for order in ("little", "big")] == [6, 6]
+    assert exif_orientation(block("little", 9)) == 1
+    assert exif_orientation(block("big", 3, count=60000)) == 3
+    assert [exif_orientation(junk) for junk in (b"", b"MM", b"XX" + bytes(40), b"II" + b"\xff" * 40)] == [1] * 4
