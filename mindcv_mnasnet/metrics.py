@@ -45,18 +45,19 @@ def count(logits: np.ndarray, labels: np.ndarray) -> Counts:
 
     Args:
         logits: (batch, classes). A row with a NaN counts as wrong.
-        labels: int (batch,), or (batch, k) where any of k labels is right (ReaL); -1 pads, a row of only -1 is no image.
+        labels: int (batch,), or (batch, k) where any of k labels is right (ReaL); -1 pads, only -1 is no image.
     Equal logits rank by class index, so that no image gains by a tie.
     """
-    labels = labels.reshape(len(labels), -1)
+    labels = labels[:, None] if labels.ndim == 1 else labels
     real = (labels >= 0).any(1)
     logits, labels = logits[real].astype(np.float64), labels[real]
     allowed = labels >= 0
     safe = np.where(allowed, labels, 0)
     own = np.take_along_axis(logits, safe, 1)[:, :, None]
     earlier = np.arange(logits.shape[1])[None, None, :] < safe[:, :, None]
-    ahead = ~(logits[:, None, :] <= own) | ((logits[:, None, :] == own) & earlier)
-    rank = np.where(allowed, ahead.sum(2), logits.shape[1]).min(1)
+    ahead = (logits[:, None, :] > own) | ((logits[:, None, :] == own) & earlier)
+    rankable = allowed & ~np.isnan(logits).any(1, keepdims=True)
+    rank = np.where(rankable, ahead.sum(2), np.inf).min(1)
     with np.errstate(invalid="ignore", over="ignore"):
         top = logits.max(1, keepdims=True)
         log_sum = top[:, 0] + np.log(np.exp(logits - top).sum(1))
