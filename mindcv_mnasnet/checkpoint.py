@@ -81,7 +81,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, np.ndarray], meta: Mappin
         JobError: it cannot be written (full disk, no permission); what stood at ``path`` is untouched.
     """
     described = json.dumps({"format": _FORMAT, **meta}, sort_keys=True)
-    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     stored = {_KEY: described, "checksum": _checksum(arrays, described)}
     replace_file(path, save(arrays, stored))
 
@@ -166,7 +166,7 @@ def publish(path: Path, name: str) -> None:
 def _checksum(tensors: Mapping[str, np.ndarray], described: str) -> str:
     crc = zlib.crc32(described.encode())
     for name in sorted(tensors):
-        value = np.ascontiguousarray(tensors[name])
+        value = np.asarray(tensors[name], order="C")
         crc = zlib.crc32(f"{name} {value.dtype} {value.shape}".encode(), crc)
         crc = zlib.crc32(value.reshape(-1).view(np.uint8), crc)
     return f"crc32:{crc:08x}"

@@ -56,9 +56,11 @@ class Evaluator:
         for images, labels in tqdm(batches, "validating", len(batches), leave=False, disable=not shown, delay=2):
             own += count(self._step(images).asnumpy(), labels.asnumpy())
         self.skipped = batches.skipped
-        whole = runtime.sum_over_ranks(np.array([own.seen, own.top1_hits, own.top5_hits, len(self.skipped)], np.int32), world)
+        sums = np.array([own.seen, own.top1_hits, own.top5_hits, len(self.skipped)], np.int32)
+        whole = runtime.sum_over_ranks(sums, world)
         loss = runtime.sum_over_ranks(np.array([own.loss], np.float32), world)
         self.images_per_second = float(whole[0]) / (time.perf_counter() - began)
-        if whole[0] + whole[3] != len(listing):
-            raise JobError(f"{whole[0]} of {len(listing)} validation images were counted and {whole[3]} skipped")
+        labelled = int((listing.labels.reshape(len(listing), -1) >= 0).any(1).sum())
+        if whole[0] + whole[3] != labelled:
+            raise JobError(f"{whole[0]} of {labelled} validation images were counted and {whole[3]} skipped")
         return Counts(int(whole[0]), int(whole[1]), int(whole[2]), float(loss[0]) if world > 1 else own.loss)

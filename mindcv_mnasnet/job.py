@@ -17,7 +17,7 @@ from mindcv_mnasnet.data.listing import Listing
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.draws import DrawLayout
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.model import MnasNet, create_model, load_parameters
+from mindcv_mnasnet.model import MnasNet, create_model, freeze, load_parameters
 from mindcv_mnasnet.plan import Plan
 from mindcv_mnasnet.recipe import Recipe, diff
 from mindcv_mnasnet.run_folder import RunFolder, storable
@@ -106,12 +106,12 @@ def prepare(recipe: Recipe) -> Job:
     if machine.device != "CPU" and recipe.amp_level != "O0":
         runtime.mixed_precision(model, recipe.amp_level, recipe.amp_dtype)
     if recipe.freeze is not None:
-        model.freeze(recipe.freeze)
+        freeze(model, recipe.freeze)
     rates = learning_rates(recipe, plan)
     step = TrainStep(recipe, model, layout, rates, machine.world)
     step.set_train(True)
     if recipe.freeze is not None:
-        model.freeze(recipe.freeze)
+        freeze(model, recipe.freeze)
     job = Job(recipe, machine, None, train, val, plan, model.network, layout, rates, step, notes)
     if stored is not None:
         _restore(job, stored)

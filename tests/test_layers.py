@@ -22,7 +22,9 @@ LAYERS = (
     "runtime",
     "model data optim metrics log",
     "step checkpoint weights",
-    "engine",
+    "feed run_folder evaluation",
+    "job summary",
+    "engine validation",
     "export search",
 )
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -47,11 +49,24 @@ class Listing:
         """The picture's file, or where it is in a pack, for messages."""
         return os.path.join(self.root, self.paths[index])  # noqa: PTH118 - a string, a million times
 
-    def reader(self) -> Callable[[int], bytes]:
-        """A function from index to encoded picture; it raises ``BadImage``, and threads may share it."""
+    def read(self, index: int) -> bytes:
+        """The encoded picture, fit for MindSpore's decoder; threads may read at once.
+
+        Raises:
+            BadImage: the file is broken.
+            JobError: the storage is.
+        """
         if self.spans is None:
-            return lambda index: read_plain(self.name(index))
-        return _ShardReader(self).read
+            return read_plain(self.name(index))
+        shard, offset, length = (int(number) for number in self.spans[index])
+        data = os.pread(self._files[shard].fileno(), length, offset)
+        if len(data) != length:
+            raise BadImage(self.name(index), f"{self.shards[shard]} ends before its picture does")
+        return data
+
+    @cached_property
+    def _files(self) -> list[BinaryIO]:
+        return [Path(self.root, shard).open("rb") for shard in self.shards]
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Listing:
         """The pictures at ``indices``, in that order, with the same classes."""
@@ -61,21 +76,6 @@ class Listing:
             labels=self.labels[indices],
             spans=None if self.spans is None else self.spans[indices],
         )
-
-
-class _ShardReader:
-    def __init__(self, listing: Listing):
-        assert listing.spans is not None
-        self._listing = listing
-        self._spans = listing.spans
-        self._files = [Path(listing.root, shard).open("rb") for shard in listing.shards]  # noqa: SIM115 - kept open
-
-    def read(self, index: int) -> bytes:
-        shard, offset, length = (int(number) for number in self._spans[index])
-        data = os.pread(self._files[shard].fileno(), length, offset)
-        if len(data) != length:
-            raise BadImage(self._listing.name(index), f"{self._listing.shards[shard]} ends before its picture does")
-        return data
 
 
 def list_folder(directory: str | os.PathLike[str], class_names: Sequence[str] | None = None) -> Listing:

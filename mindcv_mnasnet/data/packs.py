@@ -111,13 +111,12 @@ def verify_pack(listing: Listing, directory: Path, progress: Callable[[int], obj
     ours = dict(zip(listing.paths, range(len(listing)), strict=True))
     yield from (f"{name} is in the pack, not in the folder" for name in packed.paths if name not in ours)
     theirs = dict(zip(packed.paths, range(len(packed)), strict=True))
-    read = packed.reader()
     for name, index in ours.items():
         if name not in theirs:
             yield f"{name} is in the folder, not in the pack"
         elif listing.labels[index] != packed.labels[theirs[name]]:
             yield f"{name} has label {listing.labels[index]} in the folder, {packed.labels[theirs[name]]} in the pack"
-        elif _digest(_picture(listing, index)) != _digest(read(theirs[name])):
+        elif _digest(_picture(listing, index)) != _digest(packed.read(theirs[name])):
             yield f"{name} has other bytes in the pack than in the folder"
         if progress:
             progress(1)

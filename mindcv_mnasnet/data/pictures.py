@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mindcv_mnasnet.data.jpeg import jpeg_orientation
-from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.errors import JobError, UserError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY, _PNG_RGB = 0, 2
@@ -38,12 +38,15 @@ def read_plain(path: str, lossless: Literal["BMP", "PNG"] = "BMP") -> bytes:
     Args:
         lossless: format of pictures that had to be converted; BMP is quick, PNG is small.
     Raises:
-        BadImage: the file cannot be read, or holds no whole picture.
+        BadImage: there is no such file, or it holds no whole picture.
+        JobError: the storage fails.
     """
     try:
         data = Path(path).read_bytes()
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise BadImage(path, error.strerror or "unreadable") from None
     except OSError as error:
-        raise BadImage(path, error.strerror or str(error)) from None
+        raise JobError(f"cannot read {path}: {error.strerror or error}") from error
     return data if _is_plain(data) else _convert(data, path, lossless)
 
 

@@ -169,7 +169,6 @@ class _Source:
         self._skip = skip
         self._refill = refill
         self._recent: deque[int] = deque(maxlen=_SUSPECTS)
-        self._read = listing.reader()
 
     def __len__(self) -> int:
         return self._length
@@ -180,15 +179,15 @@ class _Source:
             for index, picture, label in self._read_ahead():
                 self._recent.append(index)
                 yield np.frombuffer(picture, np.uint8), label
-        except BadImage as error:
-            self.failure = _broken(error, self._listing)
+        except (BadImage, JobError) as error:
+            self.failure = _broken(error, self._listing) if isinstance(error, BadImage) else error
             raise self.failure from None
 
     def find_broken(self) -> JobError | None:
         """The sentence about a broken picture among those handed over lately, if Pillow finds one."""
         for index in [index for index in reversed(list(self._recent)) if index >= 0]:
             try:
-                decode(self._read(index), self._listing.name(index))
+                decode(self._listing.read(index), self._listing.name(index))
             except BadImage as error:
                 return _broken(error, self._listing)
         return None
@@ -209,7 +208,7 @@ class _Source:
             if index < 0:
                 break
             try:
-                return index, self._read(index), self._listing.labels[index]
+                return index, self._listing.read(index), self._listing.labels[index]
             except BadImage as error:
                 if not self._skip:
                     raise

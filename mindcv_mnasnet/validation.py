@@ -1,0 +1,222 @@
+"""Checkpoints validated on a data set, beside the published results they may be compared with."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mindcv_mnasnet import runtime
+from mindcv_mnasnet.arch import Network
+from mindcv_mnasnet.checkpoint import Checkpoint, newest_intact, read_checkpoint
+from mindcv_mnasnet.data.sets import open_val
+from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.evaluation import Evaluator
+from mindcv_mnasnet.files import unwritable
+from mindcv_mnasnet.job import CONVENTIONS
+from mindcv_mnasnet.metrics import Counts
+from mindcv_mnasnet.plan import Plan
+from mindcv_mnasnet.recipe import Recipe
+from mindcv_mnasnet.run_folder import BEST
+from mindcv_mnasnet.runtime import Runtime
+from mindcv_mnasnet.verdict import EvalSettings, Verdict, compare
+
+# Recipe keys that say how a network is evaluated; all others are the checkpoint's own business.
+_EVALUATION_KEYS = (
+    *("dataset", "data_dir", "train_split", "val_split", "val_fraction", "split_seed", "val_labels", "on_bad_image"),
+    *("num_parallel_workers", "batch_size", "val_batch_size", "image_resize", "crop_pct", "val_resize"),
+    *("interpolation", "val_interpolation", "eval_crop", "mean", "std", "device_target", "distribute"),
+    *("jit_level", "deterministic", "val_amp_level", "amp_dtype"),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One checkpoint's accuracy."""
+
+    checkpoint: str
+    weights: str  # "ema" or "raw"
+    model: str
+    counts: Counts
+    skipped: int
+    images_per_second: float
+    verdict: Verdict
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form; accuracies in percent."""
+        return {
+            "checkpoint": self.checkpoint,
+            "weights": self.weights,
+            "model": self.model,
+            **self.counts.to_dict(),
+            "skipped": self.skipped,
+            "images_per_second": round(self.images_per_second, 1),
+            "reported": self.verdict.to_dict(),
+        }
+
+
+def find_checkpoints(names: Sequence[str]) -> list[Path]:
+    """Files for paths, glob patterns and run folders (their best checkpoint, or else their newest intact one).
+
+    Raises:
+        UserError: a name that stands for nothing.
+    """
+    found: list[Path] = []
+    for name in names:
+        path = Path(name).expanduser()
+        if (path / "recipe.yaml").is_file():
+            best = path / "checkpoints" / BEST
+            newest = None if best.is_file() else newest_intact(path / "checkpoints")[0]
+            if newest is None and not best.is_file():
+                raise UserError(f"run folder {path} has no checkpoint yet")
+            found.append(best if newest is None else newest.path)
+        elif path.is_file():
+            found.append(path)
+        else:
+            matches = sorted(Path(match) for match in glob.glob(str(path)))  # noqa: PTH207 - absolute patterns too
+            if not matches:
+                raise UserError(f"ckpt_path: there is no {name}")
+            found += [match for match in matches if match.is_file()]
+    if not found:
+        raise UserError("validation needs a checkpoint: --ckpt_path FILE, a glob, or a run folder")
+    return found
+
+
+def validate(
+    paths: Sequence[Path],
+    recipe: Recipe | None,
+    overrides: Mapping[str, Any],
+    ema: bool | None = None,
+    tolerance: float = 0.1,
+) -> tuple[list[Result], Runtime]:
+    """Evaluate checkpoints one after the other; every rank returns the results of the whole data set.
+
+    Args:
+        recipe: one that is given as well; its network must be the checkpoint's, how it evaluates counts.
+        overrides: keys of the command line, which win.
+        ema: averaged or raw weights; None takes averaged ones where they are.
+    Raises:
+        UserError: a checkpoint that is broken or does not agree with the recipe, or data that does not fit.
+        JobError: not every image was counted.
+    """
+    machine: Runtime | None = None
+    results = []
+    for path in paths:
+        checkpoint = read_checkpoint(path)
+        merged = _merged(checkpoint, recipe, overrides)
+        if machine is None:
+            machine = runtime.start(merged.device_target, merged.distribute, merged.jit_level, merged.deterministic)
+        results.append(_validate_one(checkpoint, merged, machine, ema, tolerance))
+    assert machine is not None
+    return results, machine
+
+
+def _validate_one(
+    checkpoint: Checkpoint, recipe: Recipe, machine: Runtime, ema: bool | None, tolerance: float
+) -> Result:
+    listing = open_val(recipe, checkpoint.class_names)
+    plan = Plan.make(recipe, None, len(listing), machine.world, runtime.usable_cores())
+    conventions = {name: getattr(recipe, name) for name in CONVENTIONS if name in recipe.given}
+    network = replace(checkpoint.network, image_size=recipe.image_resize, **conventions)
+    evaluator = Evaluator(network, recipe, machine)
+    evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
+    counts = evaluator.run(listing, plan)
+    return Result(
+        checkpoint=str(checkpoint.path),
+        weights="ema" if checkpoint.has_ema and ema is not False else "raw",
+        model=recipe.model,
+        counts=counts,
+        skipped=len(evaluator.skipped),
+        images_per_second=evaluator.images_per_second,
+        verdict=compare(network, _settings(recipe, network, counts, checkpoint), counts.top1, counts.top5, tolerance),
+    )
+
+
+def _settings(recipe: Recipe, network: Network, counts: Counts, checkpoint: Checkpoint) -> EvalSettings:
+    return EvalSettings(
+        image_size=recipe.image_resize,
+        crop_pct=recipe.crop_pct,
+        val_resize=recipe.val_resize,
+        interpolation=recipe.val_interpolation or recipe.interpolation,
+        eval_crop=recipe.eval_crop,
+        padding=network.padding,
+        bn_eps=network.bn_eps,
+        dataset_name=recipe.dataset,
+        images=counts.seen,
+        source=checkpoint.meta.get("source"),
+    )
+
+
+def _merged(checkpoint: Checkpoint, recipe: Recipe | None, overrides: Mapping[str, Any]) -> Recipe:
+    """The checkpoint's recipe with the evaluation keys of a given one, and the command line's keys on top."""
+    stored = checkpoint.recipe
+    values = stored.to_dict()
+    if recipe is not None:
+        _require_same_network(checkpoint, recipe, overrides)
+        values |= {name: recipe.to_dict()[name] for name in _EVALUATION_KEYS if name in recipe.given}
+    merged = Recipe.from_dict({**values, **overrides, "resume": None, "ckpt_path": ""}, "command line")
+    return replace(merged, given=frozenset(overrides))
+
+
+def _require_same_network(checkpoint: Checkpoint, recipe: Recipe, overrides: Mapping[str, Any]) -> None:
+    theirs = checkpoint.network
+    asked = recipe.network(theirs.num_classes)
+    free = {"family", "image_size", "dropout", "drop_connect", "bn_momentum", *overrides}
+    for name in (field.name for field in fields(Network) if field.name not in free):
+        if getattr(asked, name) != getattr(theirs, name):
+            raise UserError(
+                f"{name}: the recipe's network has {getattr(asked, name)!r}, {checkpoint.path} has "
+                f"{getattr(theirs, name)!r}; leave --config out, or take the recipe that the checkpoint was made with"
+            )
+
+
+def format_results(results: Sequence[Result]) -> str:
+    """A text table, one row per checkpoint, with the verdict on each below it."""
+    header = ("checkpoint", "weights", "top-1 %", "top-5 %", "loss", "images", "images/s")
+    rows = [
+        (r.checkpoint, r.weights, f"{r.counts.top1:.3f}", f"{r.counts.top5:.3f}", f"{r.counts.mean_loss:.4f}")
+        + (f"{r.counts.seen}", f"{r.images_per_second:.0f}")
+        for r in results
+    ]
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)]
+    verdicts = [f"{r.checkpoint}: {r.verdict}" if len(results) > 1 else str(r.verdict) for r in results]
+    skipped = [f"{r.checkpoint}: {r.skipped} broken pictures skipped" for r in results if r.skipped]
+    return "\n".join([*lines, *skipped, *verdicts])
+
+
+def append_csv(path: Path, results: Sequence[Result]) -> None:
+    """Append one line per result to a CSV file, with a header where it is new.
+
+    Raises:
+        JobError: it cannot be written.
+    """
+    rows = [{**r.to_dict(), **{f"reported_{k}": v for k, v in r.verdict.to_dict().items()}} for r in results]
+    for row in rows:
+        del row["reported"]
+    try:
+        fresh = not path.exists() or path.stat().st_size == 0
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]))
+        if fresh:
+            writer.writeheader()
+        writer.writerows(rows)
+        with path.open("a", newline="") as file:
+            file.write(text.getvalue())
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def require_reported(results: Sequence[Result]) -> None:
+    """Fail unless every result is comparable with a published one and inside the tolerance.
+
+    Raises:
+        JobError: naming the first that is not.
+    """
+    for result in results:
+        if not result.verdict.inside:
+            raise JobError(f"{result.checkpoint} does not reproduce a reported result: {result.verdict}")

@@ -1,0 +1,57 @@
+"""Validate checkpoints: python validate.py --ckpt_path FILE|GLOB|RUN [-c RECIPE] [--data_dir D]; --help lists all."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mindcv_mnasnet.command_line import Parser, parse_command_line
+from mindcv_mnasnet.errors import run_door
+from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.reported import format_table
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="validate.py", description=__doc__)
+    parser.add_argument("checkpoints", nargs="*", help="checkpoints, globs or run folders, besides --ckpt_path")
+    parser.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw weights (default: ema if there)")
+    parser.add_argument("--json", metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--csv", metavar="FILE", help="append the results to a CSV file")
+    parser.add_argument("--tolerance", type=float, default=0.1, help="points that a reported result may differ by")
+    parser.add_argument("--require_reported", action="store_true", help="exit 1 unless a reported result is reproduced")
+    parser.add_argument("--list_reported", action="store_true", help="print all reported results and stop")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Validate as the command line says; returns the exit code."""
+    config, overrides, options = parse_command_line(sys.argv[1:] if argv is None else argv, _parser())
+    if options.list_reported:
+        print(format_table())
+        return 0
+    recipe = load_recipe(config) if config else None
+    load_recipe(overrides=overrides)  # a typo in a key is said before MindSpore loads
+
+    from mindcv_mnasnet import validation  # loads MindSpore
+
+    named = [overrides.pop("ckpt_path", "") or (recipe.ckpt_path if recipe else ""), *options.checkpoints]
+    paths = validation.find_checkpoints([name for name in named if name])
+    ema = None if options.weights is None else options.weights == "ema"
+    results, machine = validation.validate(paths, recipe, overrides, ema, options.tolerance)
+    if machine.rank == 0:
+        print(validation.format_results(results))
+        if options.json:
+            content = json.dumps([result.to_dict() for result in results], indent=2)
+            replace_file(Path(options.json), content.encode())
+        if options.csv:
+            validation.append_csv(Path(options.csv), results)
+    if options.require_reported:
+        validation.require_reported(results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_door(main))
