@@ -44,7 +44,7 @@ def test_links_to_classes_and_pictures_are_followed(tmp_path):
     (tmp_path / "linked" / "other" / "1.png").symlink_to(tmp_path / "real" / "two" / "1.png")
     listing = list_folder(tmp_path / "linked")
     assert listing.paths == ("one/1.png", "other/0.png", "other/1.png")
-    assert all(listing.reader()(index) == DOT for index in range(3))
+    assert all(listing.read(index) == DOT for index in range(3))
 
 
 @pytest.mark.parametrize(
@@ -140,4 +140,4 @@ def test_a_subset_keeps_names_and_labels_together(tmp_path):
     part = listing.subset([7, 0])
     assert part.paths == (listing.paths[7], listing.paths[0])
     assert part.labels.tolist() == [2, 0]
-    assert part.reader()(0) == listing.reader()(7)
+    assert part.read(0) == listing.read(7)

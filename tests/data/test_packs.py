@@ -45,9 +45,8 @@ def test_a_pack_equals_its_folder(folder, tmp_path):
     assert packed.paths == listing.paths
     assert packed.class_names == listing.class_names
     assert np.array_equal(packed.labels, listing.labels)
-    read = packed.reader()
     for index in range(len(listing)):
-        assert read(index) == read_plain(listing.name(index), lossless="PNG")
+        assert packed.read(index) == read_plain(listing.name(index), lossless="PNG")
     assert list(verify_pack(listing, tmp_path / "pack")) == []
 
 
@@ -60,7 +59,7 @@ def test_mindspore_reads_the_shards_too(folder, tmp_path):
     assert [str(row["name"]) for row in rows] == list(listing.paths)
     assert [int(row["label"]) for row in rows] == listing.labels.tolist()
     packed = open_pack(tmp_path / "pack")
-    assert [row["image"].tobytes() for row in rows] == [packed.reader()(index) for index in range(len(listing))]
+    assert [row["image"].tobytes() for row in rows] == [packed.read(index) for index in range(len(listing))]
 
 
 def test_a_pack_takes_the_class_order_of_a_run(folder, tmp_path):
@@ -77,7 +76,7 @@ def test_a_subset_of_a_pack_reads_its_own_pictures(folder, tmp_path):
     write_pack(list_folder(folder), tmp_path / "pack", shards=3)
     packed = open_pack(tmp_path / "pack")
     part = packed.subset([20, 3])
-    assert [part.reader()(0), part.reader()(1)] == [packed.reader()(20), packed.reader()(3)]
+    assert [part.read(0), part.read(1)] == [packed.read(20), packed.read(3)]
 
 
 def test_packing_killed_at_any_moment_goes_on_and_ends_equal(tmp_path):

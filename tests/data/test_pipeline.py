@@ -257,6 +257,15 @@ def test_nothing_but_broken_pictures_ends_by_an_error_also_when_skipping(tmp_pat
         list(train(listing, recipe(on_bad_image="skip")))
 
 
+def test_failing_storage_ends_the_job_even_when_skipping(listing, monkeypatch):
+    def fail(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", fail)
+    with pytest.raises(JobError, match="Input/output error"):
+        list(train(listing, recipe(on_bad_image="skip")))
+
+
 def test_a_picture_that_only_the_decoder_refuses_is_found(tmp_path):
     """A PNG whose chunks are whole around nonsense: the check lets it pass, MindSpore's decoder does not."""
     import zlib
