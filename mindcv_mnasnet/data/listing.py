@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mindcv_mnasnet.data.pictures import BadImage, read_plain
-from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.errors import JobError, UserError
 
 PICTURE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -66,7 +66,10 @@ class Listing:
 
     @cached_property
     def _files(self) -> list[BinaryIO]:
-        return [Path(self.root, shard).open("rb") for shard in self.shards]
+        try:
+            return [Path(self.root, shard).open("rb") for shard in self.shards]
+        except OSError as error:
+            raise JobError(f"cannot read the pack {self.root}: {error}") from error
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Listing:
         """The pictures at ``indices``, in that order, with the same classes."""

@@ -148,6 +148,7 @@ def _write_shard(listing: Listing, directory: Path, name: str) -> None:
     for path in partial.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+        path.chmod(directory.stat().st_mode & 0o666)  # MindRecord keeps its files to their owner
         path.replace(directory / path.name)
     partial.rmdir()
     replace_file(_index_path(directory, name), json.dumps(index).encode())

@@ -72,6 +72,12 @@ def test_a_pack_takes_the_class_order_of_a_run(folder, tmp_path):
         open_pack(tmp_path / "pack", ["class0", "class1"])
 
 
+def test_whoever_may_read_the_folder_may_read_the_pack(folder, tmp_path):
+    write_pack(list_folder(folder), tmp_path / "pack", shards=1)
+    allowed = (tmp_path / "pack").stat().st_mode & 0o444
+    assert all(path.stat().st_mode & 0o444 == allowed for path in (tmp_path / "pack").iterdir())
+
+
 def test_a_subset_of_a_pack_reads_its_own_pictures(folder, tmp_path):
     write_pack(list_folder(folder), tmp_path / "pack", shards=3)
     packed = open_pack(tmp_path / "pack")
