@@ -30,7 +30,7 @@ _FORMAT = 1
 _NOT_MODEL = ("ema.", "optimiser.", "state.")
 
 
-class BrokenCheckpoint(UserError):
+class BrokenCheckpointError(UserError):
     """A checkpoint that is truncated, changed, or not one of ours."""
 
 
@@ -91,7 +91,7 @@ def read_checkpoint(path: str | Path, only_meta: bool = False) -> Checkpoint:
 
     Raises:
         UserError: there is no such file.
-        BrokenCheckpoint: it is truncated, changed since it was written, or no checkpoint of this package.
+        BrokenCheckpointError: it is truncated, changed since it was written, or no checkpoint of this package.
     """
     path = Path(path)
     if not path.is_file():
@@ -102,14 +102,18 @@ def read_checkpoint(path: str | Path, only_meta: bool = False) -> Checkpoint:
             names = [] if only_meta else list(file.keys())
             tensors = {name: file.get_tensor(name) for name in names}
     except (safetensors.SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise BrokenCheckpoint(f"{path} is truncated or not a safetensors file ({error})") from None
+        raise BrokenCheckpointError(f"{path} is truncated or not a safetensors file ({error})") from None
     if _KEY not in stored:
-        raise BrokenCheckpoint(f"{path} is not a checkpoint of mindcv_mnasnet")
+        raise BrokenCheckpointError(f"{path} is not a checkpoint of mindcv_mnasnet")
     if not only_meta and stored.get("checksum") != _checksum(tensors, stored[_KEY]):
-        raise BrokenCheckpoint(f"{path} is damaged: its content does not match its checksum")
-    meta = json.loads(stored[_KEY])
-    if meta["format"] > _FORMAT:
-        raise UserError(f"{path} was written by a newer version (format {meta['format']}, known is {_FORMAT})")
+        raise BrokenCheckpointError(f"{path} is damaged: its content does not match its checksum")
+    try:
+        meta = json.loads(stored[_KEY])
+        form = int(meta["format"])
+    except (ValueError, TypeError, KeyError):
+        raise BrokenCheckpointError(f"{path} is damaged: its description cannot be read") from None
+    if form > _FORMAT:
+        raise UserError(f"{path} was written by a newer version (format {form}, known is {_FORMAT})")
     return Checkpoint(path, tensors, meta)
 
 
@@ -117,7 +121,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
     """Training checkpoints of a folder, newest first by the position they hold; unreadable ones come last."""
 
     def position(path: Path) -> int:
-        with suppress(UserError, ValueError, KeyError):
+        with suppress(UserError, ValueError, TypeError, KeyError):
             return int(read_checkpoint(path, only_meta=True).meta["batches"])
         return -1
 
@@ -125,14 +129,21 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def newest_intact(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint of a folder that is whole, and a sentence about each newer one that is not."""
-    complaints = []
+    """The newest checkpoint of a folder that is whole, and a sentence about each one found broken on the way to it.
+
+    Raises:
+        UserError: one was written by a newer version, whose progress an older one would undo.
+    """
+    newest, complaints = None, []
     for path in checkpoints_in(folder):
         try:
-            return read_checkpoint(path), complaints
-        except BrokenCheckpoint as error:
-            complaints.append(f"{error}; going back to the one before")
-    return None, complaints
+            if newest is None:
+                newest = read_checkpoint(path)
+            else:
+                read_checkpoint(path, only_meta=True)  # how new an unreadable one is cannot be known
+        except BrokenCheckpointError as error:
+            complaints.append(f"{error}; it is passed over")
+    return newest, complaints
 
 
 def prune(folder: Path, keep: int, policy: str = "latest_k") -> None:
