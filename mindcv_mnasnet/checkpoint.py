@@ -179,5 +179,5 @@ def _checksum(tensors: Mapping[str, np.ndarray], described: str) -> str:
     for name in sorted(tensors):
         value = np.asarray(tensors[name], order="C")
         crc = zlib.crc32(f"{name} {value.dtype} {value.shape}".encode(), crc)
-        crc = zlib.crc32(value.reshape(-1).view(np.uint8), crc)
+        crc = zlib.crc32(value.reshape(-1).view(np.uint8).data, crc)
     return f"crc32:{crc:08x}"
