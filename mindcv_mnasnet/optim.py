@@ -28,11 +28,10 @@ class Optimiser(nn.Cell):
 
     def slot(self, name: str, init: str = "zeros") -> ms.ParameterTuple:
         """One tensor per parameter, named ``optimiser.<name>.<parameter>``."""
+        value = float(init == "ones")
         return ms.ParameterTuple(
-            [
-                ms.Parameter(ms.ops.full(p.shape, float(init == "ones"), dtype=ms.float32), f"optimiser.{name}.{p.name}", False)
-                for p in self.parameters
-            ]
+            ms.Parameter(ops.full(p.shape, value, dtype=ms.float32), f"optimiser.{name}.{p.name}", False)
+            for p in self.parameters
         )
 
     def construct(self, lr, step, gradients):
@@ -45,43 +44,47 @@ class Optimiser(nn.Cell):
 class RMSProp(Optimiser):
     """TensorFlow's RMSProp, as the authors used it: epsilon inside the root, mean square from 1, lr in the momentum.
 
-    Where bits have to repeat the rule is spelt out: MindSpore's fused CPU kernel (2.10) rounds differently from run to
-    run, since it shares work among threads by timing and the ends of each share take another path.
+    Written out because MindSpore's fused operator adds epsilon outside the root on CPUs with AVX (seen in 2.10).
     """
 
     def __init__(self, recipe: Recipe, *groups):
         super().__init__(*groups)
         self.mean_square = self.slot("mean_square", "ones")
         self.moment = self.slot("momentum")
-        self.rho, self.momentum = recipe.rmsprop_decay, recipe.momentum
+        self.rho, self.momentum = recipe.rmsprop_decay, ms.Tensor(recipe.momentum, ms.float32)
         self.eps = 1e-3 if recipe.eps is None else recipe.eps
-        self.fused = None if recipe.deterministic else ops.ApplyRMSProp()
+        self.one = ms.Tensor(1.0, ms.float32)
+        self.apply = ops.ApplyMomentum()
 
     def update(self, index, parameter, gradient, lr, step):
         gradient = _with_decay(gradient, parameter, self.decays[index])
-        mean_square, moment = self.mean_square[index], self.moment[index]
-        if self.fused is not None:
-            self.fused(parameter, mean_square, moment, lr, gradient, self.rho, self.momentum, self.eps)
-            return
-        square = self.rho * mean_square + (1 - self.rho) * ops.square(gradient)
-        change = self.momentum * moment + lr * gradient / ops.sqrt(square + self.eps)
-        ops.assign(mean_square, square)
-        ops.assign(moment, change)
-        ops.assign_sub(parameter, change)
+        mean_square = self.mean_square[index]
+        mean_square = ops.assign_add(mean_square, (gradient * gradient - mean_square) * (1 - self.rho))
+        change = lr * gradient / ops.sqrt(mean_square + self.eps)
+        self.apply(parameter, self.moment[index], self.one, change, self.momentum)
 
 
 class SGD(Optimiser):
-    """Momentum SGD as in PyTorch and MindSpore; Nesterov's form on request."""
+    """Momentum SGD as in PyTorch; Nesterov's form on request.
+
+    That form is written out because the fused operator leaves it away on the CPU (seen in MindSpore 2.10).
+    """
 
     def __init__(self, recipe: Recipe, *groups):
         super().__init__(*groups)
         self.moment = self.slot("momentum")
         self.momentum = ms.Tensor(recipe.momentum, ms.float32)
-        self.apply = ops.ApplyMomentum(use_nesterov=recipe.use_nesterov)
+        self.nesterov = recipe.use_nesterov
+        self.apply = ops.ApplyMomentum()
 
     def update(self, index, parameter, gradient, lr, step):
         gradient = _with_decay(gradient, parameter, self.decays[index])
-        self.apply(parameter, self.moment[index], lr, gradient, self.momentum)
+        moment = self.moment[index]
+        if self.nesterov:
+            moment = ops.assign(moment, self.momentum * moment + gradient)
+            ops.assign_sub(parameter, lr * (gradient + self.momentum * moment))
+        else:
+            self.apply(parameter, moment, lr, gradient, self.momentum)
 
 
 class AdamW(Optimiser):
