@@ -192,7 +192,7 @@ def freeze(model: MnasNet, what: int | str) -> None:
     """
     layers, stages = model.network.layers(), len(model.network.blocks)
     if what == "backbone":
-        cells = [model.stem, *model.blocks, model.head]
+        cells = [cell for name, cell in model.name_cells().items() if name != "classifier"]
     elif 0 <= int(what) <= stages:
         cells = [model.stem, *(b for b, layer in zip(model.blocks, layers, strict=True) if layer.stage < int(what))]
     else:

@@ -38,7 +38,7 @@ class JobKeys:
     """run, device and start"""
 
     mode: int = key(0, "MindSpore mode", fixed="only graph mode, 0, exists here")
-    distribute: bool = key(False, "data parallel over the processes of msrun")
+    distribute: bool | None = key(None, "data parallel over msrun's processes; None is whenever msrun started them")
     device_target: str = key("auto", "device; auto takes an NPU if there is one", choices=("auto", "CPU", "Ascend"))
     seed: int = key(42, "seed of every random choice", within="[0, 2147483647]")
     deterministic: bool = key(False, "bit-reproducible operators")
@@ -110,7 +110,7 @@ class DataKeys:
     val_interpolation: str | None = key(
         None,
         "resampling in validation; None is interpolation",
-        choices=("bilinear", "bicubic", "nearest", "area", "pilcubic"),
+        choices=("bilinear", "bicubic", "nearest", "area", "pilcubic", "pilbilinear"),
     )
     eval_crop: str = key("center", "tf_square: the authors' central square", choices=("center", "tf_square"))
     mixup: float = key(0.0, "alpha of mixup, 0 is off", within="[0, inf)")

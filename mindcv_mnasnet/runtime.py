@@ -122,10 +122,17 @@ def _join_group() -> tuple[int, int]:
 
 
 def sum_over_ranks(values: np.ndarray, world: int) -> np.ndarray:
-    """Element-wise sum of a float32 or int32 vector over all ranks."""
+    """Element-wise sum of a float32 vector, or of counts below 2**36 (any integer type), over all ranks.
+
+    The CPU's AllReduce knows float32 alone; counts go in two halves that float32 holds exactly.
+    """
     if world == 1:
         return values
-    return _AllSum()(ms.Tensor(values)).asnumpy()
+    if not np.issubdtype(values.dtype, np.integer):
+        return _AllSum()(ms.Tensor(values.astype(np.float32))).asnumpy()
+    high, low = np.divmod(values.astype(np.int64), 1 << 12)
+    halves = _AllSum()(ms.Tensor(np.stack([high, low]).astype(np.float32))).asnumpy().astype(np.int64)
+    return (halves[0] << 12) + halves[1]
 
 
 class _AllSum(ms.nn.Cell):
