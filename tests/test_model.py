@@ -11,7 +11,7 @@ from mindspore import nn
 from mindcv_mnasnet.arch import FAMILIES, resolve
 from mindcv_mnasnet.cost import network_cost
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.model import MnasNet, create_model
+from mindcv_mnasnet.model import MnasNet, create_model, freeze, load_parameters
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -176,14 +176,14 @@ def test_a_backbone_has_the_classifiers_weights_but_no_head():
 def test_freezing_leaves_only_the_rest_trainable(what, free):
     blocks = "r1_k3_s11_e1_o8_noskip r1_k3_s22_e3_o8 r1_k3_s11_e3_o8 r1_k3_s11_e3_o8"
     model = create_model(tiny.network(blocks=blocks)).set_train()
-    model.freeze(what)
+    freeze(model, what)
     names = [parameter.name for parameter in model.get_parameters() if parameter.requires_grad]
     assert {".".join(name.split(".")[: 2 if name.startswith("blocks") else 1]) for name in names} == free
 
 
 def test_frozen_batch_norms_keep_their_statistics_in_training():
     model = create_model(tiny.network()).set_train()
-    model.freeze(1)
+    freeze(model, 1)
     before = tiny.values(model.get_parameters())
     model(images(4, 3, 16, 16))
     changed = {
@@ -195,14 +195,37 @@ def test_frozen_batch_norms_keep_their_statistics_in_training():
 
 def test_a_backbone_freezes_too():
     model = create_model(tiny.network(), features_only=True).set_train()
-    model.freeze("backbone")
+    freeze(model, "backbone")
     assert not model.trainable_params()
 
 
 @pytest.mark.parametrize("stages", [3, -1])
 def test_more_stages_than_there_are_cannot_be_frozen(stages):
     with pytest.raises(UserError, match=f"{stages} stages.* 2$"):
-        create_model(tiny.network()).freeze(stages)
+        freeze(create_model(tiny.network()), stages)
+
+
+# --- loading ------------------------------------------------------------------------------------------------------
+
+
+def test_loading_takes_every_tensor_of_another_model():
+    mine, other = (create_model(tiny.network(), seed=seed) for seed in (0, 1))
+    load_parameters(mine.get_parameters(), tiny.values(other.get_parameters()), "a file")
+    for name, value in tiny.values(mine.get_parameters()).items():
+        np.testing.assert_array_equal(value, tiny.values(other.get_parameters())[name])
+
+
+def test_what_does_not_fit_is_listed_and_nothing_is_loaded():
+    model, other = create_model(tiny.network()), create_model(tiny.network(num_classes=9), seed=1)
+    before, tensors = tiny.values(model.get_parameters()), tiny.values(other.get_parameters())
+    del tensors["stem.conv.weight"]
+    tensors["stem.odd"] = np.zeros(1)
+    with pytest.raises(UserError) as caught:
+        load_parameters(model.get_parameters(), tensors, "a file")
+    for part in ("a file", "1 missing (stem.conv.weight)", "1 left over (stem.odd)", "2 of another shape (classifier"):
+        assert part in str(caught.value)
+    for name, value in tiny.values(model.get_parameters()).items():
+        np.testing.assert_array_equal(value, before[name])
 
 
 def test_depths_rise_from_the_classifier_to_the_stem():
