@@ -10,6 +10,7 @@ import platform
 import re
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import mindspore as ms
@@ -80,7 +81,7 @@ def start(
         notes.append("distribute: no msrun started this process, so it trains alone")
     device = _choose_device(device_target)
     ms.set_context(mode=ms.GRAPH_MODE)
-    if deterministic:
+    if deterministic and ms.get_context("deterministic") != "ON":  # MindSpore refuses to be told twice
         ms.set_deterministic(True)
     level, note = effective_jit_level(jit_level, device)
     notes.append(note)
@@ -129,10 +130,15 @@ def sum_over_ranks(values: np.ndarray, world: int) -> np.ndarray:
     if world == 1:
         return values
     if not np.issubdtype(values.dtype, np.integer):
-        return _AllSum()(ms.Tensor(values.astype(np.float32))).asnumpy()
+        return _all_sum()(ms.Tensor(values.astype(np.float32))).asnumpy()
     high, low = np.divmod(values.astype(np.int64), 1 << 12)
-    halves = _AllSum()(ms.Tensor(np.stack([high, low]).astype(np.float32))).asnumpy().astype(np.int64)
+    halves = _all_sum()(ms.Tensor(np.stack([high, low]).astype(np.float32))).asnumpy().astype(np.int64)
     return (halves[0] << 12) + halves[1]
+
+
+@cache
+def _all_sum() -> ms.nn.Cell:
+    return _AllSum()  # kept, as every new cell is compiled anew
 
 
 class _AllSum(ms.nn.Cell):
