@@ -33,23 +33,26 @@ def fit(recipe: Recipe) -> dict[str, Any]:
         JobError: training failed: a non-finite loss, a broken picture, a full disk.
     """
     job = prepare(recipe)
-    resumed = job.step.steps_done() if recipe.resume else None
+    resumed = job.attempted_steps if recipe.resume else None
     folder = job.folder.path if job.folder else "."
-    log = RunLog(folder, job.runtime.rank, resumed, job.recipe.tensorboard, total_steps=job.plan.total_steps)
-    with log, _stop_signal() as stop:
-        for note in job.notes:
-            log.message(note)
-        if job.folder:
-            job.folder.note_session(runtime.describe())
-            log.message(f"run folder {job.folder.path}")
-        training = _Training(job, log, stop)
-        training.run()
-        summary = summarise(job, training.pace, training.compile_seconds, training.metrics, bool(stop))
-        if job.folder:
-            job.folder.write_summary(summary)
-            log.message(_closing_words(job, summary))
-            job.folder.unlock()
-        return summary
+    with job, _stop_signal() as stop:
+        log = RunLog(folder, job.runtime.rank, resumed, job.recipe.tensorboard, total_steps=job.plan.total_steps)
+        with log:
+            for note in job.notes:
+                log.message(note)
+            if job.folder:
+                job.folder.note_session(runtime.describe())
+                log.message(f"run folder {job.folder.path}")
+            if job.finished and job.folder and (summary := job.folder.finished_summary()):
+                log.message(f"nothing to do: all {job.plan.epochs} epochs were trained before")
+                return summary
+            training = _Training(job, log, stop)
+            training.run()
+            summary = summarise(job, training.pace, training.compile_seconds)
+            if job.folder:
+                job.folder.write_summary(summary)
+                log.message(_closing_words(job, summary))
+            return summary
 
 
 class _Training:
@@ -60,24 +63,24 @@ class _Training:
         self.feed = Feed(job.step, job.layout, job.plan, job.recipe.seed, job.runtime.rank)
         self.evaluator = Evaluator(job.network, job.recipe, job.runtime) if job.val is not None else None
         self.pace = Pace(job.plan.global_batch)
-        self.metrics: dict[str, Any] = {}
         self.compile_seconds = 0.0
         self._losses: list[Any] = []
         self._skipped: list[str] = []
 
     def run(self) -> None:
         """Train from where the job stands to its last epoch, or to a stop."""
-        job = self.job
+        job, plan = self.job, self.job.plan
         for job.batches, loss in self._steps():
-            self._after_step(loss)
-            if job.batches % job.plan.batches_per_epoch == 0:
-                self._end_epoch()
-            elif job.plan.saves(job.attempted_steps):
-                self._save()
-            if self._agreed_to_stop():
+            self._note_loss(loss)
+            ends_epoch = job.batches % plan.batches_per_epoch == 0
+            saves, stops = plan.saves(job.attempted_steps), self._agreed_to_stop()
+            if plan.logs(job.attempted_steps) or saves or stops or ends_epoch:
+                self._log_steps()
+            better = self._end_epoch() if ends_epoch else False
+            if saves or stops or better:
+                self._save(better)
+            if stops:
                 break
-        if self.stop and job.batches % job.plan.batches_per_epoch:
-            self._save()
 
     def _steps(self) -> Iterator[tuple[int, Any]]:
         """Run steps; yields (batches done in the whole job, loss) after each."""
@@ -96,16 +99,17 @@ class _Training:
                 self._skipped = batches.skipped
                 yield epoch * per_epoch + done, loss
 
-    def _after_step(self, loss: Any) -> None:
-        job, plan = self.job, self.job.plan
+    def _note_loss(self, loss: Any) -> None:
         self._losses.append(loss)
         if not self.compile_seconds:
             loss.asnumpy()
             self.compile_seconds = self.feed.seconds_total - self.feed.seconds_waiting
+            self.log.message(f"compiled the training graph in {self.compile_seconds:.0f} s")
             self.pace.start(self.feed)
-        ends_epoch = job.batches % plan.batches_per_epoch == 0
-        if not (plan.logs(job.attempted_steps) or plan.saves(job.attempted_steps) or ends_epoch):
-            return
+
+    def _log_steps(self) -> None:
+        """One line for the steps since the last one, whose losses have to be finite."""
+        job, plan = self.job, self.job.plan
         losses = [float(one.asnumpy()) for one in self._losses]
         self._losses = []
         self._refuse_non_finite(losses)
@@ -120,38 +124,47 @@ class _Training:
         finite = np.isfinite(losses)
         if finite.all() or (self.job.step.skips_overflow and finite.any()):
             return
+        step = self.job.attempted_steps - len(losses) + 1 + int(np.argmin(finite))
+        raise self._diverged(f"the loss is not finite at step {step}")
+
+    def _diverged(self, what: str) -> JobError:
         job = self.job
-        step = job.attempted_steps - len(losses) + 1 + int(np.argmin(finite))
-        good = job.last_checkpoint
-        raise JobError(
-            f"the loss is not finite at step {step}; the last good checkpoint is {good or 'none yet'}; "
-            "try a lower --lr, a longer --warmup_epochs, --clip_grad True, or --amp_level O0"
+        good = f"the last good checkpoint is {job.last_checkpoint or 'none yet'}; " if job.folder else ""
+        return JobError(
+            f"{what}; {good}try a lower --lr, a longer --warmup_epochs, --clip_grad True, or --amp_level O0"
         )
 
-    def _end_epoch(self) -> None:
-        """Validate, log and save; in this order, so that a checkpoint knows its metrics and the log precedes it."""
+    def _end_epoch(self) -> bool:
+        """Validate and log; returns whether this is the best epoch. A checkpoint comes after it and knows its metrics."""
         job, plan = self.job, self.job.plan
         epoch = job.batches // plan.batches_per_epoch
         metrics = job.step.epoch_metrics(plan.device_batch)
         if job.val is not None and (plan.validates(epoch) or epoch == plan.epochs):
             metrics |= self._validate()
-        if self._skipped:
-            metrics["skipped_images"] = len(self._skipped)
-            self.log.message(f"skipped {len(self._skipped)} broken pictures, such as {self._skipped[0]}")
-        self.metrics = metrics
+        metrics |= self._count_skipped()
+        job.metrics = metrics
         self.log.epoch(epoch, job.attempted_steps, **metrics)
         score = metrics.get("val_top1_ema", metrics.get("val_top1"))
         better = score is not None and score > job.best.get("top1", -1.0)
         if better:
             job.best = {"top1": score, "epoch": epoch, "weights": "ema" if "val_top1_ema" in metrics else "raw"}
         job.step.start_epoch()
-        if plan.saves(job.attempted_steps) or better or self.stop:
-            self._save(better)
+        return better
+
+    def _count_skipped(self) -> dict[str, int]:
+        """How many broken pictures all ranks met in this epoch, where they are skipped."""
+        if self.job.recipe.on_bad_image != "skip":
+            return {}
+        count = int(runtime.sum_over_ranks(np.array([len(self._skipped)], np.int32), self.job.plan.world_size)[0])
+        if count:
+            example = f", such as {self._skipped[0]}" if self._skipped else ""
+            self.log.message(f"skipped {count} broken pictures{example}")
+        return {"skipped_images": count}
 
     def _validate(self) -> dict[str, Any]:
         assert self.evaluator is not None
         assert self.job.val is not None
-        found = {}
+        found: dict[str, Any] = {}
         for suffix, weights in self.job.step.weight_sets().items():
             self.evaluator.load(weights)
             counts = self.evaluator.run(self.job.val, self.job.plan)
@@ -164,20 +177,20 @@ class _Training:
         if job.folder is None:
             return
         tensors = {parameter.name: parameter.asnumpy() for parameter in job.step.state()}
+        if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+            raise self._diverged(f"the weights are not finite after step {job.attempted_steps}")
         name = f"step_{job.attempted_steps:08d}"
         keep, policy = job.recipe.keep_checkpoint_max, job.recipe.ckpt_save_policy
-        job.last_checkpoint = job.folder.save(name, tensors, job.meta(self.metrics), keep, policy, best)
+        job.last_checkpoint = job.folder.save(name, tensors, job.meta(), keep, policy, best)
 
     def _agreed_to_stop(self) -> bool:
         """Whether all processes stop now: one that was told to has to take the others along."""
         world = self.job.plan.world_size
-        if world > 1:
-            if self.job.attempted_steps % STOP_EVERY_STEPS:
-                return False
-            told = runtime.sum_over_ranks(np.array([len(self.stop)], np.int32), world)
-            if told[0] and not self.stop:
-                self.stop.append(signal.SIGTERM)
-        return bool(self.stop)
+        if world == 1:
+            return bool(self.stop)
+        if self.job.attempted_steps % STOP_EVERY_STEPS:
+            return False
+        return bool(runtime.sum_over_ranks(np.array([len(self.stop)], np.int32), world)[0])
 
 
 @contextmanager
