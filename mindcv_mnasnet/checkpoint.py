@@ -118,14 +118,27 @@ def read_checkpoint(path: str | Path, only_meta: bool = False) -> Checkpoint:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Training checkpoints of a folder, newest first by the position they hold; unreadable ones come last."""
+    """Training checkpoints of a folder, newest first: by ``serial``, then ``batches``; unreadable ones come last."""
 
-    def position(path: Path) -> int:
+    def position(path: Path) -> tuple[int, int]:
         with suppress(UserError, ValueError, TypeError, KeyError):
-            return int(read_checkpoint(path, only_meta=True).meta["batches"])
-        return -1
+            meta = read_checkpoint(path, only_meta=True).meta
+            return int(meta.get("serial", 0)), int(meta["batches"])
+        return -1, -1
 
     return sorted((path for path in folder.glob(f"step_*{SUFFIX}")), key=position, reverse=True)
+
+
+def next_serial(folder: Path) -> int:
+    """A number above the ``serial`` of every training checkpoint in a folder.
+
+    It tells which of them is the newest, where counting batches would not: after a resume from an older one, or with
+    batches of another size.
+    """
+    for newest in checkpoints_in(folder)[:1]:
+        with suppress(BrokenCheckpointError):  # then there is no readable one
+            return 1 + int(read_checkpoint(newest, only_meta=True).meta.get("serial", 0))
+    return 1
 
 
 def newest_intact(folder: Path) -> tuple[Checkpoint | None, list[str]]:

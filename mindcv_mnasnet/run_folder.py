@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from mindcv_mnasnet.checkpoint import SUFFIX, prune, publish, write_checkpoint
+from mindcv_mnasnet.checkpoint import SUFFIX, next_serial, prune, publish, write_checkpoint
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file, unwritable
-from mindcv_mnasnet.recipe import Recipe
+from mindcv_mnasnet.recipe import Recipe, load_recipe
 
 BEST = f"best{SUFFIX}"
 
@@ -103,12 +103,25 @@ class RunFolder:
         self._write_json(path, dict(summary))
         return path
 
+    def recipe(self) -> Recipe:
+        """The recipe that the run was begun with."""
+        return load_recipe(self.path / "recipe.yaml")
+
+    def has_summary(self) -> bool:
+        """Whether the run has ever come to an end or an orderly stop."""
+        return (self.path / "summary.json").is_file()
+
+    def finished_summary(self) -> dict[str, Any] | None:
+        """What a run that came to its end is summed up in; None for others."""
+        summary = json.loads((self.path / "summary.json").read_text()) if self.has_summary() else None
+        return summary if summary and not summary["stopped"] else None
+
     def save(
         self, name: str, tensors: Mapping[str, Any], meta: Mapping[str, Any], keep: int, policy: str, best: bool
     ) -> Path:
         """Write a checkpoint, keep ``keep`` of them by ``policy``, and make it ``best`` on request."""
         path = self.checkpoints / f"{name}{SUFFIX}"
-        write_checkpoint(path, tensors, meta)
+        write_checkpoint(path, tensors, {**meta, "serial": next_serial(self.checkpoints)})
         if best:
             publish(path, BEST)
         prune(self.checkpoints, keep, policy)
