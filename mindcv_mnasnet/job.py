@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet import runtime
+from mindcv_mnasnet import resume, runtime
 from mindcv_mnasnet.arch import Network
-from mindcv_mnasnet.checkpoint import Checkpoint, newest_intact, read_checkpoint
+from mindcv_mnasnet.checkpoint import read_checkpoint
 from mindcv_mnasnet.data.augment import check_supported
 from mindcv_mnasnet.data.listing import Listing
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.draws import DrawLayout
-from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.errors import JobError
+from mindcv_mnasnet.log import require_tensorboard
 from mindcv_mnasnet.model import MnasNet, create_model, freeze, load_parameters
 from mindcv_mnasnet.plan import Plan
-from mindcv_mnasnet.recipe import Recipe, diff
+from mindcv_mnasnet.recipe import Recipe
 from mindcv_mnasnet.run_folder import RunFolder, storable
 from mindcv_mnasnet.runtime import Runtime
 from mindcv_mnasnet.schedule import learning_rates
@@ -31,7 +31,7 @@ CONVENTIONS = ("padding", "bn_eps", "residual_rule")
 
 @dataclass
 class Job:
-    """Everything that ``engine.fit`` drives. ``batches`` (done on this device) and ``best`` change as it goes."""
+    """Everything that ``engine.fit`` drives. ``batches`` (done on this device), ``best`` and ``metrics`` change."""
 
     recipe: Recipe
     runtime: Runtime
@@ -46,12 +46,25 @@ class Job:
     notes: list[str]
     batches: int = 0
     best: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)  # of the last epoch
     last_checkpoint: Path | None = None
 
     @property
     def attempted_steps(self) -> int:
         """Steps taken, those skipped for overflow included."""
         return self.batches // self.plan.accumulation
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.attempted_steps >= self.plan.total_steps
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.folder is not None:
+            self.folder.unlock()
 
     @property
     def sink_size(self) -> int:
@@ -65,7 +78,7 @@ class Job:
         """The rate of the last step that changed the weights."""
         return float(self.rates[max(self.step.steps_done() - 1, 0)])
 
-    def meta(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    def meta(self) -> dict[str, Any]:
         """What a checkpoint says about itself."""
         return {
             "recipe": storable(self.recipe).to_dict(),
@@ -78,7 +91,7 @@ class Job:
             "workers": self.plan.workers,
             "world": self.plan.world_size,
             "best": self.best,
-            "metrics": dict(metrics),
+            "metrics": self.metrics,
             "versions": runtime.describe(),
         }
 
@@ -89,15 +102,18 @@ def prepare(recipe: Recipe) -> Job:
     Raises:
         UserError: for anything in recipe, data, weights or run folder that does not fit, before training starts.
     """
-    folder, stored, notes = _stored_state(recipe)
-    if stored is not None:
-        recipe = _merged(recipe, stored)
+    folder, stored, notes = resume.stored_state(recipe)
+    if folder is not None:
+        recipe = resume.merged(recipe, stored.recipe if stored else folder.recipe())
     check_supported(recipe)
+    if recipe.tensorboard:
+        require_tensorboard()
     machine = runtime.start(recipe.device_target, recipe.distribute, recipe.jit_level, recipe.deterministic)
     train, val = open_train_val(recipe, stored.class_names if stored else None)
     plan = Plan.make(recipe, len(train), len(val) if val else 0, machine.world, runtime.usable_cores())
     network = recipe.network(len(train.class_names))
-    notes += [*machine.notes, *_precision_notes(recipe, machine), *train.notes, *(val.notes if val else ()), *plan.notes]
+    notes += [*machine.notes, *_precision_notes(recipe, machine), *train.notes, *plan.notes]
+    notes += val.notes if val else ()
     model = create_model(network, seed=recipe.seed)
     if recipe.start_weights() and stored is None:
         model, more = _with_weights(recipe, network)
@@ -114,7 +130,8 @@ def prepare(recipe: Recipe) -> Job:
         freeze(model, recipe.freeze)
     job = Job(recipe, machine, None, train, val, plan, model.network, layout, rates, step, notes)
     if stored is not None:
-        _restore(job, stored)
+        resume.restore(job, stored)
+    _require_agreement(job)
     if machine.rank == 0:
         job.folder = folder or RunFolder.create(storable(recipe))
         job.folder.lock()
@@ -141,62 +158,16 @@ def _precision_notes(recipe: Recipe, machine: Runtime) -> list[str]:
     return [f"amp_level {recipe.amp_level} needs an NPU; the CPU computes in float32"]
 
 
-def _stored_state(recipe: Recipe) -> tuple[RunFolder | None, Checkpoint | None, list[str]]:
-    """Run folder and newest intact checkpoint to resume from."""
-    if recipe.resume is None:
-        return None, None, []
-    folder = RunFolder.open(recipe.resume)
-    checkpoint, complaints = newest_intact(folder.checkpoints)
-    if checkpoint is None:
-        raise JobError(
-            f"{folder.path} has no intact checkpoint to resume from{': ' if complaints else ''}{'; '.join(complaints)}"
-        )
-    return folder, checkpoint, [*complaints, f"resuming from {checkpoint.path}"]
-
-
-def _merged(recipe: Recipe, stored: Checkpoint) -> Recipe:
-    """The run's recipe with what was given now on top; changes have to be named in ``allow_changes``."""
-    before = stored.recipe
-    given = {name: value for name, value in recipe.to_dict().items() if name in recipe.given}
-    merged = replace(Recipe.from_dict({**before.to_dict(), **given}), given=recipe.given | before.given)
-    refused = [name for name in diff(before, merged) if name not in recipe.allow_changes and name not in _BATCH_KEYS]
-    if refused:
-        name = refused[0]
-        raise UserError(
-            f"{name}: the run was made with {getattr(before, name)!r} and is resumed with {getattr(merged, name)!r}; "
-            f"leave it as it was, or say --allow_changes {','.join(refused)}"
-        )
-    return merged
-
-
-_BATCH_KEYS = ("batch_size", "gradient_accumulation_steps")
-
-
-def _restore(job: Job, stored: Checkpoint) -> None:
-    """Set parameters, position and best result from a checkpoint of the same job."""
-    recipe, plan, meta = job.recipe, job.plan, stored.meta
-    if len(job.train) != meta["train_images"]:
-        raise UserError(f"the run trained on {meta['train_images']} images, {job.train.root} has {len(job.train)} now")
-    load_parameters(job.step.state(), stored.tensors, str(stored.path))
-    job.best = dict(meta["best"])
-    if plan.global_batch == meta["global_batch"]:
-        job.batches = meta["batches"] * plan.batches_per_epoch // meta["batches_per_epoch"]
-    elif "batch_size" in recipe.allow_changes:
-        whole_epochs = meta["batches"] // meta["batches_per_epoch"]
-        job.batches = whole_epochs * plan.batches_per_epoch
-        job.step.set_steps(whole_epochs * plan.steps_per_epoch)
-        job.notes.append(f"images per step: {plan.global_batch}, were {meta['global_batch']}; epoch starts again")
-    else:
-        raise UserError(
-            f"batch_size: a step took {meta['global_batch']} images and would take {plan.global_batch} now on "
-            f"{plan.world_size} device(s); keep the product of batch_size, devices and gradient_accumulation_steps, "
-            "or say --allow_changes batch_size"
-        )
-    if recipe.deterministic and (meta["workers"], meta["world"]) != (plan.workers, plan.world_size):
-        job.notes.append(
-            f"{meta['workers']} input workers on {meta['world']} device(s) before, {plan.workers} on "
-            f"{plan.world_size} now: the run goes on, but not bit for bit"
-        )
+def _require_agreement(job: Job) -> None:
+    """Refuse to start where the ranks see other data or other checkpoints: they would wait for each other for ever."""
+    own = {"training images": len(job.train), "validation images": len(job.val or ()), "batches done": job.batches}
+    whole = runtime.sum_over_ranks(np.array(list(own.values())), job.runtime.world)
+    for (what, mine), sum_of_all in zip(own.items(), whole, strict=True):
+        if mine * job.runtime.world != sum_of_all:
+            raise JobError(
+                f"rank {job.runtime.rank} has {mine} {what}, other ranks have not: "
+                "the same data_dir and run folder have to be on all nodes"
+            )
 
 
 def _with_weights(recipe: Recipe, network: Network) -> tuple[MnasNet, list[str]]:

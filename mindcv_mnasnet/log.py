@@ -182,9 +182,19 @@ def _rewind(path: Path, resume_step: int | None) -> None:
         replace_file(path, kept)
 
 
-def _open_board(folder: Path, resume_step: int | None) -> Any:
+def require_tensorboard() -> Any:
+    """TensorBoard's writer.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError("tensorboard is not installed: pip install 'mindcv_mnasnet[tensorboard]'") from error
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=None if resume_step is None else resume_step + 1)
+    return SummaryWriter
+
+
+def _open_board(folder: Path, resume_step: int | None) -> Any:
+    writer = require_tensorboard()
+    return writer(str(folder / "tensorboard"), purge_step=None if resume_step is None else resume_step + 1)

@@ -162,6 +162,11 @@ class TrainStep(nn.Cell):
         """Forget the sums of the epoch before."""
         self.sums.set_data(ms.Tensor(np.zeros(4, np.float32)))
 
+    def convert_sums(self, batches: float, images: float) -> None:
+        """Restate the sums for ``batches`` times as many batches of ``images`` times as many images."""
+        factors = np.array([batches, batches * images, batches * images, batches], np.float32)
+        self.sums.set_data(ms.Tensor(self.sums.asnumpy() * factors))
+
     def epoch_metrics(self, device_batch: int) -> dict[str, float]:
         """Mean loss and accuracies (percent) of the training batches since the epoch began."""
         loss, top1, top5, batches = self.sums.asnumpy().astype(float)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from mindcv_mnasnet import runtime
@@ -12,11 +11,10 @@ from mindcv_mnasnet.feed import Pace
 from mindcv_mnasnet.job import Job
 
 
-def summarise(
-    job: Job, pace: Pace, compile_seconds: float, metrics: Mapping[str, Any], stopped: bool
-) -> dict[str, Any]:
+def summarise(job: Job, pace: Pace, compile_seconds: float) -> dict[str, Any]:
     """The content of ``summary.json``; times leave compilation, validation and saving out."""
     rate, waiting = pace.overall()
+    metrics = job.metrics
     cost = network_cost(job.network)
     return {
         "model": job.recipe.model,
@@ -38,8 +36,8 @@ def summarise(
         "top1": metrics.get("val_top1_ema", metrics.get("val_top1")),
         "top5": metrics.get("val_top5_ema", metrics.get("val_top5")),
         "best": job.best,
-        "metrics": dict(metrics),
-        "stopped": stopped,
+        "metrics": metrics,
+        "stopped": not job.finished,
         "recipe": "recipe.yaml",
         "recipe_fingerprint": job.recipe.fingerprint(),
         "environment": runtime.describe(),
