@@ -27,6 +27,13 @@ def run_door(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("mindcv_mnasnet"):
+            raise
+        print(
+            f"error: {sys.executable} has no module {error.name}; take the Python of .venv, or install", file=sys.stderr
+        )
+        return 2
     except BrokenPipeError:
         sys.stderr.close()
         return 1

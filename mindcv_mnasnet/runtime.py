@@ -67,7 +67,10 @@ def _has_avx512() -> bool:
 
 
 def start(
-    device_target: str = "auto", distribute: bool | None = None, jit_level: str | None = None, deterministic: bool = False
+    device_target: str = "auto",
+    distribute: bool | None = None,
+    jit_level: str | None = None,
+    deterministic: bool = False,
 ) -> Runtime:
     """Set up graph mode on the device, and the process group under msrun. Call once, before any operator.
 

@@ -178,8 +178,10 @@ def format_results(results: Sequence[Result]) -> str:
     """A text table, one row per checkpoint, with the verdict on each below it."""
     header = ("checkpoint", "weights", "top-1 %", "top-5 %", "loss", "images", "images/s")
     rows = [
-        (r.checkpoint, r.weights, f"{r.counts.top1:.3f}", f"{r.counts.top5:.3f}", f"{r.counts.mean_loss:.4f}")
-        + (f"{r.counts.seen}", f"{r.images_per_second:.0f}")
+        (
+            *(r.checkpoint, r.weights, f"{r.counts.top1:.3f}", f"{r.counts.top5:.3f}", f"{r.counts.mean_loss:.4f}"),
+            *(f"{r.counts.seen}", f"{r.images_per_second:.0f}"),
+        )
         for r in results
     ]
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
