@@ -1,0 +1,112 @@
+"""Turn a validated run into results/NAME.json with its evidence, and results/*.json into README's tables."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from mindcv_mnasnet.command_line import Parser
+from mindcv_mnasnet.errors import UserError, run_door
+from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.log import read_log
+
+BEGIN, END = "<!-- results: written by tools/publish.py -->", "<!-- end of results -->"
+
+
+def collect(run: Path, recipe: str, note: str) -> dict[str, Any]:
+    """What a run's files say of its result; accuracies in percent, from a validation of the finished checkpoint.
+
+    Raises:
+        UserError: the run has no ``summary.json``, or no ``validation.json`` (validate.py --json) beside it.
+    """
+    try:
+        summary = json.loads((run / "summary.json").read_text())
+        validation = json.loads((run / "validation.json").read_text())[0]
+        sessions = json.loads((run / "environment.json").read_text())
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; train, then validate.py --json {run}/validation.json") from None
+    times = [record["time"] for record in read_log(run / "log.jsonl")]
+    return {
+        "recipe": recipe,
+        "recipe_fingerprint": summary["recipe_fingerprint"],
+        "commit": _git("rev-parse", "HEAD") + ("-dirty" if _git("status", "--porcelain", "-uno") else ""),
+        "top1": validation["top1"],
+        "top5": validation["top5"],
+        "images": validation["images"],
+        "weights": validation["weights"],
+        "minutes": round((times[-1] - times[0]) / 60, 1),
+        "starts": len(sessions),
+        "note": note,
+        **{key: summary[key] for key in _SUMMARISED},
+    }
+
+
+_SUMMARISED = (
+    *("model", "params", "params_with_bn", "madds", "cards", "device", "batch_size", "resolution", "jit_level"),
+    *("graph_compile_seconds", "ms_per_step", "images_per_second", "data_wait_percent", "epochs", "steps", "environment"),
+)
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """The results as a Markdown table, MindCV's columns and the time that training took."""
+    lines = [
+        "| recipe | params (M) | cards | batch size | resolution | jit level | graph compile | ms/step | img/s "
+        "| acc@top1 | acc@top5 | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        name = Path(r["recipe"]).stem
+        lines.append(
+            f"| [{name}]({r['recipe']}) | {r['params_with_bn'] / 1e6:.2f} | {r['cards']} x {r['device']} "
+            f"| {r['batch_size']} | {r['resolution']} | {r['jit_level'] or 'default'} | {r['graph_compile_seconds']:.0f} s "
+            f"| {r['ms_per_step']:.1f} | {r['images_per_second']:.0f} | {r['top1']:.2f} | {r['top5']:.2f} "
+            f"| {r['minutes']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def readme_with(text: str, results: Sequence[dict[str, Any]]) -> str:
+    """README's text with the table of ``results`` between its marks."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{table(results)}\n{END}{rest.split(END)[1]}"
+
+
+def load_results(folder: Path) -> list[dict[str, Any]]:
+    """All training results, by recipe."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [result for result in found if "top1" in result]
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a result, or only README; returns the exit code."""
+    parser = Parser(prog="publish.py", description=__doc__)
+    parser.add_argument("run", nargs="?", help="run folder; without one only README is written")
+    parser.add_argument("--recipe", help="the recipe file that the run followed")
+    parser.add_argument("--note", default="", help="what a reader has to know about this run")
+    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    results = ROOT / "results"
+    if options.run:
+        if not options.recipe or not (ROOT / options.recipe).is_file():
+            raise UserError(f"recipe: {options.recipe!r} is not a recipe file below {ROOT}")
+        collected = collect(Path(options.run), options.recipe, options.note)
+        target = results / f"{Path(options.recipe).stem}.json"
+        replace_file(target, (json.dumps(collected, indent=2) + "\n").encode())
+        print(target)
+    readme = ROOT / "README.md"
+    replace_file(readme, readme_with(readme.read_text(), load_results(results)).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_door(main))
