@@ -135,7 +135,7 @@ class _Training:
         )
 
     def _end_epoch(self) -> bool:
-        """Validate and log; returns whether this is the best epoch. A checkpoint comes after it and knows its metrics."""
+        """Validate and log; returns whether this is the best epoch. A checkpoint comes after, and knows its metrics."""
         job, plan = self.job, self.job.plan
         epoch = job.batches // plan.batches_per_epoch
         metrics = job.step.epoch_metrics(plan.device_batch)

@@ -15,6 +15,7 @@ from mindcv_mnasnet.recipe import Recipe
 
 SCALE_FACTOR = 2.0
 SCALE_WINDOW = 2000  # good steps before a dynamic loss scale grows, MindSpore's and NVIDIA's default
+SCALE_LIMIT = 2.0**24  # where it stops growing, NVIDIA's default; far beyond, its inverse would be 0 in float32
 
 
 class Preprocess(nn.Cell):
@@ -101,12 +102,12 @@ class Backward(nn.Cell):
         return loss * self.loss_scale, (loss, logits)
 
     def construct(self, images, labels, draws):
-        """(loss, counts, gradients); counts is float32 (3,): summed loss, top-1 and top-5 hits."""
+        """(loss, hits, gradients); hits is float32 (3,): mean loss, top-1 and top-5 hits, where ties and NaN miss."""
         (_, (loss, logits)), gradients = self.gradient(images, labels, draws)
         inverse = 1 / self.loss_scale.value()
         gradients = tuple(gradient * inverse for gradient in gradients)
         own = ops.gather_elements(logits, 1, labels.reshape(-1, 1))
-        rank = ops.sum((logits > own).astype(ms.float32), 1)
+        rank = ops.sum(ops.logical_not(logits < own).astype(ms.float32), 1) - 1
         hits = ops.stack([loss, ops.sum((rank < 1).astype(ms.float32)), ops.sum((rank < 5).astype(ms.float32))])
         return loss, hits, gradients
 
@@ -141,6 +142,8 @@ class TrainStep(nn.Cell):
         self.averaged = ms.ParameterTuple(model.get_parameters())
         self.ema = ms.ParameterTuple(_copy("ema", p) for p in self.averaged) if recipe.ema else None
         self.ema_decay, self.ema_ramp = recipe.ema_decay, recipe.ema_ramp
+        slots = [p for p in self.optimiser.get_parameters() if p.name.startswith("optimiser.")]
+        self.changing = ms.ParameterTuple([*weights, *self.statistics, self.step, *slots, *(self.ema or ())])
         self.reduce_gradients = nn.DistributedGradReducer(weights) if world > 1 else None
         self.all_reduce = ops.AllReduce() if world > 1 else None
 
@@ -180,20 +183,22 @@ class TrainStep(nn.Cell):
         return {key: {n: p.asnumpy() for n, p in zip(names, values, strict=True)} for key, values in sets.items()}
 
     def construct(self, images, labels, draws=None):
+        # Overflown steps are taken back and not branched around: where a graph branches, MindSpore 2.10 on the CPU keeps
+        # values of its own, and what ``set_data`` gives a parameter afterwards is lost.
+        kept = tuple([ops.deepcopy(p) for p in self.changing]) if self.skips_overflow else ()
         loss, hits, gradients = self.backward(images, labels, draws)
         if self.summed is not None:
             gradients = self.take_summed(gradients)
         if self.reduce_gradients is not None:
             gradients = self.reduce_gradients(gradients)
             loss, hits = self.share(loss, hits)
+        self.update(gradients)
         if self.skips_overflow:
             finite = _all_finite(gradients)
-            if finite:
-                self.update(gradients)
+            for index, parameter in enumerate(self.changing):
+                ops.assign(parameter, ops.where(finite, parameter, kept[index]))
             if self.dynamic_scale:
                 self.rescale(finite)
-        else:
-            self.update(gradients)
         self.count(hits)
         return loss
 
@@ -214,11 +219,11 @@ class TrainStep(nn.Cell):
         ops.assign_add(self.step, 1)
 
     def rescale(self, finite):
-        """Halve the loss scale on overflow, double it after ``SCALE_WINDOW`` good steps."""
+        """Halve the loss scale on overflow, double it after ``SCALE_WINDOW`` good steps in a row."""
         good = ops.select(finite, self.good_steps + 1, ops.zeros_like(self.good_steps))
         grown = good >= SCALE_WINDOW
         scale = ops.select(finite, self.loss_scale.value(), self.loss_scale / SCALE_FACTOR)
-        scale = ops.select(grown, scale * SCALE_FACTOR, scale)
+        scale = ops.select(ops.logical_and(grown, scale < SCALE_LIMIT), scale * SCALE_FACTOR, scale)
         ops.assign(self.loss_scale, ops.maximum(scale, ms.Tensor(1.0, ms.float32)))
         ops.assign(self.good_steps, ops.select(grown, ops.zeros_like(good), good))
 
@@ -281,7 +286,9 @@ def _copy(prefix: str, parameter: ms.Parameter) -> ms.Parameter:
 
 
 def _zeros_like(prefix: str, parameters: ms.ParameterTuple) -> ms.ParameterTuple:
-    return ms.ParameterTuple(ms.Parameter(ops.zeros(p.shape, ms.float32), f"{prefix}.{p.name}", False) for p in parameters)
+    zeros = (ops.zeros(parameter.shape, ms.float32) for parameter in parameters)
+    named = zip(zeros, parameters, strict=True)
+    return ms.ParameterTuple(ms.Parameter(zero, f"{prefix}.{p.name}", False) for zero, p in named)
 
 
 def _is_statistic(name: str) -> bool:
