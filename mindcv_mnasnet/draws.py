@@ -8,6 +8,7 @@ pipeline and are not drawn here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +86,8 @@ def _mix_row(layout: DrawLayout, rng: np.random.Generator) -> tuple[float, ...]:
     if rng.random() >= layout.mix_prob:
         return (1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
     cut = layout.cutmix > 0 and (layout.mixup == 0 or rng.random() < 0.5)
-    weight = float(rng.beta(*[layout.cutmix if cut else layout.mixup] * 2))
+    alpha = layout.cutmix if cut else layout.mixup
+    weight = float(rng.beta(alpha, alpha))
     if not cut:
         return (weight, 0.0, 0.0, 0.0, 0.0, weight)
     size = layout.image_size
@@ -100,7 +102,7 @@ def _erase_boxes(layout: DrawLayout, batch: int, rng: np.random.Generator) -> np
     """One box per image; an image that is spared, or that no tried box fits, gets the empty box."""
     size, tries = layout.image_size, layout.erase_attempts
     area = rng.uniform(*layout.erase_scale, (batch, tries)) * size**2
-    ratio = np.exp(rng.uniform(*np.log(layout.erase_ratio), (batch, tries)))
+    ratio = np.exp(rng.uniform(math.log(layout.erase_ratio[0]), math.log(layout.erase_ratio[1]), (batch, tries)))
     height, width = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
     top, left = rng.random((2, batch, tries))
     chosen = rng.random(batch) < layout.erase_prob

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,8 @@ def prepare(recipe: Recipe) -> Job:
     train, val = open_train_val(recipe, stored.class_names if stored else None)
     plan = Plan.make(recipe, len(train), len(val) if val else 0, machine.world, runtime.usable_cores())
     network = recipe.network(len(train.class_names))
+    if stored is not None:
+        network = _adopting(network, stored.network, recipe.allow_changes)
     notes += [*machine.notes, *_precision_notes(recipe, machine), *train.notes, *plan.notes]
     notes += val.notes if val else ()
     model = create_model(network, seed=recipe.seed)
@@ -170,6 +173,14 @@ def _require_agreement(job: Job) -> None:
             )
 
 
+def _adopting(network: Network, theirs: Network, kept: Collection[str]) -> Network:
+    """The network with the conventions that ``theirs`` was trained with, except those whose names are ``kept``."""
+    adopted = {name: getattr(theirs, name) for name in CONVENTIONS if name not in kept}
+    if "residual_rule" in adopted:
+        adopted["declared_stem"] = theirs.declared_stem
+    return replace(network, **adopted)
+
+
 def _with_weights(recipe: Recipe, network: Network) -> tuple[MnasNet, list[str]]:
     """A network that starts from a checkpoint's weights; its classifier stays fresh where the classes differ.
 
@@ -177,10 +188,7 @@ def _with_weights(recipe: Recipe, network: Network) -> tuple[MnasNet, list[str]]
     """
     checkpoint = read_checkpoint(str(recipe.start_weights()))
     theirs = checkpoint.network
-    adopted = {name: getattr(theirs, name) for name in CONVENTIONS if name not in recipe.given}
-    if "residual_rule" in adopted:
-        adopted["declared_stem"] = theirs.declared_stem
-    model = create_model(replace(network, **adopted), seed=recipe.seed)
+    model = create_model(_adopting(network, theirs, recipe.given), seed=recipe.seed)
     weights = checkpoint.weights()
     origin = str(checkpoint.path)
     parameters = list(model.get_parameters())

@@ -135,7 +135,7 @@ class MnasNet(nn.Cell):
     def construct(self, x, draws=None):
         if self.training and self.draw_columns > 0 and draws is None:
             draws = ops.rand(x.shape[0], self.draw_columns)
-        features = ()
+        features: Any = ()
         x = self.stem(x)
         if -1 in self.feature_blocks:
             features = (*features, x)

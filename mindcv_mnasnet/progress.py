@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -46,6 +47,11 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def _pace(images_per_second: float) -> str:
+    """Text; NaN stands for the first step, whose time is compilation's."""
+    return "first step" if math.isnan(images_per_second) else f"{images_per_second:,.0f} images/s"
+
+
 class Progress:
     """Shows the steps of one job. ``clock`` counts seconds; without ``total_steps`` there is nothing to estimate."""
 
@@ -72,7 +78,7 @@ class Progress:
                     smoothing=0.1,
                 )
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.3f}, {images_per_second:,.0f} images/s", refresh=False)
+            self._bar.set_postfix_str(f"loss {loss:.3f}, {_pace(images_per_second)}", refresh=False)
             self._bar.update(step - self._bar.n)
         elif now.seconds - self._last_line >= LINE_EVERY_SECONDS or step == self.total_steps:
             self._last_line = now.seconds
@@ -86,7 +92,7 @@ class Progress:
             f"epoch {epoch}",
             f"loss {loss:.4f}",
             f"lr {lr:.3g}",
-            f"{images_per_second:,.0f} images/s",
+            _pace(images_per_second),
         ]
         if self.total_steps and now.step > self._first.step:
             parts.append(f"{duration(estimate(self._first, now, self.total_steps))} left")

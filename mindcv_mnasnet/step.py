@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -137,7 +138,7 @@ class TrainStep(nn.Cell):
         weights = self.backward.weights
         self.optimiser = create_optimiser(recipe, weights, model.depths())
         self.accumulation = recipe.gradient_accumulation_steps
-        self.summed = _zeros_like("accumulated", weights) if self.accumulation > 1 else None
+        self.summed: Any = _zeros_like("accumulated", weights) if self.accumulation > 1 else None
         self.statistics = ms.ParameterTuple(p for p in model.get_parameters() if _is_statistic(p.name))
         self.averaged = ms.ParameterTuple(model.get_parameters())
         self.ema = ms.ParameterTuple(_copy("ema", p) for p in self.averaged) if recipe.ema else None
@@ -145,7 +146,7 @@ class TrainStep(nn.Cell):
         slots = [p for p in self.optimiser.get_parameters() if p.name.startswith("optimiser.")]
         self.changing = ms.ParameterTuple([*weights, *self.statistics, self.step, *slots, *(self.ema or ())])
         self.reduce_gradients = nn.DistributedGradReducer(weights) if world > 1 else None
-        self.all_reduce = ops.AllReduce() if world > 1 else None
+        self.all_reduce: Any = ops.AllReduce() if world > 1 else None
 
     def state(self) -> list[ms.Parameter]:
         """Parameters that make up the training state, model first."""
@@ -183,8 +184,8 @@ class TrainStep(nn.Cell):
         return {key: {n: p.asnumpy() for n, p in zip(names, values, strict=True)} for key, values in sets.items()}
 
     def construct(self, images, labels, draws=None):
-        # Overflown steps are taken back and not branched around: where a graph branches, MindSpore 2.10 on the CPU keeps
-        # values of its own, and what ``set_data`` gives a parameter afterwards is lost.
+        # Overflown steps are taken back and not branched around: where a graph branches, MindSpore 2.10 on the CPU
+        # keeps values of its own, and what ``set_data`` gives a parameter afterwards is lost.
         kept = tuple([ops.deepcopy(p) for p in self.changing]) if self.skips_overflow else ()
         loss, hits, gradients = self.backward(images, labels, draws)
         if self.summed is not None:
@@ -232,7 +233,7 @@ class TrainStep(nn.Cell):
 
     def take_summed(self, gradients):
         """Mean over the accumulated batches and this one; the accumulators start again from zero."""
-        means = ()
+        means: Any = ()
         for index, gradient in enumerate(gradients):
             total = self.summed[index]
             means = (*means, (total + gradient) / self.accumulation)

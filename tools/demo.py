@@ -47,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = {
         "top-1 on held-out digits": f"{validated['top1']:.2f} % of {validated['images']}",
         "parameters": f"{summary['params']:,}",
-        "training": f"{summary['images_per_second']:,.0f} images/s, {summary['graph_compile_seconds']:.0f} s to compile",
+        "training": f"{summary['images_per_second']:,.0f} images/s",
         "run folder": f"{shown}/",
         "curves": f"{shown / 'curves.png'}",
         "checkpoint": validated["checkpoint"],
     }
-    print()
+    print(flush=True)
     for name, value in rows.items():
         print(f"  {name:<26}{value}")
     return 0

@@ -31,7 +31,8 @@ def collect(run: Path, recipe: str, note: str) -> dict[str, Any]:
         validation = json.loads((run / "validation.json").read_text())[0]
         sessions = json.loads((run / "environment.json").read_text())
     except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}; train, then validate.py --json {run}/validation.json") from None
+        hint = f"train first, then validate.py --ckpt_path {run} --json {run}/validation.json"
+        raise UserError(f"{error.filename}: {error.strerror}; {hint}") from None
     times = [record["time"] for record in read_log(run / "log.jsonl")]
     return {
         "recipe": recipe,
@@ -50,7 +51,8 @@ def collect(run: Path, recipe: str, note: str) -> dict[str, Any]:
 
 _SUMMARISED = (
     *("model", "params", "params_with_bn", "madds", "cards", "device", "batch_size", "resolution", "jit_level"),
-    *("graph_compile_seconds", "ms_per_step", "images_per_second", "data_wait_percent", "epochs", "steps", "environment"),
+    *("graph_compile_seconds", "ms_per_step", "images_per_second", "data_wait_percent", "epochs", "steps"),
+    "environment",
 )
 
 
@@ -62,10 +64,10 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
-        name = Path(r["recipe"]).stem
+        name, level = Path(r["recipe"]).stem, r["jit_level"] or "default"
         lines.append(
             f"| [{name}]({r['recipe']}) | {r['params_with_bn'] / 1e6:.2f} | {r['cards']} x {r['device']} "
-            f"| {r['batch_size']} | {r['resolution']} | {r['jit_level'] or 'default'} | {r['graph_compile_seconds']:.0f} s "
+            f"| {r['batch_size']} | {r['resolution']} | {level} | {r['graph_compile_seconds']:.0f} s "
             f"| {r['ms_per_step']:.1f} | {r['images_per_second']:.0f} | {r['top1']:.2f} | {r['top5']:.2f} "
             f"| {r['minutes']:.1f} |"
         )
