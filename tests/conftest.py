@@ -15,3 +15,13 @@ def cpu():
     from mindcv_mnasnet import runtime
 
     return runtime.start("CPU", deterministic=True)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """The embedded data set: 1437 training and 360 validation pictures of ten classes."""
+    from mindcv_mnasnet.data.digits import write_digits
+
+    root = tmp_path_factory.mktemp("data set") / "digits"
+    write_digits(root)
+    return root

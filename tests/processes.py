@@ -1,0 +1,162 @@
+"""Training in processes of their own, which can be killed, stopped and started by msrun."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from mindcv_mnasnet.checkpoint import read_checkpoint
+from mindcv_mnasnet.log import read_log
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 300  # for any process, on a busy machine
+STEPS_PER_EPOCH = 20
+
+# Everything that a resume has to bring back: random crops and drops, mixing, averages, momenta, a schedule.
+TINY: dict[str, Any] = {
+    "dataset": "digits",
+    "num_samples": 32 * STEPS_PER_EPOCH,
+    "blocks": ["r1_k3_s11_e1_o8_noskip", "r2_k3_s22_e3_o8_se0.25"],
+    "stem": 8,
+    "head": 32,
+    "image_resize": 16,
+    "batch_size": 32,
+    "epoch_size": 3,
+    "scale": [0.5, 1.0],
+    "drop_rate": 0.2,
+    "drop_path_rate": 0.2,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "re_prob": 0.3,
+    "ema": True,
+    "ema_ramp": True,
+    "opt": "rmsprop",
+    "lr": 0.01,
+    "warmup_epochs": 0.5,
+    "decay_epochs": 2.5,
+    "deterministic": True,
+    "val_while_train": True,
+    "ckpt_save_steps": 7,
+    "log_interval": 1,
+}
+
+# Compiles fast, for tests about something else.
+PLAIN: dict[str, Any] = {
+    "dataset": "digits",
+    "num_samples": 64,
+    "blocks": ["r1_k3_s22_e1_o8_noskip"],
+    "stem": 8,
+    "head": 8,
+    "image_resize": 16,
+    "batch_size": 16,
+    "epoch_size": 1,
+    "drop_rate": 0.0,
+    "color_jitter": 0.0,
+    "opt": "sgd",
+    "lr": 0.05,
+    "warmup_epochs": 0,
+    "log_interval": 1,
+    "deterministic": True,
+}
+
+
+def write_recipe(folder: Path, base: dict[str, Any], **keys: Any) -> Path:
+    path = folder / "recipe of a test.yaml"
+    path.write_text(yaml.safe_dump(base | keys))
+    return path
+
+
+def environment() -> dict[str, str]:
+    """This one's, with this Python first on the PATH: msrun starts whatever ``python`` is."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def run(*words: str | Path, cwd: Path, program: Path = ROOT / "train.py") -> subprocess.CompletedProcess[str]:
+    """A command line of ours from start to end."""
+    command = [sys.executable, str(program), *map(str, words)]
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=SECONDS)
+
+
+# Trains like train.py, but dies or is told to stop at a given moment; what dies is a real process, by the kernel.
+_ENDING = f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+import train
+from mindcv_mnasnet import files, log
+from mindcv_mnasnet.errors import run_door
+
+kind, number, name = sys.argv[1].split(":")
+end = lambda: os.kill(os.getpid(), getattr(signal, name))
+
+def logged(step):
+    def wrapped(self, done, *args, **more):
+        step(self, done, *args, **more)
+        if done == int(number):
+            end()
+    return wrapped
+
+def announced(message):
+    def wrapped(self, text):
+        message(self, text)
+        if "run folder" in text:
+            end()
+    return wrapped
+
+def flushed(descriptor, original=os.fsync):
+    path = os.readlink(f"/proc/self/fd/{{descriptor}}")
+    if path.endswith(f"step_{{int(number):08d}}.safetensors.partial"):
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+        end()
+    original(descriptor)
+
+if kind == "compile":
+    log.RunLog.message = announced(log.RunLog.message)
+elif kind == "step":
+    log.RunLog.step = logged(log.RunLog.step)
+elif kind == "write":
+    files.os.fsync = flushed
+sys.exit(run_door(lambda: train.main(sys.argv[2:])))
+"""
+
+
+def run_until(moment: str, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Train until ``compile:0:SIGNAL``, ``step:N:SIGNAL`` (N was logged) or ``write:N:SIGNAL`` (half of it is)."""
+    command = [sys.executable, "-c", _ENDING, moment, *map(str, words)]
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=SECONDS)
+
+
+def msrun(*words: str | Path, cwd: Path, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Two processes on this machine; the result carries msrun's own output, in which the workers' is."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("msrun")), "--worker_num=2", "--local_worker_num=2", "--join=True"]
+    command += [f"--master_port={port}", f"--log_dir={cwd / 'msrun_log'}", *options, *map(str, words)]
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=SECONDS)
+
+
+def steps(run_folder: Path) -> list[tuple[int, float, float]]:
+    """(step, loss, learning rate) of every step line of a run's log, in its order."""
+    return [(r["step"], r["loss"], r["lr"]) for r in read_log(run_folder / "log.jsonl") if r["kind"] == "step"]
+
+
+def messages(run_folder: Path) -> str:
+    return "\n".join(r["text"] for r in read_log(run_folder / "log.jsonl") if r["kind"] == "message")
+
+
+def state(run_folder: Path, step: int) -> dict[str, np.ndarray]:
+    """Every tensor of the checkpoint after ``step`` steps: weights, averages, momenta, counters."""
+    return dict(read_checkpoint(run_folder / "checkpoints" / f"step_{step:08d}.safetensors").tensors)
+
+
+def unequal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> list[str]:
+    """Names of tensors that are not the same bits in both."""
+    bits = [{name: (value.dtype, value.tobytes()) for name, value in tensors.items()} for tensors in (one, other)]
+    return sorted(name for name in one.keys() | other.keys() if bits[0].get(name) != bits[1].get(name))
