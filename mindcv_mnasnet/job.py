@@ -11,12 +11,12 @@ import numpy as np
 
 from mindcv_mnasnet import resume, runtime
 from mindcv_mnasnet.arch import Network
-from mindcv_mnasnet.checkpoint import read_checkpoint
+from mindcv_mnasnet.checkpoint import Checkpoint, read_checkpoint
 from mindcv_mnasnet.data.augment import check_supported
 from mindcv_mnasnet.data.listing import Listing
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.draws import DrawLayout
-from mindcv_mnasnet.errors import JobError
+from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.log import require_tensorboard
 from mindcv_mnasnet.model import MnasNet, create_model, freeze, load_parameters
 from mindcv_mnasnet.plan import Plan
@@ -133,12 +133,43 @@ def prepare(recipe: Recipe) -> Job:
         freeze(model, recipe.freeze)
     job = Job(recipe, machine, None, train, val, plan, model.network, layout, rates, step, notes)
     if stored is not None:
-        resume.restore(job, stored)
+        _restore(job, stored)
     _require_agreement(job)
     if machine.rank == 0:
         job.folder = folder or RunFolder.create(storable(recipe))
         job.folder.lock()
     return job
+
+
+def _restore(job: Job, stored: Checkpoint) -> None:
+    """Set parameters, position and best result from a checkpoint of the same job."""
+    recipe, plan, meta = job.recipe, job.plan, stored.meta
+    if len(job.train) != meta["train_images"]:
+        raise UserError(f"the run trained on {meta['train_images']} images, {job.train.root} has {len(job.train)} now")
+    load_parameters(job.step.state(), stored.tensors, str(stored.path))
+    before = stored.recipe
+    job.best, job.metrics = dict(meta["best"]), dict(meta["metrics"])
+    job.last_checkpoint = stored.path
+    if plan.global_batch == meta["global_batch"]:
+        job.batches = meta["batches"] * plan.batches_per_epoch // meta["batches_per_epoch"]
+        job.step.convert_sums(plan.batches_per_epoch / meta["batches_per_epoch"], plan.device_batch / before.batch_size)
+    elif "batch_size" in recipe.allow_changes:
+        whole_epochs = meta["batches"] // meta["batches_per_epoch"]
+        job.batches = whole_epochs * plan.batches_per_epoch
+        job.step.set_steps(whole_epochs * plan.steps_per_epoch)
+        job.step.start_epoch()
+        job.notes.append(f"images per step: {plan.global_batch}, were {meta['global_batch']}; epoch starts again")
+    else:
+        raise UserError(
+            f"batch_size: a step took {meta['global_batch']} images and would take {plan.global_batch} now on "
+            f"{plan.world_size} device(s); keep the product of batch_size, devices and gradient_accumulation_steps, "
+            "or say --allow_changes batch_size"
+        )
+    if recipe.deterministic and (meta["workers"], meta["world"]) != (plan.workers, plan.world_size):
+        job.notes.append(
+            f"{meta['workers']} input workers on {meta['world']} device(s) before, {plan.workers} on "
+            f"{plan.world_size} now: the run goes on, but not bit for bit"
+        )
 
 
 def _draw_layout(recipe: Recipe, model: MnasNet) -> DrawLayout:

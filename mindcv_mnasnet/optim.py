@@ -18,13 +18,27 @@ _BIAS_ENDINGS = (*_NORM_ENDINGS, ".bias")
 
 
 class Optimiser(nn.Cell):
-    """Shared by all: parameters, their decays, and their shares of the learning rate (layer decay)."""
+    """Shared by all: parameters, their decays, and their shares of the learning rate (layer decay).
 
-    def __init__(self, parameters: Sequence[ms.Parameter], decays: Sequence[float], lr_shares: Sequence[float]):
+    ``kept`` are the shares of the old that the rule's moving averages keep, such as momentum; ``l2`` says that weight
+    decay is part of the gradient.
+    """
+
+    l2 = True
+
+    def __init__(
+        self,
+        parameters: Sequence[ms.Parameter],
+        decays: Sequence[float],
+        lr_shares: Sequence[float],
+        kept: Sequence[float],
+    ):
         super().__init__(auto_prefix=False)
         self.parameters = ms.ParameterTuple(parameters)
         self.decays = tuple(decays)
         self.lr_shares = tuple(lr_shares)
+        self.kept = tuple(ms.Tensor(share, ms.float32) for share in kept)
+        self.one = ms.Tensor(1.0, ms.float32)
 
     def slot(self, name: str, init: str = "zeros") -> ms.ParameterTuple:
         """One tensor per parameter, named ``optimiser.<name>.<parameter>``."""
@@ -34,10 +48,23 @@ class Optimiser(nn.Cell):
             for p in self.parameters
         )
 
-    def construct(self, lr, step, gradients):
-        """Update all parameters; ``step`` counts from 0."""
+    def construct(self, lr, step, gradients, applies=None):
+        """Update all parameters; ``step`` counts from 0.
+
+        Where ``applies``, a bool scalar, is False, nothing changes and the gradients may hold anything: they count as
+        0, moving averages keep everything, and the rate is 0.
+        """
+        moves, kept = self.one, self.kept
+        if applies is not None:
+            moves = applies.astype(ms.float32)
+            kept = tuple([ops.where(applies, share, self.one) for share in kept])
         for index, parameter in enumerate(self.parameters):
-            self.update(index, parameter, gradients[index], lr * self.lr_shares[index], step)
+            gradient = gradients[index]
+            if self.l2 and self.decays[index] > 0:
+                gradient = gradient + self.decays[index] * parameter
+            if applies is not None:
+                gradient = ops.where(applies, gradient, 0.0)
+            self.update(index, parameter, gradient, lr * moves * self.lr_shares[index], step, kept, moves)
         return step
 
 
@@ -48,20 +75,17 @@ class RMSProp(Optimiser):
     """
 
     def __init__(self, recipe: Recipe, *groups):
-        super().__init__(*groups)
+        super().__init__(*groups, (recipe.rmsprop_decay, recipe.momentum))
         self.mean_square = self.slot("mean_square", "ones")
         self.moment = self.slot("momentum")
-        self.rho, self.momentum = recipe.rmsprop_decay, ms.Tensor(recipe.momentum, ms.float32)
         self.eps = 1e-3 if recipe.eps is None else recipe.eps
-        self.one = ms.Tensor(1.0, ms.float32)
         self.apply = ops.ApplyMomentum()
 
-    def update(self, index, parameter, gradient, lr, step):
-        gradient = _with_decay(gradient, parameter, self.decays[index])
+    def update(self, index, parameter, gradient, lr, step, kept, moves):
         mean_square = self.mean_square[index]
-        mean_square = ops.assign_add(mean_square, (gradient * gradient - mean_square) * (1 - self.rho))
+        mean_square = ops.assign_add(mean_square, (gradient * gradient - mean_square) * (1 - kept[0]))
         change = lr * gradient / ops.sqrt(mean_square + self.eps)
-        self.apply(parameter, self.moment[index], self.one, change, self.momentum)
+        self.apply(parameter, self.moment[index], moves, change, kept[1])
 
 
 class SGD(Optimiser):
@@ -71,46 +95,44 @@ class SGD(Optimiser):
     """
 
     def __init__(self, recipe: Recipe, *groups):
-        super().__init__(*groups)
+        super().__init__(*groups, (recipe.momentum,))
         self.moment = self.slot("momentum")
-        self.momentum = ms.Tensor(recipe.momentum, ms.float32)
         self.nesterov = recipe.use_nesterov
         self.apply = ops.ApplyMomentum()
 
-    def update(self, index, parameter, gradient, lr, step):
-        gradient = _with_decay(gradient, parameter, self.decays[index])
+    def update(self, index, parameter, gradient, lr, step, kept, moves):
         moment = self.moment[index]
         if self.nesterov:
-            moment = ops.assign(moment, self.momentum * moment + gradient)
-            ops.assign_sub(parameter, lr * (gradient + self.momentum * moment))
+            moment = ops.assign(moment, kept[0] * moment + gradient)
+            ops.assign_sub(parameter, lr * (gradient + kept[0] * moment))
         else:
-            self.apply(parameter, moment, lr, gradient, self.momentum)
+            self.apply(parameter, moment, lr, gradient, kept[0])
 
 
 class AdamW(Optimiser):
     """Adam with decoupled decay and bias correction (Loshchilov and Hutter 2019), as ``torch.optim.AdamW``."""
 
+    l2 = False
+
     def __init__(self, recipe: Recipe, *groups):
-        super().__init__(*groups)
+        super().__init__(*groups, recipe.betas)
         self.first, self.second = self.slot("first_moment"), self.slot("second_moment")
         self.beta1, self.beta2 = recipe.betas
         self.eps = (1e-8 if recipe.opt == "adamw" else 1e-6) if recipe.eps is None else recipe.eps
 
-    def direction(self, index, gradient, step):
+    def direction(self, index, gradient, step, kept):
         """Bias-corrected first moment over the root of the second."""
         count = (step + 1).astype(ms.float32)
         first, second = self.first[index], self.second[index]
-        m = self.beta1 * first + (1 - self.beta1) * gradient
-        v = self.beta2 * second + (1 - self.beta2) * gradient * gradient
-        ops.assign(first, m)
-        ops.assign(second, v)
+        m = ops.assign(first, kept[0] * first + (1 - kept[0]) * gradient)
+        v = ops.assign(second, kept[1] * second + (1 - kept[1]) * gradient * gradient)
         m_hat = m / (1 - ops.pow(self.beta1, count))
         v_hat = v / (1 - ops.pow(self.beta2, count))
         return m_hat / (ops.sqrt(v_hat) + self.eps)
 
-    def update(self, index, parameter, gradient, lr, step):
-        change = self.direction(index, gradient, step) + self.decays[index] * parameter
-        ops.assign(parameter, parameter - lr * change)
+    def update(self, index, parameter, gradient, lr, step, kept, moves):
+        change = self.direction(index, gradient, step, kept) + self.decays[index] * parameter
+        ops.assign_sub(parameter, lr * change)
 
 
 class LAMB(AdamW):
@@ -119,17 +141,13 @@ class LAMB(AdamW):
     Tensors that are not decayed (norms, biases) keep the ratio 1, as timm does.
     """
 
-    def update(self, index, parameter, gradient, lr, step):
-        change = self.direction(index, gradient, step) + self.decays[index] * parameter
+    def update(self, index, parameter, gradient, lr, step, kept, moves):
+        change = self.direction(index, gradient, step, kept) + self.decays[index] * parameter
         if self.decays[index] > 0:
             weight_norm, change_norm = _norm(parameter), _norm(change)
             both = ops.logical_and(weight_norm > 0, change_norm > 0)
             change = change * ops.select(both, weight_norm / (change_norm + 1e-30), ops.ones_like(weight_norm))
-        ops.assign(parameter, parameter - lr * change)
-
-
-def _with_decay(gradient, parameter, decay):
-    return gradient + decay * parameter if decay > 0 else gradient
+        ops.assign_sub(parameter, lr * change)
 
 
 def _norm(x):
@@ -144,7 +162,9 @@ def create_optimiser(recipe: Recipe, parameters: Sequence[ms.Parameter], depths:
 
     ``depths`` gives each parameter's distance from the classifier in stages, for ``layer_decay``.
     """
-    spared = {"disable": (), "norm": _NORM_ENDINGS}.get(recipe.weight_decay_filter, _BIAS_ENDINGS)
+    spared = {"disable": (), "norm": _NORM_ENDINGS, "auto": _NORM_ENDINGS}.get(
+        recipe.weight_decay_filter, _BIAS_ENDINGS
+    )
     decays = [0.0 if p.name.endswith(spared) else recipe.weight_decay for p in parameters]
     share = 1.0 if recipe.layer_decay is None else recipe.layer_decay
     return _OPTIMISERS[recipe.opt](recipe, parameters, decays, [share ** depths[p.name] for p in parameters])

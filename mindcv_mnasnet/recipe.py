@@ -101,6 +101,10 @@ class Recipe(ScheduleKeys, OptimiserKeys, NetworkKeys, DataKeys, JobKeys):
             return self.mean, self.std
         return (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
 
+    def short_side(self) -> int:
+        """Pixels that a picture's short side is resized to for validation, rounded down as MindCV and timm do."""
+        return self.val_resize or int(self.image_resize / self.crop_pct)
+
     def start_weights(self) -> str | None:
         """Checkpoint that training starts from: ``init_from``, or MindCV's way of saying it, ``ckpt_path``."""
         return self.init_from or self.ckpt_path or None

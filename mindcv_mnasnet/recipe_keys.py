@@ -162,7 +162,7 @@ class OptimiserKeys:
     weight_decay: float = key(1e-6, "weight decay", within="[0, 1)")
     weight_decay_filter: str = key(
         "disable",
-        "what is not decayed: disable nothing, norm the batch norms, norm_and_bias (auto) biases too",
+        "what is not decayed: disable nothing, norm (MindCV's auto) the batch norms, norm_and_bias biases too",
         choices=("disable", "auto", "norm_and_bias", "norm"),
     )
     layer_decay: float | None = key(None, "factor of the learning rate per stage towards the stem", within="(0, 1]")

@@ -28,7 +28,7 @@ _DESCRIPTION = (
 class EvalSettings:
     """How an accuracy was measured.
 
-    ``val_resize`` None means ``round(image_size / crop_pct)``, and neither matters to ``eval_crop`` "tf_square".
+    ``val_resize`` None means ``int(image_size / crop_pct)``, and neither matters to ``eval_crop`` "tf_square".
     ``source`` is where the weights claim to come from: None (own training or unknown), a source such as "timm", or
     source and checkpoint such as "timm/mnasnet_100.rmsp_in1k".
     """
@@ -152,7 +152,7 @@ def _differences(entry: Reported, network: Network, settings: EvalSettings) -> d
     """For every setting that differs, or that the source does not state, what to say about it."""
     ours = {key: getattr(settings, key) for key in ("image_size", "eval_crop", "interpolation", "padding", "bn_eps")}
     if settings.eval_crop == "center":
-        derived = round(settings.image_size / settings.crop_pct)
+        derived = int(settings.image_size / settings.crop_pct)
         ours["val_resize"] = derived if settings.val_resize is None else settings.val_resize
     theirs = {key: getattr(entry, key) for key in ours}
     reference = entry.network()

@@ -23,7 +23,9 @@ LAYERS = (
     "model data optim metrics log",
     "step checkpoint weights",
     "feed run_folder evaluation",
-    "job summary",
+    "resume",
+    "job",
+    "summary",
     "engine validation",
     "export search",
 )

@@ -144,7 +144,7 @@ def shares(**keys):
 
 @pytest.mark.parametrize(
     ("named", "spares_norms", "spares_biases"),
-    [("disable", False, False), ("norm", True, False), ("norm_and_bias", True, True), ("auto", True, True)],
+    [("disable", False, False), ("norm", True, False), ("norm_and_bias", True, True), ("auto", True, False)],
 )
 def test_decay_groups(named, spares_norms, spares_biases):
     decays, rates = shares(weight_decay_filter=named)

@@ -73,7 +73,7 @@ def test_top5_counts_only_where_both_have_it():
     [
         ({"interpolation": "bilinear"}, "its interpolation is bicubic, not bilinear"),
         ({"val_resize": 232}, "its val_resize is 256, not 232"),
-        ({"crop_pct": 0.9}, "its val_resize is 256, not 249"),
+        ({"crop_pct": 0.9}, "its val_resize is 256, not 248"),
         ({"bn_eps": 1e-3}, "its bn_eps is 1e-05, not 0.001"),
         ({"padding": "same"}, "its padding is symmetric, not same"),
         ({"image_size": 192, "val_resize": 256}, "its image_size is 224, not 192"),

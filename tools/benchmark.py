@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)
 
 from mindcv_mnasnet.arch import resolve
 from mindcv_mnasnet.errors import JobError, UserError, run_door

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from mindcv_mnasnet.data.listing import pictures_under
 from mindcv_mnasnet.data.pictures import check_picture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from mindcv_mnasnet.data.labels import list_flat
 from mindcv_mnasnet.data.listing import Listing, list_folder

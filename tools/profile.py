@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from mindcv_mnasnet.arch import Network, resolve
 from mindcv_mnasnet.cost import Cost, network_cost

@@ -30,6 +30,7 @@ INTERPOLATIONS = {
 }
 PILLOW_BILINEAR = "pilbilinear"  # Pillow's bilinear, which smooths; evaluation only
 _GREY_FILL = 128  # what the published policies fill uncovered corners with
+_RANDAUG_SHARE = 0.5  # timm and MindCV apply each chosen operation half of the time, the paper always (-p1)
 _BINS = 31  # magnitudes 0..30, the published RandAugment's level times three
 
 
@@ -81,7 +82,7 @@ def eval_operations(recipe: Recipe) -> Operations:
         else:
             resize = vision.Resize((size, size), INTERPOLATIONS[name])
         return [vision.Decode(), lambda image: central_square(image, size), resize, *_grey(recipe)]
-    short = recipe.val_resize or round(size / recipe.crop_pct)
+    short = recipe.short_side()
     if name == PILLOW_BILINEAR:
         resize = lambda image: _pillow_bilinear(image, *_short_side(image, short))  # noqa: E731
     else:
@@ -134,22 +135,24 @@ def _auto_augment(recipe: Recipe) -> Operations | None:
         return [vision.AutoAugment(policy, Inter.BILINEAR, _GREY_FILL)]
     if text == "trivialaugwide":
         return [_one_of([_variants(_wide_space(size, bin_)) for bin_ in range(_BINS)])]
-    match = re.fullmatch(r"randaug(?:-m(?P<m>\d+(?:\.\d+)?)|-n(?P<n>\d+)|-inc1|-mstd0)*", text)
+    number = r"(\d+(?:\.\d+)?)"
+    match = re.fullmatch(rf"randaug(?:-m(?P<m>{number})|-n(?P<n>\d+)|-p(?P<p>{number})|-inc1|-mstd0)*", text)
     magnitude, count = (float(match["m"] or 9), int(match["n"] or 2)) if match else (-1.0, 0)
-    if not 0 <= magnitude <= 10 or not 1 <= count <= 10:
+    share = float(match["p"] or _RANDAUG_SHARE) if match else 0.0
+    if not 0 <= magnitude <= 10 or not 1 <= count <= 10 or not 0 <= share <= 1:
         raise UserError(
-            f"auto_augment: {text!r} is not supported; possible are autoaug, trivialaugwide and randaug-mM-nN "
-            "with M from 0 to 10 and N from 1 to 10, such as randaug-m9-n2"
+            f"auto_augment: {text!r} is not supported; possible are autoaug, trivialaugwide and randaug-mM-nN-pP "
+            "with M from 0 to 10, N from 1 to 10 and P from 0 to 1, such as randaug-m9-n2"
         )
     space = _variants(_rand_space(round(magnitude * (_BINS - 1) / 10)))
-    return [_one_of([space]) for _ in range(count)]
+    return [_one_of([space], share) for _ in range(count)]
 
 
-def _one_of(spaces: list[list[Any]]) -> Any:
-    """One operation of all, each as likely as it occurs; None stands for leaving the picture as it is."""
+def _one_of(spaces: list[list[Any]], share: float = 1.0) -> Any:
+    """One operation of all, each as likely as it occurs, applied with probability ``share``; None changes nothing."""
     nothing = (vision.RandomHorizontalFlip(0.0), 0.0)
     return vision.RandomSelectSubpolicy(
-        [[nothing if operation is None else (operation, 1.0)] for space in spaces for operation in space]
+        [[nothing if operation is None else (operation, share)] for space in spaces for operation in space]
     )
 
 

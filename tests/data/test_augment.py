@@ -77,6 +77,20 @@ def test_the_operations_of_randaugment_are_equally_likely():
     assert sum(operation is None for operation in space) == 2
 
 
+def test_randaugment_applies_each_operation_half_of_the_time_unless_told():
+    def changed(text: str) -> float:
+        keys = {"image_resize": 16, "hflip": 0, "scale": [1.0, 1.0], "ratio": [1.0, 1.0]}
+        operations = augment.train_operations(recipe(auto_augment=text, **keys))
+        plain = run([encode(scene(16, 16))], augment.train_operations(recipe(color_jitter=0, **keys)))[0]
+        return float(
+            np.mean([not np.array_equal(one, plain) for one in run([encode(scene(16, 16))] * 600, operations)])
+        )
+
+    always, half = changed("randaug-m9-n1-p1"), changed("randaug-m9-n1")
+    assert half == pytest.approx(always / 2, abs=0.08)  # 0.08 is four standard deviations
+    assert changed("randaug-m9-n1-p0") == 0
+
+
 def test_a_strength_of_zero_changes_nothing_but_by_contrast_and_equalisation():
     alone = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 3)))
     for operation in augment._variants(augment._rand_space(0)):
