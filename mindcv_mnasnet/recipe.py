@@ -66,7 +66,7 @@ class Recipe(ScheduleKeys, OptimiserKeys, NetworkKeys, DataKeys, JobKeys):
         """YAML of the keys that differ from their defaults or were given; loading it gives an equal recipe."""
         values = self.to_dict()
         kept = {name: values[name] for name in key_table() if name in self.given or self._differs(name)}
-        return yaml.dump(kept, Dumper=_Dumper, sort_keys=False, width=1000) if kept else "{}\n"
+        return yaml.dump(kept, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True) if kept else "{}\n"
 
     def _differs(self, name: str) -> bool:
         return bool(getattr(self, name) != key_table()[name].default)
