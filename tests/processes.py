@@ -1,4 +1,4 @@
-"""Training in processes of their own, which can be killed, stopped and started by msrun."""
+"""Training: in this process, or in processes of their own, which can be killed, stopped and started by msrun."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import yaml
 
+import train
 from mindcv_mnasnet.checkpoint import read_checkpoint
+from mindcv_mnasnet.errors import run_door
 from mindcv_mnasnet.log import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,6 +74,19 @@ def write_recipe(folder: Path, base: dict[str, Any], **keys: Any) -> Path:
     path = folder / "recipe of a test.yaml"
     path.write_text(yaml.safe_dump(base | keys))
     return path
+
+
+def door(*words: str | Path, program: ModuleType = train) -> int:
+    """The exit code of train.py (or another program of ours) for a command line, in this process."""
+    return run_door(lambda: program.main([str(word) for word in words]))
+
+
+def refused(capsys: Any, *words: str | Path, code: int = 2, program: ModuleType = train) -> str:
+    """The one sentence on the error stream of a command line that ends with ``code``."""
+    capsys.readouterr()
+    assert door(*words, program=program) == code
+    (sentence,) = capsys.readouterr().err.splitlines()
+    return sentence
 
 
 def environment() -> dict[str, str]:

@@ -18,8 +18,10 @@ from processes import (
     SECONDS,
     STEPS_PER_EPOCH,
     TINY,
+    door,
     environment,
     messages,
+    refused,
     run,
     run_until,
     state,
@@ -28,17 +30,10 @@ from processes import (
     write_recipe,
 )
 
-import train
 from mindcv_mnasnet import log
-from mindcv_mnasnet.errors import run_door
 from mindcv_mnasnet.log import read_log
 
 LAST = TINY["epoch_size"] * STEPS_PER_EPOCH
-
-
-def door(*words: str | Path) -> int:
-    """train.py's exit code, in this process."""
-    return run_door(lambda: train.main([str(word) for word in words]))
 
 
 def epoch_lines(run_folder: Path) -> list[dict]:
@@ -168,18 +163,10 @@ def started(ordeal, tmp_path):
     return path
 
 
-def refused(capsys, *words: str | Path) -> str:
-    """The one sentence of a refusal, exit code 2."""
-    assert door(*words) == 2
-    (sentence,) = capsys.readouterr().err.splitlines()
-    return sentence
-
-
 def test_no_intact_checkpoint_is_one_sentence_naming_all(started, capsys):
     for file in (started / "checkpoints").iterdir():
         file.write_bytes(file.read_bytes()[:100])
-    assert door("--resume", started) == 1
-    (sentence,) = capsys.readouterr().err.splitlines()
+    sentence = refused(capsys, "--resume", started, code=1)
     assert "step_00000020" in sentence
     assert "step_00000028" in sentence
 

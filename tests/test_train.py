@@ -1,0 +1,327 @@
+"""Training from one command: what it leaves behind, what stops it, what it refuses, what data it takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from processes import PLAIN, door, messages, refused, state, steps, write_recipe
+
+from mindcv_mnasnet.checkpoint import read_checkpoint
+from mindcv_mnasnet.log import read_log
+from mindcv_mnasnet.recipe import load_recipe
+
+sys.path.insert(0, str(Path(__file__).with_name("data")))
+from picture_files import encode, make_folder, scene
+
+
+@pytest.fixture
+def recipe(tmp_path, digits):
+    """Arguments of a small job: four steps of 16 digits, validation on 360."""
+    path = write_recipe(tmp_path, PLAIN, data_dir=str(digits))
+    return ("-c", path, "--ckpt_save_dir", tmp_path, "--run_name", "run")
+
+
+def epochs(run_folder: Path) -> list[dict]:
+    return [record for record in read_log(run_folder / "log.jsonl") if record["kind"] == "epoch"]
+
+
+# --- what a run leaves behind --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, digits):
+    """A finished run: two epochs of four steps, with averages, asked for in the words of a recipe made for NPUs."""
+    folder = tmp_path_factory.mktemp("trained")
+    mindcv = {"amp_level": "O3", "jit_level": "O2", "distribute": True, "num_parallel_workers": 64, "mode": 0}
+    keys = {"epoch_size": 2, "ema": True, "ema_decay": 0.5, "val_while_train": True, "log_interval": 3, **mindcv}
+    path = write_recipe(folder, PLAIN, data_dir=str(digits), **keys)
+    assert door("--config", path, "--ckpt_save_dir", folder, "--run_name", "run") == 0
+    return folder / "run"
+
+
+def test_the_run_folder_holds_what_it_promises(trained):
+    names = {path.name for path in trained.iterdir() if not path.name.startswith(".")}
+    assert names == {"recipe.yaml", "environment.json", "log.jsonl", "curves.png", "summary.json", "checkpoints"}
+    checkpoints = {path.name for path in (trained / "checkpoints").iterdir()}
+    assert checkpoints == {"best.safetensors", "step_00000004.safetensors", "step_00000008.safetensors"}
+    assert Image.open(trained / "curves.png").size > (300, 200)
+
+
+def test_the_summary_has_the_columns_that_mindcv_publishes(trained):
+    summary = json.loads((trained / "summary.json").read_text())
+    columns = {"params", "cards", "batch_size", "resolution", "jit_level", "graph_compile_seconds", "ms_per_step"}
+    assert columns | {"images_per_second", "top1", "top5", "recipe"} <= summary.keys()
+    assert [summary[key] for key in ("cards", "batch_size", "resolution", "jit_level")] == [1, 16, "16x16", "O1"]
+    assert summary["ms_per_step"] * summary["images_per_second"] == pytest.approx(1000 * 16, rel=0.1)
+    assert summary["graph_compile_seconds"] > 0
+    assert summary["recipe_fingerprint"] == load_recipe(trained / "recipe.yaml").fingerprint()
+    last = epochs(trained)[-1]
+    assert (summary["top1"], summary["top5"]) == (last["val_top1_ema"], last["val_top5_ema"])
+
+
+def test_the_log_has_one_schema(trained):
+    records = read_log(trained / "log.jsonl")
+    assert [record["kind"] for record in records if record["kind"] != "message"] == [
+        *("step", "step", "step", "epoch"),
+        *("step", "step", "epoch"),
+    ]
+    assert [step for step, *_ in steps(trained)] == [1, 3, 4, 6, 8]
+    for record in records:
+        extra = {
+            "message": {"text"},
+            "step": {"epoch", "loss", "lr", "images_per_second", "data_wait_percent"},
+            "epoch": {"epoch", "train_loss", "train_top1", "train_top5", "val_images"}
+            | {f"val_{name}{kind}" for name in ("top1", "top5", "loss") for kind in ("", "_ema")},
+        }[record["kind"]]
+        assert record.keys() == {"kind", "step", "time"} | extra
+    assert {line["val_images"] for line in epochs(trained)} == {360}
+
+
+@pytest.mark.parametrize("word", ["jit_level O2", "amp_level O3", "distribute", "num_parallel_workers"])
+def test_what_this_machine_cannot_do_is_said_in_one_line(trained, word):
+    assert len([line for line in messages(trained).splitlines() if word in line]) == 1
+
+
+def test_the_best_checkpoint_is_that_of_the_best_epoch(trained):
+    best = read_checkpoint(trained / "checkpoints" / "best.safetensors").meta
+    scores = [line["val_top1_ema"] for line in epochs(trained)]
+    assert best["best"]["top1"] == max(scores)
+    assert best["metrics"]["val_top1_ema"] == max(scores)
+
+
+def test_the_stored_recipe_starts_the_same_job(trained, tmp_path):
+    words = ("-c", trained / "recipe.yaml", "--ckpt_save_dir", tmp_path, "--run_name", "again")
+    assert door(*words, "--distribute", "False") == 0
+    assert steps(tmp_path / "again") == steps(trained)
+    assert door(*words[:-1], "other", "--seed", "1") == 0
+    assert steps(tmp_path / "other") != steps(trained)
+
+
+# --- failures --------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_remedies(recipe, tmp_path, capsys):
+    sentence = refused(capsys, *recipe, "--lr", "1e30", code=1)
+    assert f"loss is not finite at step {steps(tmp_path / 'run')[-1][0] + 1};" in sentence
+    assert all(word in sentence for word in ("none yet", "--lr", "--clip_grad", "--warmup_epochs"))
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def test_weights_that_are_not_finite_are_not_saved_and_the_last_good_checkpoint_is_named(recipe, tmp_path, capsys):
+    """The loss of a step says nothing about what the step did."""
+    sentence = refused(capsys, *recipe, "--lr", "1e30", "--ckpt_save_steps", "1", code=1)
+    done = steps(tmp_path / "run")[-1][0]
+    assert f"weights are not finite after step {done};" in sentence
+    (good,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert good.name == f"step_{done - 1:08d}.safetensors"
+    assert str(good) in sentence
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 200 kB, more than one checkpoint and less than ten."""
+    place = tmp_path / "small disk"
+    place.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", place], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting needs root")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_full_disk_stops_with_the_path_and_training_goes_on_when_there_is_room(recipe, small_disk, capsys):
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(120 * 1024))
+    words = [*recipe[:2], "--ckpt_save_dir", small_disk, "--run_name", "run"]
+    many = ("--ckpt_save_steps", "1", "--keep_checkpoint_max", "50", "--epoch_size", "3")
+    run = small_disk / "run"
+    sentence = refused(capsys, *words, *many, code=1)
+    assert "No space left on device" in sentence
+    assert str(run) in sentence
+    saved = sorted((run / "checkpoints").glob("step_*"))
+    assert saved
+    for path in saved:
+        read_checkpoint(path)  # whole
+    ballast.unlink()
+    assert door("--resume", run, "--allow_changes", "keep_checkpoint_max", "--keep_checkpoint_max", "2") == 0
+    assert [step for step, *_ in steps(run)] == list(range(1, 13))
+
+
+def pictures(split: str, count: int, classes: int = 2, form: str = "PNG") -> dict[str, bytes]:
+    return {f"{split}/c{n % classes}/{n}.{form.lower()}": encode(scene(20, 18, n), form) for n in range(count)}
+
+
+def job_on(folder: Path, tmp_path: Path, *words: str, **keys: object) -> tuple:
+    values = {"dataset": "own", "data_dir": str(folder), "num_samples": None, "batch_size": 4, **keys}
+    return ("-c", write_recipe(tmp_path, PLAIN, **values), "--ckpt_save_dir", tmp_path, "--run_name", "run", *words)
+
+
+def test_a_broken_picture_ends_training_with_its_name_or_is_skipped_and_counted(tmp_path, capsys):
+    folder = make_folder(tmp_path / "set", pictures("train", 16) | pictures("val", 4))
+    broken = folder / "train" / "c1" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    words = job_on(folder, tmp_path)
+    sentence = refused(capsys, *words, code=1)
+    assert str(broken) in sentence
+    assert "--on_bad_image skip" in sentence
+    assert door(*words[:-1], "skipping", "--on_bad_image", "skip") == 0
+    assert epochs(tmp_path / "skipping")[-1]["skipped_images"] == 1
+    assert str(broken) in messages(tmp_path / "skipping")
+
+
+# --- unusual data ----------------------------------------------------------------------------------------------
+
+
+def test_grey_cmyk_and_palette_pictures_in_numbers_that_nothing_divides(tmp_path):
+    """Seven training pictures in batches of four, the last one filled up; five for validation on batches of three."""
+    odd = {
+        "train/c0/grey.jpg": encode(scene().convert("L"), "JPEG"),
+        "train/c1/cmyk.jpg": encode(scene().convert("CMYK"), "JPEG"),
+        "train/c0/palette.png": encode(scene().convert("P")),
+        "train/c1/png named.jpg": encode(scene()),
+        "train/c0/tiny.png": encode(scene(1, 1)),
+    }
+    folder = make_folder(tmp_path / "set", odd | pictures("train", 2) | pictures("val", 5))
+    assert door(*job_on(folder, tmp_path, drop_remainder=False, val_batch_size=3, epoch_size=2)) == 0
+    assert [step for step, *_ in steps(tmp_path / "run")] == [1, 2, 3, 4]
+    assert epochs(tmp_path / "run")[-1]["val_images"] == 5
+
+
+def test_one_picture_and_no_validation(tmp_path):
+    folder = make_folder(tmp_path / "set", pictures("train", 2))
+    assert door(*job_on(folder, tmp_path, batch_size=1, num_samples=1)) == 0
+    assert len(steps(tmp_path / "run")) == 1
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["top1"] is None
+
+
+def test_accumulated_batches_are_one_step(recipe, tmp_path):
+    assert door(*recipe, "--batch_size", "8", "--gradient_accumulation_steps", "3") == 0
+    assert [step for step, *_ in steps(tmp_path / "run")] == [1, 2]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["global_batch"], summary["steps"]) == (24, 2)
+
+
+# --- fine-tuning -------------------------------------------------------------------------------------------------
+
+
+def test_a_frozen_backbone_keeps_its_bits_under_a_new_classifier(trained, tmp_path):
+    folder = make_folder(tmp_path / "set", pictures("train", 12, classes=3) | pictures("val", 6, classes=3))
+    start = trained / "checkpoints" / "step_00000008.safetensors"
+    assert door(*job_on(folder, tmp_path), "--init_from", start, "--freeze", "backbone") == 0
+    weights, before = state(tmp_path / "run", 3), read_checkpoint(start).weights(ema=True)
+    backbone = [name for name in before if not name.startswith("classifier.")]
+    assert any("moving_mean" in name for name in backbone)
+    assert [name for name in backbone if weights[name].tobytes() != before[name].tobytes()] == []
+    assert weights["classifier.weight"].shape == (3, 8)
+    (said,) = [line for line in messages(tmp_path / "run").splitlines() if "started from" in line]
+    assert str(start) in said
+    assert "3 classes instead of 10" in said
+
+
+def test_the_frozen_stem_and_stage_stay_and_the_rest_moves(trained, recipe, tmp_path):
+    start = trained / "checkpoints" / "step_00000008.safetensors"
+    assert door(*recipe, "--ckpt_path", start, "--freeze", "1") == 0  # MindCV's way of naming it
+    weights, before = state(tmp_path / "run", 4), read_checkpoint(start).weights(ema=True)
+    moved = {name.split(".")[0] for name in before if weights[name].tobytes() != before[name].tobytes()}
+    assert moved == {"head", "classifier"}
+
+
+def test_a_checkpoint_of_another_network_is_refused_with_its_tensors(trained, recipe, tmp_path, capsys):
+    start = trained / "checkpoints" / "step_00000008.safetensors"
+    sentence = refused(capsys, *recipe, "--init_from", start, "--head", "24")
+    assert "head.conv.weight" in sentence
+    assert "of another shape" in sentence
+    assert not (tmp_path / "run").exists()
+
+
+# --- refusals: before anything is trained or made ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--batchsize", "8"), "batch_size"),
+        (("--lr", "-1"), "lr"),
+        (("--scheduler", "cosine"), "cosine_decay"),
+        (("--opt", "adam"), "does not exist here"),
+        (("--aug_splits", "2"), "aug_splits"),
+        (("--model", "mnasnet_10"), "mnasnet_100"),
+        (("--batch_size", "65"), "64 training images do not fill one step of 65"),
+        (("--num_classes", "5"), "num_classes"),
+        (("--freeze", "3"), "freeze"),
+        (("--in_channels", "2"), "in_channels"),
+        (("--auto_augment", "randaug-x1"), "auto_augment"),
+        (("--data_dir", ""), "data_dir"),
+        (("--init_from", "no such.safetensors"), "no such.safetensors"),
+        (("--device_target", "GPU"), "device_target"),
+        (("--config", "no such.yaml"), "no such.yaml"),
+        (("--config", "."), "."),
+        (("stray.yaml",), "stray.yaml"),
+        (("--run_name", "a/b"), "run_name"),
+        (("--min_lr", "1"), "min_lr"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_mistakes_are_one_sentence_and_leave_nothing(recipe, tmp_path, capsys, words, says):
+    assert says in refused(capsys, *recipe, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_npu_that_is_not_there_is_told(recipe, capsys):
+    if Path("/dev/davinci_manager").exists():
+        pytest.skip("there is one")
+    assert "--device_target CPU" in refused(capsys, *recipe, "--device_target", "Ascend")
+
+
+def test_a_data_set_that_is_none_is_told(tmp_path, digits, capsys):
+    for folder, says in (
+        (digits / "train", "no folder 'train'"),
+        (digits / "train" / "3", "no folder 'train'"),
+        (digits.parent, "no folder 'train'"),
+        (tmp_path / "nowhere", "nowhere"),
+        (make_folder(tmp_path / "one class", pictures("train", 3, classes=1)), "single class"),
+        (make_folder(tmp_path / "other classes", pictures("train", 4) | pictures("val", 6, classes=3)), "c2"),
+        (make_folder(tmp_path / "no pictures", {"train/a/x.txt": b"", "train/b/y.txt": b""}), "no pictures"),
+    ):
+        assert says in refused(capsys, *job_on(folder, tmp_path))
+
+
+def test_a_place_that_cannot_be_written_is_told(recipe, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert str(file) in refused(capsys, *recipe, "--ckpt_save_dir", file, code=1)
+
+
+def test_missing_tensorboard_is_told_before_a_run_folder_is_made(recipe, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    assert "pip install" in refused(capsys, *recipe, "--tensorboard", "True")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_python_without_mindspore_is_told(capsys, recipe, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("mindcv_mnasnet.engine")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mindspore", None)
+    with suppress(AttributeError):
+        monkeypatch.delattr("mindcv_mnasnet.engine")
+    monkeypatch.delitem(sys.modules, "mindcv_mnasnet.runtime", raising=False)
+    sentence = refused(capsys, *recipe)
+    assert "mindspore" in sentence
+    assert sys.executable in sentence
+
+
+def test_spaces_and_letters_beyond_ascii_in_every_path(tmp_path):
+    home = tmp_path / "Übung nº 1"
+    folder = make_folder(home / "データ", pictures("train", 8) | pictures("val", 4))
+    assert door(*job_on(folder, home), "--run_name", "naïve 走") == 0
+    assert door("--resume", home / "naïve 走") == 0
+    assert (home / "naïve 走" / "summary.json").is_file()
+    assert os.fspath(folder) in (home / "naïve 走" / "recipe.yaml").read_text()
