@@ -28,10 +28,10 @@ class Optimiser(nn.Cell):
 
     def __init__(
         self,
+        kept: Sequence[float],
         parameters: Sequence[ms.Parameter],
         decays: Sequence[float],
         lr_shares: Sequence[float],
-        kept: Sequence[float],
     ):
         super().__init__(auto_prefix=False)
         self.parameters = ms.ParameterTuple(parameters)
@@ -75,7 +75,7 @@ class RMSProp(Optimiser):
     """
 
     def __init__(self, recipe: Recipe, *groups):
-        super().__init__(*groups, (recipe.rmsprop_decay, recipe.momentum))
+        super().__init__((recipe.rmsprop_decay, recipe.momentum), *groups)
         self.mean_square = self.slot("mean_square", "ones")
         self.moment = self.slot("momentum")
         self.eps = 1e-3 if recipe.eps is None else recipe.eps
@@ -95,7 +95,7 @@ class SGD(Optimiser):
     """
 
     def __init__(self, recipe: Recipe, *groups):
-        super().__init__(*groups, (recipe.momentum,))
+        super().__init__((recipe.momentum,), *groups)
         self.moment = self.slot("momentum")
         self.nesterov = recipe.use_nesterov
         self.apply = ops.ApplyMomentum()
@@ -115,7 +115,7 @@ class AdamW(Optimiser):
     l2 = False
 
     def __init__(self, recipe: Recipe, *groups):
-        super().__init__(*groups, recipe.betas)
+        super().__init__(recipe.betas, *groups)
         self.first, self.second = self.slot("first_moment"), self.slot("second_moment")
         self.beta1, self.beta2 = recipe.betas
         self.eps = (1e-8 if recipe.opt == "adamw" else 1e-6) if recipe.eps is None else recipe.eps

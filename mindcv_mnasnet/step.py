@@ -78,6 +78,11 @@ class Loss(nn.Cell):
         return ops.mean(ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits))), 1)
 
 
+def skips_overflow(recipe: Recipe) -> bool:
+    """Whether a step whose gradients are not finite is left out."""
+    return recipe.loss_scale_type != "fixed" or recipe.drop_overflow_update
+
+
 class Backward(nn.Cell):
     """Loss and gradients of one batch; the loss is scaled inside and the gradients are unscaled again."""
 
@@ -88,6 +93,7 @@ class Backward(nn.Cell):
         self.mix_and_erase = MixAndErase(layout, float(recipe.re_value)) if layout.mixes or layout.erases else None
         self.loss = Loss(recipe.loss, recipe.label_smoothing, model.network.num_classes)
         self.weights = ms.ParameterTuple(p for p in model.get_parameters() if p.requires_grad)
+        self.guarded = _statistics(model) if skips_overflow(recipe) else None
         self.gradient = ops.value_and_grad(self.forward, None, self.weights, has_aux=True)
 
     def forward(self, images, labels, draws):
@@ -103,8 +109,14 @@ class Backward(nn.Cell):
         return loss * self.loss_scale, (loss, logits)
 
     def construct(self, images, labels, draws):
-        """(loss, hits, gradients); hits is float32 (3,): mean loss, top-1 and top-5 hits, where ties and NaN miss."""
+        """(loss, hits, gradients); hits is float32 (3,): mean loss, top-1 and top-5 hits, where ties and NaN miss.
+
+        Where overflows are skipped, the batch-norm statistics of a batch that overflows are forgotten.
+        """
+        before = None if self.guarded is None else _flat(self.guarded)
         (_, (loss, logits)), gradients = self.gradient(images, labels, draws)
+        if self.guarded is not None:
+            _set_flat(self.guarded, ops.where(_all_finite(gradients), _flat(self.guarded), before))
         inverse = 1 / self.loss_scale.value()
         gradients = tuple(gradient * inverse for gradient in gradients)
         own = ops.gather_elements(logits, 1, labels.reshape(-1, 1))
@@ -132,19 +144,17 @@ class TrainStep(nn.Cell):
         self.sums = _state("state.sums", np.zeros(4, np.float32))  # loss, top-1, top-5, batches since the epoch began
         self.rates = ms.Parameter(ms.Tensor(rates), "rates", False)
         self.dynamic_scale = recipe.loss_scale_type != "fixed"
-        self.skips_overflow = self.dynamic_scale or recipe.drop_overflow_update
+        self.skips_overflow = skips_overflow(recipe)
         self.clip = recipe.clip_value if recipe.clip_grad else None
         self.backward = Backward(recipe, model, layout, self.loss_scale)
         weights = self.backward.weights
         self.optimiser = create_optimiser(recipe, weights, model.depths())
         self.accumulation = recipe.gradient_accumulation_steps
         self.summed: Any = _zeros_like("accumulated", weights) if self.accumulation > 1 else None
-        self.statistics = ms.ParameterTuple(p for p in model.get_parameters() if _is_statistic(p.name))
+        self.statistics = _statistics(model)
         self.averaged = ms.ParameterTuple(model.get_parameters())
         self.ema = ms.ParameterTuple(_copy("ema", p) for p in self.averaged) if recipe.ema else None
         self.ema_decay, self.ema_ramp = recipe.ema_decay, recipe.ema_ramp
-        slots = [p for p in self.optimiser.get_parameters() if p.name.startswith("optimiser.")]
-        self.changing = ms.ParameterTuple([*weights, *self.statistics, self.step, *slots, *(self.ema or ())])
         self.reduce_gradients = nn.DistributedGradReducer(weights) if world > 1 else None
         self.all_reduce: Any = ops.AllReduce() if world > 1 else None
 
@@ -184,40 +194,39 @@ class TrainStep(nn.Cell):
         return {key: {n: p.asnumpy() for n, p in zip(names, values, strict=True)} for key, values in sets.items()}
 
     def construct(self, images, labels, draws=None):
-        # Overflown steps are taken back and not branched around: where a graph branches, MindSpore 2.10 on the CPU
-        # keeps values of its own, and what ``set_data`` gives a parameter afterwards is lost.
-        kept = tuple([ops.deepcopy(p) for p in self.changing]) if self.skips_overflow else ()
         loss, hits, gradients = self.backward(images, labels, draws)
         if self.summed is not None:
             gradients = self.take_summed(gradients)
         if self.reduce_gradients is not None:
             gradients = self.reduce_gradients(gradients)
             loss, hits = self.share(loss, hits)
-        self.update(gradients)
-        if self.skips_overflow:
-            finite = _all_finite(gradients)
-            for index, parameter in enumerate(self.changing):
-                ops.assign(parameter, ops.where(finite, parameter, kept[index]))
-            if self.dynamic_scale:
-                self.rescale(finite)
+        finite = _all_finite(gradients) if self.skips_overflow else None
+        self.update(gradients, finite)
+        if self.dynamic_scale:
+            self.rescale(finite)
         self.count(hits)
         return loss
 
-    def update(self, gradients):
-        """Clip, optimise, average, advance."""
+    def update(self, gradients, applies=None):
+        """Clip, optimise, average, advance; none of it where ``applies``, a bool scalar, is False.
+
+        The graph does not branch: where it does, MindSpore 2.10 on the CPU works on copies of parameters that neither
+        ``set_data`` nor ``asnumpy`` reaches afterwards.
+        """
         if self.clip is not None:
             gradients = _clip(gradients, self.clip)
         step = self.step.value()
-        self.optimiser(self.rates[step], step, gradients)
+        self.optimiser(self.rates[step], step, gradients, applies)
         if self.ema is not None:
             decay = self.ema_decay
             if self.ema_ramp:
                 count = step.astype(ms.float32)
                 decay = ops.minimum((1 + count) / (10 + count), ms.Tensor(self.ema_decay, ms.float32))
+            share = 1 - decay if applies is None else (1 - decay) * applies.astype(ms.float32)
             for index, parameter in enumerate(self.averaged):
                 average = self.ema[index]
-                ops.assign(average, average + (1 - decay) * (parameter - average))
-        ops.assign_add(self.step, 1)
+                ops.assign_add(average, share * (parameter - average))
+        ops.assign_add(self.step, 1 if applies is None else applies.astype(ms.int32))
 
     def rescale(self, finite):
         """Halve the loss scale on overflow, double it after ``SCALE_WINDOW`` good steps in a row."""
@@ -242,12 +251,8 @@ class TrainStep(nn.Cell):
 
     def share(self, loss, hits):
         """Average batch-norm statistics, loss and counts over the ranks in one collective."""
-        parts = [hits, loss.reshape(1), *(s.reshape(-1) for s in self.statistics)]
-        mean = self.all_reduce(ops.cat(parts)) / self.world
-        start = 4
-        for statistic in self.statistics:
-            ops.assign(statistic, mean[start : start + statistic.size].reshape(statistic.shape))
-            start += statistic.size
+        mean = self.all_reduce(ops.cat([hits, loss.reshape(1), _flat(self.statistics)])) / self.world
+        _set_flat(self.statistics, mean[4:])
         return mean[3], mean[:3]
 
 
@@ -292,8 +297,21 @@ def _zeros_like(prefix: str, parameters: ms.ParameterTuple) -> ms.ParameterTuple
     return ms.ParameterTuple(ms.Parameter(zero, f"{prefix}.{p.name}", False) for zero, p in named)
 
 
-def _is_statistic(name: str) -> bool:
-    return name.endswith((".moving_mean", ".moving_variance"))
+def _statistics(model: MnasNet) -> ms.ParameterTuple:
+    """Moving means and variances of the batch norms."""
+    endings = (".moving_mean", ".moving_variance")
+    return ms.ParameterTuple(p for p in model.get_parameters() if p.name.endswith(endings))
+
+
+def _flat(parameters):
+    return ops.cat([parameter.reshape(-1) for parameter in parameters])
+
+
+def _set_flat(parameters, values):
+    start = 0
+    for parameter in parameters:
+        ops.assign(parameter, values[start : start + parameter.size].reshape(parameter.shape))
+        start += parameter.size
 
 
 def _all_finite(gradients):
