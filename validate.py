@@ -11,6 +11,7 @@ from mindcv_mnasnet.command_line import Parser, parse_command_line
 from mindcv_mnasnet.errors import run_door
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.recipe_values import typed
 from mindcv_mnasnet.reported import format_table
 
 
@@ -33,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(format_table())
         return 0
     recipe = load_recipe(config) if config else None
-    load_recipe(overrides=overrides)  # a typo in a key is said before MindSpore loads
+    for name, value in overrides.items():
+        typed(name, value, "command line")  # a typo is said before MindSpore loads
 
     from mindcv_mnasnet import validation  # loads MindSpore
 

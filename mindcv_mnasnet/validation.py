@@ -68,22 +68,27 @@ def find_checkpoints(names: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for name in names:
         path = Path(name).expanduser()
-        if (path / "recipe.yaml").is_file():
-            best = path / "checkpoints" / BEST
-            newest = None if best.is_file() else newest_intact(path / "checkpoints")[0]
-            if newest is None and not best.is_file():
-                raise UserError(f"run folder {path} has no checkpoint yet")
-            found.append(best if newest is None else newest.path)
-        elif path.is_file():
-            found.append(path)
-        else:
-            matches = sorted(Path(match) for match in glob.glob(str(path)))  # noqa: PTH207 - absolute patterns too
-            if not matches:
-                raise UserError(f"ckpt_path: there is no {name}")
-            found += [match for match in matches if match.is_file()]
+        matches = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207 - absolute too
+        files = [file for match in matches for file in _checkpoint_at(match)]
+        if not files:
+            what = "neither a checkpoint nor a run folder" if matches else "not there"
+            raise UserError(f"ckpt_path: {name} is {what}")
+        found += files
     if not found:
         raise UserError("validation needs a checkpoint: --ckpt_path FILE, a glob, or a run folder")
     return found
+
+
+def _checkpoint_at(path: Path) -> list[Path]:
+    if not (path / "recipe.yaml").is_file():
+        return [path] if path.is_file() else []
+    best = path / "checkpoints" / BEST
+    if best.is_file():
+        return [best]
+    newest, complaints = newest_intact(path / "checkpoints")
+    if newest is None:
+        raise UserError(f"run folder {path} has no checkpoint{''.join(f'; {text}' for text in complaints)}")
+    return [newest.path]
 
 
 def validate(
@@ -100,9 +105,12 @@ def validate(
         overrides: keys of the command line, which win.
         ema: averaged or raw weights; None takes averaged ones where they are.
     Raises:
-        UserError: a checkpoint that is broken or does not agree with the recipe, or data that does not fit.
+        UserError: a checkpoint that is broken or does not agree with the recipe, data that does not fit, or an
+            impossible tolerance.
         JobError: not every image was counted.
     """
+    if not tolerance >= 0:
+        raise UserError(f"tolerance: {tolerance} is impossible; it is 0 points or more")
     machine: Runtime | None = None
     results = []
     for path in paths:
@@ -195,17 +203,20 @@ def append_csv(path: Path, results: Sequence[Result]) -> None:
     """Append one line per result to a CSV file, with a header where it is new.
 
     Raises:
+        UserError: the file has other columns.
         JobError: it cannot be written.
     """
     rows = [{**r.to_dict(), **{f"reported_{k}": v for k, v in r.verdict.to_dict().items()}} for r in results]
     for row in rows:
         del row["reported"]
     try:
-        fresh = not path.exists() or path.stat().st_size == 0
+        header = path.read_text().splitlines()[:1] if path.exists() else []
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]))
-        if fresh:
+        if not header:
             writer.writeheader()
+        elif next(csv.reader(header)) != list(rows[0]):
+            raise UserError(f"csv: {path} has other columns than {','.join(rows[0])}; name another file")
         writer.writerows(rows)
         with path.open("a", newline="") as file:
             file.write(text.getvalue())
