@@ -10,72 +10,15 @@ import numpy as np
 from mindspore import nn, ops
 
 from mindcv_mnasnet.draws import DrawLayout
+from mindcv_mnasnet.loss import Loss
 from mindcv_mnasnet.model import MnasNet
 from mindcv_mnasnet.optim import create_optimiser
+from mindcv_mnasnet.preprocess import MixAndErase, Preprocess
 from mindcv_mnasnet.recipe import Recipe
 
 SCALE_FACTOR = 2.0
 SCALE_WINDOW = 2000  # good steps before a dynamic loss scale grows, MindSpore's and NVIDIA's default
 SCALE_LIMIT = 2.0**24  # where it stops growing, NVIDIA's default; far beyond, its inverse would be 0 in float32
-
-
-class Preprocess(nn.Cell):
-    """uint8 (batch, height, width, channels) -> normalised float32 (batch, channels, height, width)."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]):
-        super().__init__()
-        self.scale = ms.Tensor(1 / np.array(std, np.float32).reshape(1, -1, 1, 1))
-        self.shift = ms.Tensor(-np.array(mean, np.float32).reshape(1, -1, 1, 1) * self.scale.asnumpy())
-
-    def construct(self, images):
-        return ops.transpose(images, (0, 3, 1, 2)).astype(ms.float32) * self.scale + self.shift
-
-
-class MixAndErase(nn.Cell):
-    """Mixup, cutmix and random erasing of normalised images, decided by ``draws`` (see ``draws.DrawLayout``)."""
-
-    def __init__(self, layout: DrawLayout, erase_value: float):
-        super().__init__()
-        self.layout = layout
-        self.erase_value = erase_value
-        size = layout.image_size
-        self.rows = ms.Tensor(np.arange(size, dtype=np.float32).reshape(1, 1, size, 1))
-        self.cols = ms.Tensor(np.arange(size, dtype=np.float32).reshape(1, 1, 1, size))
-
-    def inside(self, boxes):
-        """Mask of (n, 4) boxes (y0, y1, x0, x1), float32 (n, 1, size, size)."""
-        y0, y1, x0, x1 = (boxes[:, i].reshape(-1, 1, 1, 1) for i in (0, 1, 2, 3))
-        in_rows = ops.logical_and(self.rows >= y0, self.rows < y1)
-        in_cols = ops.logical_and(self.cols >= x0, self.cols < x1)
-        return ops.logical_and(in_rows, in_cols).astype(ms.float32)
-
-    def construct(self, images, draws):
-        """The changed images; labels mix with weight ``draws[0, 5]`` and the batch in reverse order."""
-        if self.layout.mixes:
-            own = draws[0, 0] * (1 - self.inside(draws[:1, 1:5]))
-            images = images * own + ops.flip(images, (0,)) * (1 - own)
-        if self.layout.erases:
-            erased = self.inside(draws[:, self.layout.mix_end : self.layout.erase_end])
-            images = images * (1 - erased) + self.erase_value * erased
-        return images
-
-
-class Loss(nn.Cell):
-    """Per-image loss, float32 (batch,): softmax or per-class binary cross entropy, with label smoothing."""
-
-    def __init__(self, kind: str, smoothing: float, num_classes: int):
-        super().__init__()
-        self.kind, self.smoothing, self.num_classes = kind, smoothing, num_classes
-
-    def construct(self, logits, labels):
-        logits = logits.astype(ms.float32)
-        if self.kind == "CE":
-            log_p = ops.log_softmax(logits, -1)
-            hit = ops.gather_elements(log_p, 1, labels.reshape(-1, 1)).reshape(-1)
-            return -(1 - self.smoothing) * hit - self.smoothing * ops.mean(log_p, 1)
-        target = ops.one_hot(labels, self.num_classes, ms.Tensor(1.0, ms.float32), ms.Tensor(0.0, ms.float32))
-        target = target * (1 - self.smoothing) + self.smoothing / self.num_classes
-        return ops.mean(ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits))), 1)
 
 
 def skips_overflow(recipe: Recipe) -> bool:

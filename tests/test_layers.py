@@ -20,7 +20,7 @@ LAYERS = (
     "errors files arch blocks names cost recipe recipe_keys recipe_rules recipe_values command_line plan schedule "
     "reported verdict draws progress curves",
     "runtime",
-    "model data optim metrics log",
+    "model data optim loss preprocess metrics log",
     "step checkpoint weights",
     "feed run_folder evaluation",
     "resume",
