@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from mindcv_mnasnet.errors import run_door
+from mindcv_mnasnet.errors import interrupts_wait, run_door
 from mindcv_mnasnet.recipe import load_recipe
 
 
@@ -13,7 +13,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; returns the exit code."""
     recipe = load_recipe(argv=sys.argv[1:] if argv is None else argv)
 
-    from mindcv_mnasnet.engine import fit  # after the recipe is checked: MindSpore takes seconds to load
+    with interrupts_wait():
+        from mindcv_mnasnet.engine import fit  # after the recipe is checked: MindSpore takes seconds to load
 
     fit(recipe)
     return 0

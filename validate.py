@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindcv_mnasnet.command_line import Parser, parse_command_line
-from mindcv_mnasnet.errors import run_door
+from mindcv_mnasnet.errors import interrupts_wait, run_door
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.recipe import load_recipe
 from mindcv_mnasnet.recipe_values import typed
 from mindcv_mnasnet.reported import format_table
+from mindcv_mnasnet.run_folder import find_checkpoints
 
 
 def _parser() -> Parser:
@@ -33,14 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.list_reported:
         print(format_table())
         return 0
-    recipe = load_recipe(config) if config else None
+    recipe = None if config is None else load_recipe(config)
     for name, value in overrides.items():
         typed(name, value, "command line")  # a typo is said before MindSpore loads
 
-    from mindcv_mnasnet import validation  # loads MindSpore
-
     named = [overrides.pop("ckpt_path", "") or (recipe.ckpt_path if recipe else ""), *options.checkpoints]
-    paths = validation.find_checkpoints([name for name in named if name])
+    paths = find_checkpoints([name for name in named if name])
+
+    with interrupts_wait():
+        from mindcv_mnasnet import validation  # loads MindSpore
+
     ema = None if options.weights is None else options.weights == "ema"
     results, machine = validation.validate(paths, recipe, overrides, ema, options.tolerance)
     if machine.rank == 0:

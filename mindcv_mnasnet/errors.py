@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -12,6 +14,19 @@ class UserError(ValueError):
 
 class JobError(RuntimeError):
     """A job that was rightly asked for and failed: a broken picture, a full disk, a diverged loss. Exit code 1."""
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Within it, Ctrl-C waits for the end: MindSpore's import crashes when it is interrupted (seen in 2.10)."""
+    pending: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pending.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pending:
+        raise KeyboardInterrupt
 
 
 def run_door(main: Callable[[], int]) -> int:

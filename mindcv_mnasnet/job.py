@@ -21,7 +21,7 @@ from mindcv_mnasnet.log import require_tensorboard
 from mindcv_mnasnet.model import MnasNet, create_model, freeze, load_parameters
 from mindcv_mnasnet.plan import Plan
 from mindcv_mnasnet.recipe import Recipe
-from mindcv_mnasnet.run_folder import RunFolder, storable
+from mindcv_mnasnet.run_folder import RunFolder, checkpoint_at, storable
 from mindcv_mnasnet.runtime import Runtime
 from mindcv_mnasnet.schedule import learning_rates
 from mindcv_mnasnet.step import TrainStep
@@ -116,7 +116,7 @@ def prepare(recipe: Recipe) -> Job:
     if stored is not None:
         network = _adopting(network, stored.network, recipe.allow_changes)
     notes += [*machine.notes, *_precision_notes(recipe, machine), *train.notes, *plan.notes]
-    notes += val.notes if val else ()
+    notes += val.notes if val else [f"{recipe.data_dir} has no pictures for validation: no accuracy will be measured"]
     model = create_model(network, seed=recipe.seed)
     if recipe.start_weights() and stored is None:
         model, more = _with_weights(recipe, network)
@@ -217,7 +217,8 @@ def _with_weights(recipe: Recipe, network: Network) -> tuple[MnasNet, list[str]]
 
     The checkpoint's conventions hold unless the recipe sets them: other padding would be another function.
     """
-    checkpoint = read_checkpoint(str(recipe.start_weights()))
+    start = Path(str(recipe.start_weights())).expanduser()
+    checkpoint = read_checkpoint(next(iter(checkpoint_at(start)), start))
     theirs = checkpoint.network
     model = create_model(_adopting(network, theirs, recipe.given), seed=recipe.seed)
     weights = checkpoint.weights()

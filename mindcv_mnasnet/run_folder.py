@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from mindcv_mnasnet.checkpoint import SUFFIX, next_serial, prune, publish, write_checkpoint
+from mindcv_mnasnet.checkpoint import SUFFIX, newest_intact, next_serial, prune, publish, write_checkpoint
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file, unwritable
 from mindcv_mnasnet.recipe import Recipe, load_recipe
@@ -94,7 +95,7 @@ class RunFolder:
     def note_session(self, environment: Mapping[str, Any]) -> None:
         """Add this start of the job to ``environment.json``, a list of all starts."""
         path = self.path / "environment.json"
-        sessions = json.loads(path.read_text()) if path.is_file() else []
+        sessions = _read_json(path) if path.is_file() else []
         self._write_json(path, [*sessions, dict(environment)])
 
     def write_summary(self, summary: Mapping[str, Any]) -> Path:
@@ -113,7 +114,7 @@ class RunFolder:
 
     def finished_summary(self) -> dict[str, Any] | None:
         """What a run that came to its end is summed up in; None for others."""
-        summary = json.loads((self.path / "summary.json").read_text()) if self.has_summary() else None
+        summary = _read_json(self.path / "summary.json") if self.has_summary() else None
         return summary if summary and not summary["stopped"] else None
 
     def save(
@@ -129,6 +130,46 @@ class RunFolder:
 
     def _write_json(self, path: Path, content: Any) -> None:
         replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}); the run goes on without it once it is moved away") from None
+
+
+def find_checkpoints(names: Sequence[str]) -> list[Path]:
+    """Files for paths, glob patterns and run folders (their best checkpoint, or else their newest intact one).
+
+    Raises:
+        UserError: a name that stands for nothing.
+    """
+    found: list[Path] = []
+    for name in names:
+        path = Path(name).expanduser()
+        matches = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207 - absolute too
+        files = [file for match in matches for file in checkpoint_at(match)]
+        if not files:
+            what = "neither a checkpoint nor a run folder" if matches else "not there"
+            raise UserError(f"ckpt_path: {name} is {what}")
+        found += files
+    if not found:
+        raise UserError("validation needs a checkpoint: --ckpt_path FILE, a glob, or a run folder")
+    return found
+
+
+def checkpoint_at(path: Path) -> list[Path]:
+    """The checkpoint that a path stands for: itself, or a run folder's best or else newest intact one; or none."""
+    if not (path / "recipe.yaml").is_file():
+        return [path] if path.is_file() else []
+    best = path / "checkpoints" / BEST
+    if best.is_file():
+        return [best]
+    newest, complaints = newest_intact(path / "checkpoints")
+    if newest is None:
+        raise UserError(f"run folder {path} has no checkpoint{''.join(f'; {text}' for text in complaints)}")
+    return [newest.path]
 
 
 def storable(recipe: Recipe) -> Recipe:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import glob
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from mindcv_mnasnet import runtime
 from mindcv_mnasnet.arch import Network
-from mindcv_mnasnet.checkpoint import Checkpoint, newest_intact, read_checkpoint
+from mindcv_mnasnet.checkpoint import Checkpoint, read_checkpoint
 from mindcv_mnasnet.data.sets import open_val
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.evaluation import Evaluator
@@ -21,7 +20,6 @@ from mindcv_mnasnet.job import CONVENTIONS
 from mindcv_mnasnet.metrics import Counts
 from mindcv_mnasnet.plan import Plan
 from mindcv_mnasnet.recipe import Recipe
-from mindcv_mnasnet.run_folder import BEST
 from mindcv_mnasnet.runtime import Runtime
 from mindcv_mnasnet.verdict import EvalSettings, Verdict, compare
 
@@ -32,6 +30,11 @@ _EVALUATION_KEYS = (
     *("interpolation", "val_interpolation", "eval_crop", "mean", "std", "device_target", "distribute"),
     *("jit_level", "deterministic", "val_amp_level", "amp_dtype"),
 )
+# Those that say what the network is.
+_NETWORK_KEYS = {
+    *("model", "blocks", "num_classes", "in_channels", "width_mult"),
+    *("stem", "stem_stride", "head", "divisor", "min_width"),
+}
 
 
 @dataclass(frozen=True)
@@ -57,38 +60,6 @@ class Result:
             "images_per_second": round(self.images_per_second, 1),
             "reported": self.verdict.to_dict(),
         }
-
-
-def find_checkpoints(names: Sequence[str]) -> list[Path]:
-    """Files for paths, glob patterns and run folders (their best checkpoint, or else their newest intact one).
-
-    Raises:
-        UserError: a name that stands for nothing.
-    """
-    found: list[Path] = []
-    for name in names:
-        path = Path(name).expanduser()
-        matches = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207 - absolute too
-        files = [file for match in matches for file in _checkpoint_at(match)]
-        if not files:
-            what = "neither a checkpoint nor a run folder" if matches else "not there"
-            raise UserError(f"ckpt_path: {name} is {what}")
-        found += files
-    if not found:
-        raise UserError("validation needs a checkpoint: --ckpt_path FILE, a glob, or a run folder")
-    return found
-
-
-def _checkpoint_at(path: Path) -> list[Path]:
-    if not (path / "recipe.yaml").is_file():
-        return [path] if path.is_file() else []
-    best = path / "checkpoints" / BEST
-    if best.is_file():
-        return [best]
-    newest, complaints = newest_intact(path / "checkpoints")
-    if newest is None:
-        raise UserError(f"run folder {path} has no checkpoint{''.join(f'; {text}' for text in complaints)}")
-    return [newest.path]
 
 
 def validate(
@@ -164,21 +135,23 @@ def _merged(checkpoint: Checkpoint, recipe: Recipe | None, overrides: Mapping[st
     stored = checkpoint.recipe
     values = stored.to_dict()
     if recipe is not None:
-        _require_same_network(checkpoint, recipe, overrides)
+        _require_same_network(checkpoint, recipe, free=overrides)
         values |= {name: recipe.to_dict()[name] for name in _EVALUATION_KEYS if name in recipe.given}
     merged = Recipe.from_dict({**values, **overrides, "resume": None, "ckpt_path": ""}, "command line")
+    if _NETWORK_KEYS & overrides.keys():
+        _require_same_network(checkpoint, merged, free=(*CONVENTIONS, "declared_stem"))
     return replace(merged, given=frozenset(overrides))
 
 
-def _require_same_network(checkpoint: Checkpoint, recipe: Recipe, overrides: Mapping[str, Any]) -> None:
+def _require_same_network(checkpoint: Checkpoint, recipe: Recipe, free: Iterable[str]) -> None:
     theirs = checkpoint.network
     asked = recipe.network(theirs.num_classes)
-    free = {"family", "image_size", "dropout", "drop_connect", "bn_momentum", *overrides}
-    for name in (field.name for field in fields(Network) if field.name not in free):
+    ignored = {"family", "image_size", "dropout", "drop_connect", "bn_momentum", *free}
+    for name in (field.name for field in fields(Network) if field.name not in ignored):
         if getattr(asked, name) != getattr(theirs, name):
             raise UserError(
-                f"{name}: the recipe's network has {getattr(asked, name)!r}, {checkpoint.path} has "
-                f"{getattr(theirs, name)!r}; leave --config out, or take the recipe that the checkpoint was made with"
+                f"{name}: {getattr(asked, name)!r} is asked for, {checkpoint.path} has {getattr(theirs, name)!r}; "
+                "a checkpoint knows its network, so leave out what describes another"
             )
 
 

@@ -17,6 +17,7 @@ from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.log import read_log
 from mindcv_mnasnet.metrics import Counts
 from mindcv_mnasnet.reported import load_reported
+from mindcv_mnasnet.run_folder import find_checkpoints
 from mindcv_mnasnet.verdict import Verdict
 
 
@@ -88,7 +89,7 @@ def test_a_glob_finds_run_folders_and_an_unfinished_run_has_its_newest(trained, 
     shutil.copytree(trained, copy)
     (copy / "checkpoints" / "best.safetensors").unlink()
     newest(copy).write_bytes(newest(copy).read_bytes()[:500])
-    (found,) = validation.find_checkpoints([str(tmp_path / "runs" / "*")])
+    (found,) = find_checkpoints([str(tmp_path / "runs" / "*")])
     assert found.name == "step_00000040.safetensors"
 
 
@@ -184,6 +185,10 @@ def test_require_reported_wants_a_comparable_result_inside_the_tolerance(differe
         (("{run}", "--val_bacth_size", "3"), "val_batch_size"),
         (("{run}", "--crop_pct", "2"), "crop_pct"),
         (("{run}", "--weights", "both"), "weights"),
+        (("{run}", "--num_classes", "12"), "num_classes: 12 is asked for"),
+        (("{run}", "--in_channels", "1"), "in_channels: 1 is asked for"),
+        (("{run}", "--width_mult", "2"), "width_mult: 2.0 is asked for"),
+        (("{run}", "-c", ""), "is empty"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
