@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe import Recipe
 
+MAX_STEPS = 100_000_000  # the learning rate of each is held in memory
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -54,6 +56,10 @@ class Plan:
         global_batch = recipe.batch_size * world_size * recipe.gradient_accumulation_steps
         peak_lr = recipe.lr if recipe.lr_per_256 is None else recipe.lr_per_256 * global_batch / 256
         steps = 0 if train_images is None else _steps_per_epoch(recipe, images, global_batch)
+        if steps * recipe.epoch_size > MAX_STEPS:
+            raise UserError(
+                f"epoch_size: {recipe.epoch_size} epochs of {steps} steps are more than {MAX_STEPS:,} steps"
+            )
         if steps and recipe.scheduler in ("cosine_decay", "polynomial_decay") and recipe.min_lr > peak_lr:
             raise UserError(
                 f"min_lr: {recipe.min_lr} is above {peak_lr:g}, the peak rate of {global_batch} images a step"

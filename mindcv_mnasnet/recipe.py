@@ -125,8 +125,8 @@ def load_recipe(
         UserError: a file that cannot be read, an unknown key, an impossible value or pair of values.
     """
     command_line = parse_command_line(argv or ())
-    path = command_line.config or path
-    merged = {name: (value, str(path)) for name, value in read_recipe_file(path).items()} if path else {}
+    path = path if command_line.config is None else command_line.config
+    merged = {} if path is None else {name: (value, str(path)) for name, value in read_recipe_file(path).items()}
     merged |= {name: (value, "override") for name, value in (overrides or {}).items()}
     merged |= {name: (value, "command line") for name, value in command_line.overrides.items()}
     return _checked(merged, given=frozenset(merged))
@@ -152,8 +152,10 @@ def read_recipe_file(path: str | Path) -> dict[str, Any]:
     """Keys and raw values of a recipe file.
 
     Raises:
-        UserError: no such file, not YAML, not a mapping, empty, or a key that stands there twice.
+        UserError: no such file, not YAML, not a mapping, empty, no name, or a key that stands there twice.
     """
+    if not str(path):
+        raise UserError("the name of the recipe file (--config) is empty")
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:

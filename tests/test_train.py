@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,6 +15,7 @@ from PIL import Image
 from processes import PLAIN, door, messages, refused, state, steps, write_recipe
 
 from mindcv_mnasnet.checkpoint import read_checkpoint
+from mindcv_mnasnet.errors import interrupts_wait, run_door
 from mindcv_mnasnet.log import read_log
 from mindcv_mnasnet.recipe import load_recipe
 
@@ -200,6 +202,7 @@ def test_one_picture_and_no_validation(tmp_path):
     assert door(*job_on(folder, tmp_path, batch_size=1, num_samples=1)) == 0
     assert len(steps(tmp_path / "run")) == 1
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["top1"] is None
+    assert "no pictures for validation" in messages(tmp_path / "run")
 
 
 def test_accumulated_batches_are_one_step(recipe, tmp_path):
@@ -227,9 +230,9 @@ def test_a_frozen_backbone_keeps_its_bits_under_a_new_classifier(trained, tmp_pa
 
 
 def test_the_frozen_stem_and_stage_stay_and_the_rest_moves(trained, recipe, tmp_path):
-    start = trained / "checkpoints" / "step_00000008.safetensors"
-    assert door(*recipe, "--ckpt_path", start, "--freeze", "1") == 0  # MindCV's way of naming it
-    weights, before = state(tmp_path / "run", 4), read_checkpoint(start).weights(ema=True)
+    assert door(*recipe, "--ckpt_path", trained, "--freeze", "1") == 0  # MindCV's way of naming it; a run is its best
+    best = read_checkpoint(trained / "checkpoints" / "best.safetensors")
+    weights, before = state(tmp_path / "run", 4), best.weights(ema=True)
     moved = {name.split(".")[0] for name in before if weights[name].tobytes() != before[name].tobytes()}
     assert moved == {"head", "classifier"}
 
@@ -264,6 +267,10 @@ def test_a_checkpoint_of_another_network_is_refused_with_its_tensors(trained, re
         (("--device_target", "GPU"), "device_target"),
         (("--config", "no such.yaml"), "no such.yaml"),
         (("--config", "."), "."),
+        (("--config", ""), "is empty"),
+        (("--val_split", "test"), "val_split"),
+        (("--epoch_size", "1e9"), "epoch_size"),
+        (("--resume", "recipe of a test.yaml"), "recipe.yaml"),
         (("stray.yaml",), "stray.yaml"),
         (("--run_name", "a/b"), "run_name"),
         (("--min_lr", "1"), "min_lr"),
@@ -316,6 +323,21 @@ def test_a_python_without_mindspore_is_told(capsys, recipe, monkeypatch):
     sentence = refused(capsys, *recipe)
     assert "mindspore" in sentence
     assert sys.executable in sentence
+
+
+def test_ctrl_c_waits_for_an_import_and_then_counts(capsys):
+    def imports() -> int:
+        nonlocal arrived
+        with interrupts_wait():
+            signal.raise_signal(signal.SIGINT)
+            arrived = True
+        return 0
+
+    arrived, before = False, signal.getsignal(signal.SIGINT)
+    assert run_door(imports) == 130
+    assert arrived
+    assert signal.getsignal(signal.SIGINT) == before
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_spaces_and_letters_beyond_ascii_in_every_path(tmp_path):

@@ -43,6 +43,8 @@ def open_train_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> 
         train, val = _split(recipe, _open(train_dir, class_names))
     else:
         train = _open(train_dir, class_names)
+        if "val_split" in recipe.given and not val_dir.is_dir():
+            raise UserError(f"val_split: data_dir {root} has no folder {recipe.val_split!r}")
         val = _open(val_dir, train.class_names, recipe.val_labels) if val_dir.is_dir() else None
     _require_room(recipe, train)
     return _limited(recipe, train), val
