@@ -148,14 +148,21 @@ def run_until(moment: str, *words: str | Path, cwd: Path) -> subprocess.Complete
     return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=SECONDS)
 
 
-def msrun(*words: str | Path, cwd: Path, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Two processes on this machine; the result carries msrun's own output, in which the workers' is."""
+def msrun(
+    *words: str | Path, cwd: Path, options: tuple[str, ...] = (), patient: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Two processes on this machine; the result carries msrun's own output, in which the workers' is.
+
+    They forgive each other minutes of silence if ``patient``, for machines that stand still at times; a job in which
+    one fails on purpose ends sooner without.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [str(Path(sys.executable).with_name("msrun")), "--worker_num=2", "--local_worker_num=2", "--join=True"]
     command += [f"--master_port={port}", f"--log_dir={cwd / 'msrun_log'}", *options, *map(str, words)]
-    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=SECONDS)
+    env = environment() | ({"MS_NODE_TIMEOUT": str(SECONDS)} if patient else {})
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=SECONDS)
 
 
 def steps(run_folder: Path) -> list[tuple[int, float, float]]:
