@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from test_checkpoint import TENSORS, cut, flip, write
@@ -131,10 +132,11 @@ def test_a_missing_folder_is_told(tmp_path):
         write_checkpoint(tmp_path / "nowhere" / "a.safetensors", TENSORS, {})
 
 
+ROOT = Path(__file__).resolve().parents[1]
 WRITER = """
 import sys
-from contextlib import suppress
 from pathlib import Path
+import numpy as np
 from mindcv_mnasnet.checkpoint import write_checkpoint
 for number in range(100000):
     write_checkpoint(Path(sys.argv[1]), {"a": np.full(1_000_000, number, np.float32)}, {"batches": number})
@@ -145,7 +147,8 @@ for number in range(100000):
 @pytest.mark.parametrize("writes", [1, 3, 6])
 def test_a_process_killed_while_writing_leaves_a_whole_file(tmp_path, writes):
     path = tmp_path / "step_1.safetensors"
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", WRITER, str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     done = [int(process.stdout.readline()) for _ in range(writes)]
     process.kill()
     process.communicate()
