@@ -33,7 +33,6 @@ def collect(run: Path, recipe: str, note: str) -> dict[str, Any]:
     except OSError as error:
         hint = f"train first, then validate.py --ckpt_path {run} --json {run}/validation.json"
         raise UserError(f"{error.filename}: {error.strerror}; {hint}") from None
-    times = [record["time"] for record in read_log(run / "log.jsonl")]
     return {
         "recipe": recipe,
         "recipe_fingerprint": summary["recipe_fingerprint"],
@@ -42,11 +41,17 @@ def collect(run: Path, recipe: str, note: str) -> dict[str, Any]:
         "top5": validation["top5"],
         "images": validation["images"],
         "weights": validation["weights"],
-        "minutes": round((times[-1] - times[0]) / 60, 1),
+        "minutes": round(seconds_at_work(read_log(run / "log.jsonl")) / 60, 1),
         "starts": len(sessions),
         "note": note,
         **{key: summary[key] for key in _SUMMARISED},
     }
+
+
+def seconds_at_work(records: Sequence[dict[str, Any]]) -> float:
+    """Seconds between a log's records, without the pauses before a resumed run says so."""
+    steps = zip(records, records[1:], strict=False)
+    return sum(b["time"] - a["time"] for a, b in steps if not str(b.get("text", "")).startswith("resuming from"))
 
 
 _SUMMARISED = (
