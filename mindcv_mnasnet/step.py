@@ -210,6 +210,8 @@ class Accumulate(nn.Cell):
         loss, hits, gradients = self.backward(images, labels, draws)
         for index, gradient in enumerate(gradients):
             ops.assign_add(self.summed[index], gradient)
+        if self.train_step.all_reduce is not None:
+            hits = self.train_step.all_reduce(hits) / self.train_step.world
         self.train_step.count(hits)
         return loss
 

@@ -6,16 +6,19 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
+from mindcv_mnasnet.checkpoint import read_checkpoint
 from mindcv_mnasnet.command_line import Parser
 from mindcv_mnasnet.errors import UserError, run_door
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.log import read_log
+from mindcv_mnasnet.run_folder import find_checkpoints
 
 BEGIN, END = "<!-- results: written by tools/publish.py -->", "<!-- end of results -->"
 
@@ -40,6 +43,7 @@ def collect(run: Path, recipe: str, note: str) -> dict[str, Any]:
         "top1": validation["top1"],
         "top5": validation["top5"],
         "images": validation["images"],
+        "num_classes": read_checkpoint(find_checkpoints([str(run)])[0], only_meta=True).network.num_classes,
         "weights": validation["weights"],
         "minutes": round(seconds_at_work(read_log(run / "log.jsonl")) / 60, 1),
         "starts": len(sessions),
@@ -50,7 +54,7 @@ def collect(run: Path, recipe: str, note: str) -> dict[str, Any]:
 
 def seconds_at_work(records: Sequence[dict[str, Any]]) -> float:
     """Seconds between a log's records, without the pauses before a resumed run says so."""
-    steps = zip(records, records[1:], strict=False)
+    steps = pairwise(records)
     return sum(b["time"] - a["time"] for a, b in steps if not str(b.get("text", "")).startswith("resuming from"))
 
 

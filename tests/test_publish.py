@@ -1,0 +1,56 @@
+"""Published results: their evidence, and README's table made from them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from mindcv_mnasnet.cost import network_cost
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = sorted((ROOT / "results").glob("*.json"))
+
+
+@pytest.fixture
+def publish(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
+    import publish
+
+    return publish
+
+
+def test_pauses_of_an_interrupted_run_do_not_count_as_work(publish):
+    records = [
+        {"time": 0.0},
+        {"time": 60.0},
+        {"time": 5000.0, "text": "resuming from runs/x/checkpoints/step_1.safetensors"},
+        {"time": 5030.0},
+    ]
+    assert publish.seconds_at_work(records) == 90.0
+
+
+def test_readme_shows_the_results_and_nothing_else(publish):
+    text = (ROOT / "README.md").read_text()
+    assert publish.readme_with(text, publish.load_results(ROOT / "results")) == text
+
+
+def test_a_run_without_validation_is_not_published(publish, tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(UserError, match=r"validation\.json"):
+        publish.collect(tmp_path, "configs/x.yaml", "")
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_result_names_a_recipe_as_it_stands_and_the_size_of_its_network(path):
+    result = json.loads(path.read_text())
+    if "top1" not in result:
+        pytest.skip("not a training result")
+    recipe = load_recipe(ROOT / result["recipe"])
+    assert result["recipe_fingerprint"] == recipe.fingerprint()
+    assert result["params"] == network_cost(recipe.network(result["num_classes"])).params
+    assert 0 <= result["top1"] <= result["top5"] <= 100
