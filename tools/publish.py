@@ -20,7 +20,7 @@ from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.log import read_log
 from mindcv_mnasnet.run_folder import find_checkpoints
 
-BEGIN, END = "<!-- results: written by tools/publish.py -->", "<!-- end of results -->"
+BENCHMARK = "benchmark_cpu.json"
 
 
 def collect(run: Path, recipe: str, note: str) -> dict[str, Any]:
@@ -83,10 +83,33 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def readme_with(text: str, results: Sequence[dict[str, Any]]) -> str:
-    """README's text with the table of ``results`` between its marks."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table(results)}\n{END}{rest.split(END)[1]}"
+def benchmark_table(report: dict[str, Any]) -> str:
+    """What tools/benchmark.py wrote, as a Markdown table with a line on the machine and one on the ratios."""
+    machine, settings = report["machine"], report["settings"]
+    head = f"{settings['model']}, batch {settings['batch_size']}, {settings['image_size']} px, float32"
+    lines = [f"| {head}, {machine['cores']} CPU cores | images/s (range) |", "|---|---|"]
+    lines += [f"| {row['meaning']} | {_spread(row['images_per_second'], 1)} |" for row in report["rows"].values()]
+    ratios = "; ".join(f"{name.replace('_', ' ')}: {_spread(ratio, 1)}" for name, ratio in report["ratios"].items())
+    waiting = report["rows"]["train_py"]["data_wait_percent"]["median"]
+    return "\n".join([*lines, "", f"{ratios}. `train.py` waits for input {waiting:.1f} % of its time."])
+
+
+def _spread(number: dict[str, float], digits: int) -> str:
+    return f"{number['median']:.{digits}f} ({number['min']:.{digits}f} to {number['max']:.{digits}f})"
+
+
+def readme_with(text: str, folder: Path) -> str:
+    """README's text with the tables of the results in ``folder`` between their marks."""
+    text = _between(text, "results", table(load_results(folder)))
+    if (folder / BENCHMARK).is_file():
+        text = _between(text, "benchmark", benchmark_table(json.loads((folder / BENCHMARK).read_text())))
+    return text
+
+
+def _between(text: str, what: str, content: str) -> str:
+    begin, end = f"<!-- {what}: written by tools/publish.py -->", f"<!-- end of {what} -->"
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}"
 
 
 def load_results(folder: Path) -> list[dict[str, Any]]:
@@ -115,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         replace_file(target, (json.dumps(collected, indent=2) + "\n").encode())
         print(target)
     readme = ROOT / "README.md"
-    replace_file(readme, readme_with(readme.read_text(), load_results(results)).encode())
+    replace_file(readme, readme_with(readme.read_text(), results).encode())
     return 0
 
 
