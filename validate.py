@@ -37,7 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = None if config is None else load_recipe(config)
     for name, value in overrides.items():
         typed(name, value, "command line")  # a typo is said before MindSpore loads
-
     named = [overrides.pop("ckpt_path", "") or (recipe.ckpt_path if recipe else ""), *options.checkpoints]
     paths = find_checkpoints([name for name in named if name])
 
@@ -49,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if machine.rank == 0:
         print(validation.format_results(results))
         if options.json:
-            content = json.dumps([result.to_dict() for result in results], indent=2)
-            replace_file(Path(options.json), content.encode())
+            replace_file(Path(options.json), json.dumps([one.to_dict() for one in results], indent=2).encode())
         if options.csv:
             validation.append_csv(Path(options.csv), results)
     if options.require_reported:

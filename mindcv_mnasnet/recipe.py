@@ -157,7 +157,7 @@ def read_recipe_file(path: str | Path) -> dict[str, Any]:
     if not str(path):
         raise UserError("the name of the recipe file (--config) is empty")
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+        content = _StrictLoader(Path(path).read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise UserError(f"recipe {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
@@ -174,7 +174,7 @@ def read_recipe_file(path: str | Path) -> dict[str, Any]:
     return {str(name): value for name, value in content.items()}
 
 
-class _Loader(yaml.SafeLoader):
+class _StrictLoader(yaml.SafeLoader):
     """Safe loading that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
