@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -148,6 +151,14 @@ def run_until(moment: str, *words: str | Path, cwd: Path) -> subprocess.Complete
     return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=SECONDS)
 
 
+def _free_port() -> int:
+    """One below those that the system gives to outgoing connections, which might take it before msrun does."""
+    while True:
+        with suppress(OSError), socket.socket() as candidate:
+            candidate.bind(("127.0.0.1", random.SystemRandom().randrange(10000, 30000)))
+            return int(candidate.getsockname()[1])
+
+
 def msrun(
     *words: str | Path, cwd: Path, options: tuple[str, ...] = (), patient: bool = True
 ) -> subprocess.CompletedProcess[str]:
@@ -156,13 +167,17 @@ def msrun(
     They forgive each other minutes of silence if ``patient``, for machines that stand still at times; a job in which
     one fails on purpose ends sooner without.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [str(Path(sys.executable).with_name("msrun")), "--worker_num=2", "--local_worker_num=2", "--join=True"]
-    command += [f"--master_port={port}", f"--log_dir={cwd / 'msrun_log'}", *options, *map(str, words)]
-    env = environment() | ({"MS_NODE_TIMEOUT": str(SECONDS)} if patient else {})
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=SECONDS)
+    command += [f"--master_port={_free_port()}", f"--log_dir={cwd / 'msrun_log'}", *options, *map(str, words)]
+    env = environment() | ({"MS_NODE_TIMEOUT": str(SECONDS // 2)} if patient else {})
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=cwd, env=env, stdout=pipe, stderr=pipe, text=True)
+    try:
+        output = process.communicate(timeout=SECONDS)
+        return subprocess.CompletedProcess(command, process.returncode, *output)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)  # it kills its workers, which are no children of ours
+        raise AssertionError(f"no end after {SECONDS} s: {''.join(process.communicate())}") from None
 
 
 def steps(run_folder: Path) -> list[tuple[int, float, float]]:
