@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -99,30 +100,42 @@ def test_writing_a_checkpoint_again_leaves_its_published_name_alone(tmp_path):
 # --- failing to write ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["write", "flush"])
-def full_disk(request, monkeypatch):
-    """Files cannot grow beyond 500 bytes (the kernel's own refusal), or the disk fills when they are flushed to it."""
-    if request.param == "flush":
-
-        def refuse(_: int) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        monkeypatch.setattr(os, "fsync", refuse)
-        yield "No space left on device"
-        return
+@contextmanager
+def small_files():
+    """Files cannot grow beyond 500 bytes: the kernel's own refusal."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
-    yield "File too large"
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield "File too large"
+    finally:  # before pytest writes again, whose output may be a file
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_is_told_with_the_path_and_leaves_the_old_file(tmp_path, full_disk):
+@contextmanager
+def full_disk():
+    """The disk is found to be full when a file is flushed to it."""
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        yield "No space left on device"
+
+
+@pytest.mark.parametrize("trouble", [small_files, full_disk])
+def test_a_full_disk_is_told_with_the_path_and_leaves_the_old_file(tmp_path, trouble):
     path = tmp_path / "step_1.safetensors"
     path.write_bytes(b"old")
-    with pytest.raises(JobError) as caught:
-        write_checkpoint(path, TENSORS, {})
-    assert str(path) in str(caught.value)
-    assert full_disk in str(caught.value)
+    with trouble() as reason:
+        try:
+            write_checkpoint(path, TENSORS, {})
+        except JobError as error:
+            told = str(error)
+        else:
+            told = "nothing"
+    assert str(path) in told
+    assert reason in told
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
