@@ -117,10 +117,11 @@ def prepare(recipe: Recipe) -> Job:
         network = _adopting(network, stored.network, recipe.allow_changes)
     notes += [*machine.notes, *_precision_notes(recipe, machine), *train.notes, *plan.notes]
     notes += val.notes if val else [f"{recipe.data_dir} has no pictures for validation: no accuracy will be measured"]
-    model = create_model(network, seed=recipe.seed)
     if recipe.start_weights() and stored is None:
         model, more = _with_weights(recipe, network)
         notes += more
+    else:
+        model = create_model(network, seed=recipe.seed)
     layout = _draw_layout(recipe, model)
     if machine.device != "CPU" and recipe.amp_level != "O0":
         runtime.mixed_precision(model, recipe.amp_level, recipe.amp_dtype)
