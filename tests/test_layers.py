@@ -19,15 +19,18 @@ PACKAGE = "mindcv_mnasnet"
 LAYERS = (
     "errors files arch blocks names cost recipe recipe_keys recipe_rules recipe_values command_line plan schedule "
     "reported verdict draws progress curves",
-    "runtime",
+    "runtime checkpoint",
+    "weights",
+    "quantise",
     "model data optim loss preprocess metrics log",
-    "step checkpoint weights",
+    "step",
     "feed run_folder evaluation",
     "resume",
     "job",
     "summary",
-    "engine validation",
-    "export search",
+    "export",
+    "engine validation predict",
+    "search",
 )
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}
 
@@ -54,7 +57,7 @@ OWNERS = {
     "numpy.save": "checkpoint weights",
     "numpy.savez": "checkpoint weights",
 }
-FRAMEWORKS = "mindspore mindcv torch timm torchvision tensorflow"
+FRAMEWORKS = "mindspore mindcv torch timm torchvision tensorflow onnx onnxruntime ai_edge_litert"
 UNSAFE = "pickle marshal dill joblib shelve yaml.load_all yaml.unsafe_load yaml.unsafe_load_all yaml.full_load"
 
 MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))

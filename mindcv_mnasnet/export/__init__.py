@@ -1,0 +1,1 @@
+"""Networks for other runtimes: MindIR, ONNX and TFLite files, proven equal to their checkpoint."""

@@ -1,0 +1,132 @@
+"""A trained network as plain convolutions with bias: batch norms folded in, paddings spelled out, no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mindcv_mnasnet.arch import Network
+from mindcv_mnasnet.errors import UserError
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution: ``weight`` (out, in / groups, k, k), ``bias`` (out,), ``pad`` rows and columns (before, after)."""
+
+    name: str
+    weight: np.ndarray
+    bias: np.ndarray
+    stride: int = 1
+    pad: tuple[int, int] = (0, 0)
+    groups: int = 1
+    activation: Literal["relu", "sigmoid"] | None = None
+
+    @property
+    def kernel(self) -> int:
+        return int(self.weight.shape[2])
+
+    @property
+    def depthwise(self) -> bool:
+        return self.groups > 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """An MBConv: expand, depthwise, gates (mean over space, ``reduce``, ``expand_gate``), project, shortcut."""
+
+    name: str
+    expand: Conv | None
+    depthwise: Conv
+    reduce: Conv | None
+    expand_gate: Conv | None
+    project: Conv
+    residual: bool
+
+
+@dataclass(frozen=True)
+class Folded:
+    """The whole classifier for images of one size; after ``head`` come the mean over space and the dense layer.
+
+    ``classifier_weight`` (classes, head width), ``classifier_bias`` (classes,).
+    """
+
+    network: Network
+    stem: Conv
+    blocks: tuple[Block, ...]
+    head: Conv
+    classifier_weight: np.ndarray
+    classifier_bias: np.ndarray
+
+
+def fold(network: Network, tensors: Mapping[str, np.ndarray]) -> Folded:
+    """Fold the tensors of a checkpoint (``Checkpoint.weights()``) for images of ``network.image_size``.
+
+    Folding is done in float64 and rounded once, to float32.
+
+    Raises:
+        UserError: a tensor is missing.
+    """
+    folder = _Folder(network, tensors)
+    size = network.image_size
+    stem = folder.conv("stem", size, network.stem_stride)
+    size = -(-size // network.stem_stride)
+    blocks = []
+    for index, layer in enumerate(network.layers()):
+        name = f"blocks.{index}"
+        blocks.append(
+            Block(
+                name=name,
+                expand=folder.conv(f"{name}.expand", size) if layer.expand > 1 else None,
+                depthwise=folder.conv(f"{name}.depthwise", size, layer.stride, groups=layer.mid_width),
+                reduce=folder.gate(f"{name}.se.reduce", "relu") if layer.se_width else None,
+                expand_gate=folder.gate(f"{name}.se.expand", "sigmoid") if layer.se_width else None,
+                project=folder.conv(f"{name}.project", size, activation=None),
+                residual=layer.residual,
+            )
+        )
+        size = -(-size // layer.stride)
+    return Folded(
+        network=network,
+        stem=stem,
+        blocks=tuple(blocks),
+        head=folder.conv("head", size),
+        classifier_weight=folder.tensor("classifier.weight"),
+        classifier_bias=folder.tensor("classifier.bias"),
+    )
+
+
+class _Folder:
+    def __init__(self, network: Network, tensors: Mapping[str, np.ndarray]):
+        self._network, self._tensors = network, tensors
+
+    def tensor(self, name: str) -> np.ndarray:
+        if name not in self._tensors:
+            raise UserError(f"the weights have no tensor {name}")
+        return np.asarray(self._tensors[name], np.float32)
+
+    def conv(
+        self, name: str, size: int, stride: int = 1, groups: int = 1, activation: Literal["relu"] | None = "relu"
+    ) -> Conv:
+        norm = {key: self.tensor(f"{name}.bn.{key}").astype(np.float64) for key in _NORM}
+        factor = norm["gamma"] / np.sqrt(norm["moving_variance"] + self._network.bn_eps)
+        weight = self.tensor(f"{name}.conv.weight").astype(np.float64) * factor[:, None, None, None]
+        bias = norm["beta"] - norm["moving_mean"] * factor
+        pad = _padding(self._network.padding, weight.shape[2], stride, size)
+        return Conv(name, weight.astype(np.float32), bias.astype(np.float32), stride, pad, groups, activation)
+
+    def gate(self, name: str, activation: Literal["relu", "sigmoid"]) -> Conv:
+        return Conv(name, self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"), activation=activation)
+
+
+_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+def _padding(rule: str, kernel: int, stride: int, size: int) -> tuple[int, int]:
+    """Rows before and after; TensorFlow's SAME pads the least for ceil(size / stride) outputs, the odd row last."""
+    if rule == "symmetric":
+        return kernel // 2, kernel // 2
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
