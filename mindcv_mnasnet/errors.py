@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class UserError(ValueError):
@@ -14,6 +16,20 @@ class UserError(ValueError):
 
 class JobError(RuntimeError):
     """A job that was rightly asked for and failed: a broken picture, a full disk, a diverged loss. Exit code 1."""
+
+
+def require_extra(module: str, extra: str) -> Any:
+    """An optional module, imported.
+
+    Raises:
+        UserError: it is not installed; the sentence names the extra of this package that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] != module.partition(".")[0]:
+            raise
+        raise UserError(f"{module} is not installed here: pip install 'mindcv_mnasnet[{extra}]'") from None
 
 
 @contextmanager
