@@ -6,7 +6,7 @@ ARGS ?=
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-oldest lint bench lock clean
+.PHONY: help demo test test-all test-slow test-oldest lint bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -16,6 +16,9 @@ demo: .venv/.installed ## train on handwritten digits, validate, show the result
 
 test: .venv/.installed-dev ## the test suite
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest $(ARGS)
+
+test-all: .venv-all/.installed ## the test suite with all extras: PyTorch, TensorFlow, ONNX Runtime, LiteRT, MindCV
+	@PATH="$(CURDIR)/.venv-all/bin:$$PATH" .venv-all/bin/python -m pytest $(ARGS)
 
 test-slow: .venv/.installed-dev ## the tests that take minutes each
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest -m slow $(ARGS)
@@ -74,6 +77,9 @@ endef
 .venv-oldest/.installed: requirements-oldest.txt pyproject.toml
 	$(call install,.venv-oldest,$<,.installed,once: 900 MB to download and 3 GB on disk; some minutes)
 
+.venv-all/.installed: requirements-all.txt pyproject.toml
+	$(call install,.venv-all,$<,.installed,once: 2 GB to download and 6 GB on disk; some minutes)
+
 .venv/.installed-peers: requirements-peers.txt .venv/.installed
 	$(call install,.venv,$<,.installed-peers,once: MindCV)
 
@@ -88,4 +94,7 @@ lock: ## regenerate requirements*.txt from pyproject.toml (ARGS=--upgrade for ne
 	@$(COMPILE) -o requirements.txt
 	@$(COMPILE) -c requirements.txt --extra dev --extra tensorboard -o requirements-dev.txt
 	@$(COMPILE) -c requirements.txt --extra peers -o requirements-peers.txt
+	@$(COMPILE) -c requirements.txt $(patsubst %,--extra %,test tensorboard torch tensorflow onnx litert peers) -o requirements-all.txt
 	@$(COMPILE) --resolution lowest-direct --extra test --extra tensorboard -o requirements-oldest.txt
+	@grep -v -E '^(nvidia-|cuda-|triton)' requirements-all.txt >lock.partial  # torch's CUDA build pins those itself, its CPU build has none
+	@mv lock.partial requirements-all.txt
