@@ -14,6 +14,7 @@ from mindcv_mnasnet.recipe import load_recipe
 from mindcv_mnasnet.recipe_values import typed
 from mindcv_mnasnet.reported import format_table
 from mindcv_mnasnet.run_folder import find_checkpoints
+from mindcv_mnasnet.weights.hub import PRETRAINED_KEYS, pretrained_for
 
 
 def _parser() -> Parser:
@@ -37,8 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = None if config is None else load_recipe(config)
     for name, value in overrides.items():
         typed(name, value, "command line")  # a typo is said before MindSpore loads
-    named = [overrides.pop("ckpt_path", "") or (recipe.ckpt_path if recipe else ""), *options.checkpoints]
-    paths = find_checkpoints([name for name in named if name])
+    asked = load_recipe(config, {name: overrides[name] for name in PRETRAINED_KEYS if name in overrides})
+    overrides = {name: value for name, value in overrides.items() if name not in ("ckpt_path", "pretrained")}
+    named = str(pretrained_for(asked)) if asked.pretrained else asked.ckpt_path
+    paths = find_checkpoints([name for name in (named, *options.checkpoints) if name])
 
     with interrupts_wait():
         from mindcv_mnasnet import validation  # loads MindSpore

@@ -18,13 +18,14 @@ from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.draws import DrawLayout
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.log import require_tensorboard
-from mindcv_mnasnet.model import MnasNet, create_model, freeze, load_parameters
+from mindcv_mnasnet.model import MnasNet, create_model, freeze, load_parameters, start_from
 from mindcv_mnasnet.plan import Plan
 from mindcv_mnasnet.recipe import Recipe
 from mindcv_mnasnet.run_folder import RunFolder, checkpoint_at, storable
 from mindcv_mnasnet.runtime import Runtime
 from mindcv_mnasnet.schedule import learning_rates
 from mindcv_mnasnet.step import TrainStep
+from mindcv_mnasnet.weights import hub
 
 # What a checkpoint's weights need in order to compute what they were trained to compute.
 CONVENTIONS = ("padding", "bn_eps", "residual_rule")
@@ -117,9 +118,10 @@ def prepare(recipe: Recipe) -> Job:
         network = _adopting(network, stored.network, recipe.allow_changes)
     notes += [*machine.notes, *_precision_notes(recipe, machine), *train.notes, *plan.notes]
     notes += val.notes if val else [f"{recipe.data_dir} has no pictures for validation: no accuracy will be measured"]
-    if recipe.start_weights() and stored is None:
-        model, more = _with_weights(recipe, network)
-        notes += more
+    start = _start_checkpoint(recipe) if stored is None else None
+    if start is not None:
+        model = create_model(_adopting(network, start.network, recipe.given), seed=recipe.seed)
+        notes.append(start_from(model, start))
     else:
         model = create_model(network, seed=recipe.seed)
     layout = _draw_layout(recipe, model)
@@ -206,30 +208,21 @@ def _require_agreement(job: Job) -> None:
 
 
 def _adopting(network: Network, theirs: Network, kept: Collection[str]) -> Network:
-    """The network with the conventions that ``theirs`` was trained with, except those whose names are ``kept``."""
+    """The network with the conventions that ``theirs`` was trained with, except those whose names are ``kept``.
+
+    With other padding, say, the weights would compute another function.
+    """
     adopted = {name: getattr(theirs, name) for name in CONVENTIONS if name not in kept}
     if "residual_rule" in adopted:
         adopted["declared_stem"] = theirs.declared_stem
     return replace(network, **adopted)
 
 
-def _with_weights(recipe: Recipe, network: Network) -> tuple[MnasNet, list[str]]:
-    """A network that starts from a checkpoint's weights; its classifier stays fresh where the classes differ.
-
-    The checkpoint's conventions hold unless the recipe sets them: other padding would be another function.
-    """
-    start = Path(str(recipe.start_weights())).expanduser()
-    checkpoint = read_checkpoint(next(iter(checkpoint_at(start)), start))
-    theirs = checkpoint.network
-    model = create_model(_adopting(network, theirs, recipe.given), seed=recipe.seed)
-    weights = checkpoint.weights()
-    origin = str(checkpoint.path)
-    parameters = list(model.get_parameters())
-    same_classes = theirs.num_classes == network.num_classes
-    if not same_classes:
-        parameters = [p for p in parameters if not p.name.startswith("classifier.")]
-        weights = {name: value for name, value in weights.items() if not name.startswith("classifier.")}
-    load_parameters(parameters, weights, origin)
-    head = "" if same_classes else f"; classifier new: {network.num_classes} classes instead of {theirs.num_classes}"
-    kind = "averaged (EMA)" if checkpoint.has_ema else "raw"
-    return model, [f"started from {len(weights)} {kind} tensors of {origin}{head}"]
+def _start_checkpoint(recipe: Recipe) -> Checkpoint | None:
+    """What training starts from, if not from scratch: a checkpoint that is named, or published weights."""
+    if recipe.pretrained:
+        return read_checkpoint(hub.pretrained_for(recipe))
+    if recipe.start_weights() is None:
+        return None
+    path = Path(str(recipe.start_weights())).expanduser()
+    return read_checkpoint(next(iter(checkpoint_at(path)), path))

@@ -11,9 +11,21 @@ import numpy as np
 from mindspore import nn, ops
 
 from mindcv_mnasnet import arch, runtime
+from mindcv_mnasnet.checkpoint import Checkpoint, read_checkpoint
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.weights import hub
 
-__all__ = ["ConvBN", "MBConv", "MnasNet", "SqueezeExcite", "create_model", "freeze", "initialise", "load_parameters"]
+__all__ = [
+    "ConvBN",
+    "MBConv",
+    "MnasNet",
+    "SqueezeExcite",
+    "create_model",
+    "freeze",
+    "initialise",
+    "load_parameters",
+    "start_from",
+]
 
 
 class ConvBN(nn.Cell):
@@ -224,19 +236,54 @@ def load_parameters(parameters: Iterable[ms.Parameter], tensors: Mapping[str, np
         parameter.set_data(ms.Tensor(np.array(tensors[name], order="C"), parameter.dtype))
 
 
+def start_from(model: MnasNet, checkpoint: Checkpoint) -> str:
+    """Set a network's parameters from a checkpoint; its classifier stays as it is where the classes differ.
+
+    Returns:
+        A sentence on what was taken.
+    Raises:
+        UserError: the checkpoint is of another network.
+    """
+    theirs = checkpoint.network.num_classes
+    same_classes = theirs == model.network.num_classes
+    left_out = ("head.", "classifier.") if model.features_only else () if same_classes else ("classifier.",)
+    parameters = [p for p in model.get_parameters() if not p.name.startswith(left_out)]
+    weights = {name: value for name, value in checkpoint.weights().items() if not name.startswith(left_out)}
+    load_parameters(parameters, weights, str(checkpoint.path))
+    fresh = "classifier." in left_out and not model.features_only
+    head = f"; classifier new: {model.network.num_classes} classes instead of {theirs}" if fresh else ""
+    kind = "averaged (EMA)" if checkpoint.has_ema else "raw"
+    return f"started from {len(weights)} {kind} tensors of {checkpoint.path}{head}"
+
+
 def create_model(
-    model: str | arch.Network = "mnasnet_100", *, features_only: bool = False, seed: int = 0, **overrides: Any
+    model: str | arch.Network = "mnasnet_100",
+    *,
+    pretrained: bool = False,
+    features_only: bool = False,
+    seed: int = 0,
+    **overrides: Any,
 ) -> MnasNet:
     """Build an initialised network from any source's model name, or from an ``arch.Network``.
 
-    ``overrides`` are fields of ``arch.Network`` (``num_classes``, ``width_mult``, ``dropout``, ``blocks``, ...).
-    Raises ``UserError`` for unknown names and impossible values.
+    Args:
+        pretrained: start from the weights that the name's source published, see ``weights.hub.pretrained``; with
+            another number of classes the classifier stays a new one.
+        overrides: fields of ``arch.Network`` (``num_classes``, ``width_mult``, ``dropout``, ``blocks``, ...).
+    Raises:
+        UserError: unknown names, impossible values, or weights that are not published or do not fit.
+        JobError: the weights could not be downloaded.
     """
     runtime.tune_cpu()
     if isinstance(model, arch.Network):
         network = dataclasses.replace(model, **overrides)
     else:
         network = arch.resolve(model, **overrides)
+    if pretrained and isinstance(model, arch.Network):
+        raise UserError("published weights are found by a model's name; a description of a network has none")
     cell = MnasNet(network, features_only)
     initialise(cell, seed)
+    if pretrained:
+        wanted = {name: overrides[name] for name in ("width_mult", "image_size") if name in overrides}
+        start_from(cell, read_checkpoint(hub.pretrained(str(model), **wanted)))
     return cell

@@ -141,7 +141,7 @@ class NetworkKeys:
     residual_rule: str | None = key(None, "which input width decides on a residual", choices=("actual", "declared"))
     drop_rate: float | None = key(None, "dropout before the classifier", within="[0, 1)")
     drop_path_rate: float | None = key(None, "drop-connect of the last block", within="[0, 1)")
-    pretrained: bool = key(False, "MindCV's", fixed="weights are given as --init_from CHECKPOINT")
+    pretrained: bool = key(False, "start from, or validate, the weights published under the model's name")
 
 
 @dataclass(frozen=True)

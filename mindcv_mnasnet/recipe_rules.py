@@ -41,6 +41,9 @@ def check_together(recipe: Recipe, origins: Mapping[str, str]) -> None:
         raise clash("resume", "init_from", "a resumed run has its own weights")
     if recipe.ckpt_path and recipe.init_from and recipe.ckpt_path != recipe.init_from:
         raise clash("ckpt_path", "init_from", "training starts from one checkpoint")
+    for other in ("resume", "init_from", "ckpt_path"):
+        if recipe.pretrained and getattr(recipe, other):
+            raise clash("pretrained", other, "training starts from one set of weights")
     if recipe.use_nesterov and recipe.opt not in ("sgd", "momentum"):
         raise clash("use_nesterov", "opt", "Nesterov's momentum exists for sgd only")
     if recipe.val_fraction is not None and recipe.val_labels is not None:

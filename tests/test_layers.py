@@ -36,8 +36,8 @@ LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names.
 
 # What is used by its owners alone; a name stands for everything below it too.
 OWNERS = {
-    "yaml": "recipe reported",
-    "os.environ": "runtime",
+    "yaml": "recipe reported weights",
+    "os.environ": "runtime weights",
     "os.getenv": "runtime",
     "os.putenv": "runtime",
     "mindspore.context": "runtime",
