@@ -19,6 +19,7 @@ from mindcv_mnasnet.files import unwritable
 from mindcv_mnasnet.names import NAMES
 from mindcv_mnasnet.recipe import Recipe
 from mindcv_mnasnet.reported import Reported, load_reported
+from mindcv_mnasnet.weights.convert import convert
 from mindcv_mnasnet.weights.download import Patience, check_file, download
 
 __all__ = ["PRETRAINED_KEYS", "Published", "cache_folder", "find", "load_registry", "pretrained", "pretrained_for"]
@@ -154,9 +155,15 @@ def pretrained(
         if not _intact(converted):
             source = folder / entry.file
             _provide(entry, source, patience)
-            from mindcv_mnasnet.weights.convert import convert
-
-            convert(source, converted, source=entry.source, model=entry.model)
+            convert(
+                source,
+                converted,
+                source=entry.source,
+                model=entry.model,
+                image_size=entry.image_size,
+                width_mult=entry.width_mult,
+                overwrite=True,
+            )
     return converted
 
 

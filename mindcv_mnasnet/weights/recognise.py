@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from mindcv_mnasnet.arch import FAMILIES, Network
 from mindcv_mnasnet.errors import UserError
@@ -106,7 +107,7 @@ def _adapted(family: Network, stored: Shapes, names: Mapping[str, str], scheme: 
         "in_channels": (*stored.get(names["stem.conv.weight"], ()), 3, 3)[1],
         "head": stored.get(names["head.conv.weight"], (family.head,))[0],
     }
-    known = {key: value for key, value in sizes.items() if value > 0}
+    known: dict[str, Any] = {key: value for key, value in sizes.items() if value > 0}
     return replace(family, **known, **CONVENTIONS[scheme.source])
 
 

@@ -1,0 +1,180 @@
+"""Weights of any source in our names and layouts, with all that they need to compute what they were trained for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindcv_mnasnet.arch import Network, resolve
+from mindcv_mnasnet.checkpoint import BrokenCheckpointError, read_checkpoint
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.names import CONVENTIONS
+from mindcv_mnasnet.recipe import Recipe
+from mindcv_mnasnet.weights import tensorflow
+from mindcv_mnasnet.weights.conventions import published_as, recipe_for
+from mindcv_mnasnet.weights.files import Stored, read_stored
+from mindcv_mnasnet.weights.labels import imagenet_class_names
+from mindcv_mnasnet.weights.recognise import describe, mismatches, network_of, source_of
+from mindcv_mnasnet.weights.schemes import SCHEMES, shapes
+
+SOURCES = ("timm", "torchvision", "mindcv", "tf", "own")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Weights in our names and layouts, with all that they need; ``source`` is what ``EvalSettings.source`` takes."""
+
+    tensors: Mapping[str, np.ndarray]
+    network: Network
+    recipe: Recipe
+    class_names: tuple[str, ...]
+    source: str | None
+    origin: str
+    sha256: str | None = None
+    counters: Mapping[str, int] = field(default_factory=dict)
+    reported: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_weights(
+    path: str | Path,
+    source: str | None = None,
+    model: str | None = None,
+    raw: bool = False,
+    class_names: Sequence[str] | None = None,
+    image_size: int | None = None,
+    width_mult: float | None = None,
+) -> Converted:
+    """Read the weights of any source.
+
+    Args:
+        source: one of ``SOURCES``; None recognises it by the names of the tensors.
+        model: a model name, to overrule what is recognised from shapes.
+        raw: raw weights instead of averaged (EMA) ones where a file has both.
+        class_names: in the order of the logits; None takes ImageNet's for 1000 classes, else numbers.
+        image_size: pixels per side that the weights are meant for, where it is not the model's own.
+        width_mult: of ``model``, where it is not the name's own.
+    Raises:
+        UserError: no such file; a damaged or hostile one; tensors that are not exactly those of the network; an extra
+            that is not installed.
+    """
+    path = Path(path)
+    if source not in (None, *SOURCES):
+        raise UserError(f"from: {source!r} is no source; they are {', '.join(SOURCES)}")
+    if source == "tf" or (source is None and _looks_like_tensorflow(path)):
+        tensors, network, note = tensorflow.read_tensorflow(path, raw)
+        found, stored, kind, notes = network, Stored(tensors), "tf", [note]
+        if model is not None:
+            network = _named(model, width_mult, network, "tf")
+    else:
+        if own := _own(path, source, raw):
+            return own
+        stored = read_stored(path, raw)
+        kind = source or source_of(stored.tensors)
+        notes = [note for note in (stored.note,) if note]
+        stored_shapes = {name: tuple(value.shape) for name, value in stored.tensors.items()}
+        network = _network(path, stored_shapes, kind, model, width_mult)
+        names = SCHEMES[kind].names(network)
+        _require_fit(path, {theirs: shapes(network)[ours] for ours, theirs in names.items()}, stored_shapes)
+        tensors = {ours: stored.tensors[theirs] for ours, theirs in names.items()}
+        if left := sorted(set(stored.counters) - set(SCHEMES[kind].counters(network))):
+            raise UserError(f"{path} counts batches of modules that {kind} does not have there: {', '.join(left[:3])}")
+        found = network
+    network = replace(network, image_size=image_size or found.image_size)
+    return _described(path, tensors, network, kind, stored.counters, class_names, notes)
+
+
+def _described(
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    network: Network,
+    kind: str,
+    counters: Mapping[str, int],
+    class_names: Sequence[str] | None,
+    notes: Sequence[str],
+) -> Converted:
+    entry = published_as(kind, network, path.name if kind in ("mindcv", "torchvision") else None)
+    named = entry is not None and entry.checkpoint is not None and entry.checkpoint == path.name
+    usual = entry or published_as(kind, network, None)
+    if network.num_classes == 1000:
+        default = imagenet_class_names()
+    else:
+        default = tuple(str(number) for number in range(network.num_classes))
+    names = default if class_names is None else tuple(class_names)
+    if len(names) != network.num_classes:
+        raise UserError(f"class names: {len(names)} are given, {path} has {network.num_classes} classes")
+    reported = None if usual is None else {"label": usual.label, "top1": usual.top1, "top5": usual.top5}
+    return Converted(
+        tensors=tensors,
+        network=network,
+        recipe=recipe_for(kind, network, usual),
+        class_names=names,
+        source=None if kind == "own" else f"{kind}/{path.name}" if named else kind,
+        origin=kind,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
+        counters=counters,
+        reported=reported,
+        notes=tuple(notes),
+    )
+
+
+def _own(path: Path, source: str | None, raw: bool) -> Converted | None:
+    """A checkpoint of ours; None for anything else, unless that is what ``source`` says it is."""
+    if source not in (None, "own") or path.suffix != ".safetensors":
+        return None
+    try:
+        checkpoint = read_checkpoint(path)
+    except BrokenCheckpointError as error:
+        if source == "own" or "is not a checkpoint of mindcv_mnasnet" not in str(error):
+            raise
+        return None
+    meta = checkpoint.meta
+    return Converted(
+        tensors=checkpoint.weights(False if raw else None),
+        network=checkpoint.network,
+        recipe=checkpoint.recipe,
+        class_names=checkpoint.class_names,
+        source=meta.get("source"),
+        origin="own",
+        counters=meta.get("conversion", {}).get("counters", {}),
+        reported=meta.get("reported"),
+        notes=(f"{'raw' if raw or not checkpoint.has_ema else 'averaged (EMA)'} weights",),
+    )
+
+
+def _network(
+    path: Path, stored: Mapping[str, tuple[int, ...]], kind: str, model: str | None, width_mult: float | None
+) -> Network:
+    try:
+        if model is None:
+            return network_of(stored, kind)
+        classifier = next((n for n in ("classifier.weight", "classifier.1.weight") if n in stored), None)
+        classes = stored[classifier][0] if classifier else 1000
+        own_width = {} if width_mult is None else {"width_mult": width_mult}
+        return resolve(model, num_classes=classes, **own_width, **CONVENTIONS[kind])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _named(model: str, width_mult: float | None, stored: Network, kind: str) -> Network:
+    own_width = {} if width_mult is None else {"width_mult": width_mult}
+    network = resolve(model, num_classes=stored.num_classes, **own_width, **CONVENTIONS[kind])
+    _require_fit(Path(model), shapes(network), shapes(stored))
+    return network
+
+
+def _require_fit(path: Path, expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]]) -> None:
+    wrong = mismatches(expected, stored)
+    if any(wrong.values()):
+        raise UserError(f"{path} does not fit the network: {describe(wrong)}")
+
+
+def _looks_like_tensorflow(path: Path) -> bool:
+    if path.name.endswith((".tgz", ".tar.gz", ".index")) or ".data-" in path.name:
+        return True
+    return (path / "checkpoint").is_file() or path.with_name(path.name + ".index").is_file()
