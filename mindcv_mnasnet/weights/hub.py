@@ -196,7 +196,7 @@ def _provide(entry: Published, source: Path, patience: Patience | None) -> None:
     try:
         download(entry.url, source, entry.sha256, entry.bytes, patience)
     except JobError as error:
-        raise JobError(f"{error}; if it stays so, {by_hand}") from None
+        raise JobError(f"{error}; if it stays so, fetch it elsewhere and save it as {source}") from None
 
 
 @contextmanager
