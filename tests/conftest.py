@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import settings
 
@@ -25,3 +27,26 @@ def digits(tmp_path_factory):
     root = tmp_path_factory.mktemp("data set") / "digits"
     write_digits(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """torchvision, whose compiled operators may not fit a CPU build of torch and are not used here."""
+    torch = pytest.importorskip("torch")
+    try:
+        return pytest.importorskip("torchvision")
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        return pytest.importorskip("torchvision")
+
+
+@pytest.fixture(scope="session")
+def timm(torchvision):
+    """timm, which imports torchvision."""
+    for part in ("timm.optim", "timm.loss", "timm.utils"):
+        pytest.importorskip(part)
+    return pytest.importorskip("timm")

@@ -28,22 +28,6 @@ RECIPE = {
 RATES = np.linspace(0.0, 3e-4, STEPS).astype(np.float32)  # the beginning of a warm-up
 
 
-@pytest.fixture(scope="module")
-def timm():
-    """timm; it imports torchvision, whose compiled operators may not fit a CPU build of torch and are not used here."""
-    try:
-        import torchvision  # noqa: F401
-    except ImportError as error:
-        pytest.skip(str(error))
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    for part in ("timm.optim", "timm.loss", "timm.utils"):
-        pytest.importorskip(part)
-    return pytest.importorskip("timm")
-
-
 def ours_from(state: dict[str, torch.Tensor], model: MnasNet) -> dict[str, np.ndarray]:
     """timm's tensors under our names."""
     first = {"conv_dw": "depthwise.conv", "bn1": "depthwise.bn", "conv_pw": "project.conv", "bn2": "project.bn"}

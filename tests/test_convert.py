@@ -1,0 +1,308 @@
+"""Weight files: every tensor mapped once, round trips bit for bit, hostile files refused with nothing written."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import struct
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from mindcv_mnasnet.arch import Network, resolve
+from mindcv_mnasnet.checkpoint import read_checkpoint
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.names import CONVENTIONS
+from mindcv_mnasnet.weights.convert import convert
+from mindcv_mnasnet.weights.files import Stored, read_stored, write_stored
+from mindcv_mnasnet.weights.labels import class_title, imagenet_class_names
+from mindcv_mnasnet.weights.mindspore_file import read_ckpt, write_ckpt
+from mindcv_mnasnet.weights.read import read_weights
+from mindcv_mnasnet.weights.recognise import network_of
+from mindcv_mnasnet.weights.schemes import SCHEMES, shapes
+
+ROOT = Path(__file__).resolve().parents[1]
+MADE_BY = {"timm": ("a1", "b1", "small", "d1"), "torchvision": ("b1",), "mindcv": ("b1",)}
+
+
+def network(source: str, family: str, width: float | None = 0.35, classes: int = 7) -> Network:
+    return resolve(family, width_mult=width, num_classes=classes, head=64, **CONVENTIONS[source])
+
+
+def tensors(net: Network, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.uniform(0.5, 1.5, shape).astype(np.float32) for name, shape in shapes(net).items()}
+
+
+def stored(source: str, net: Network) -> Stored:
+    scheme, values = SCHEMES[source], tensors(net)
+    named = {theirs: values[ours] for ours, theirs in scheme.names(net).items()}
+    return Stored(named, {name: 40 + i for i, name in enumerate(scheme.counters(net))})
+
+
+def write(path: Path, source: str, net: Network) -> Path:
+    write_stored(path, stored(source, net))
+    return path
+
+
+CASES = [(source, family) for source, families in MADE_BY.items() for family in families]
+
+
+@pytest.mark.parametrize(("source", "family"), CASES)
+@settings(max_examples=15, deadline=None)
+@given(width=st.sampled_from([0.35, 0.5, 0.75, 1.0, 1.3, 1.4, 0.6, 2.0]), classes=st.integers(1, 1001))
+def test_the_network_is_recognised_from_names_and_shapes(source, family, width, classes):
+    net = resolve(family, width_mult=width, num_classes=classes, **CONVENTIONS[source])
+    known = shapes(net)
+    found = network_of({theirs: known[ours] for ours, theirs in SCHEMES[source].names(net).items()}, source)
+    assert (found.layers(), found.num_classes, found.family) == (net.layers(), classes, family)
+    assert (found.padding, found.bn_eps, found.residual_rule) == (net.padding, net.bn_eps, net.residual_rule)
+
+
+@pytest.mark.parametrize(("source", "family"), CASES)
+def test_every_tensor_has_one_name_of_each_source(source, family):
+    net = network(source, family)
+    names = SCHEMES[source].names(net)
+    assert list(names) == list(shapes(net))
+    assert len(set(names.values())) == len(names)
+
+
+@pytest.mark.parametrize(("source", "family"), CASES)
+def test_a_round_trip_is_bit_identical(tmp_path, source, family):
+    suffix = ".ckpt" if source == "mindcv" else ".safetensors"
+    src = write(tmp_path / f"theirs{suffix}", source, network(source, family))
+    ours, back = tmp_path / "ours.safetensors", tmp_path / f"back{suffix}"
+    there = convert(src, ours)
+    again = convert(ours, back, target=source)
+    assert there.checksum == again.checksum
+    first, second = read_stored(src), read_stored(back)
+    assert first.counters == second.counters
+    assert first.tensors.keys() == second.tensors.keys()
+    assert all(np.array_equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
+
+
+def test_what_the_weights_need_travels_with_them(tmp_path):
+    net = resolve("mnasnet0_75")
+    src = tmp_path / "mnasnet0_75-7090bc5f.safetensors"
+    write(src, "torchvision", net)
+    convert(src, tmp_path / "ours.safetensors", source="torchvision")
+    checkpoint = read_checkpoint(tmp_path / "ours.safetensors")
+    recipe = checkpoint.recipe
+    assert (checkpoint.network.bn_eps, checkpoint.network.padding) == (1e-5, "symmetric")
+    assert (recipe.image_resize, recipe.short_side(), recipe.val_interpolation) == (224, 232, "bilinear")
+    assert checkpoint.class_names == imagenet_class_names()
+    assert checkpoint.meta["source"] == "torchvision"
+    assert checkpoint.meta["reported"]["top1"] == 71.18
+
+
+def test_a_file_under_its_published_name_is_taken_for_what_it_is(tmp_path):
+    """MindCV published mnasnet_075 twice, with different accuracies."""
+    for name, top1 in (("mnasnet_075-465d366d.ckpt", 71.81), ("mnasnet_075-083b2bc4-910v2.ckpt", 71.77)):
+        weights = read_weights(write(tmp_path / name, "mindcv", resolve("mnasnet_075")))
+        assert weights.source == f"mindcv/{name}"
+        assert weights.reported is not None
+        assert weights.reported["top1"] == top1
+
+
+def test_another_epsilon_is_made_up_for_in_the_variances(tmp_path):
+    net = network("mindcv", "b1")
+    src = write(tmp_path / "mindcv.ckpt", "mindcv", net)
+    convert(src, tmp_path / "timm.safetensors", target="timm")
+    ours, theirs = read_weights(src), read_weights(tmp_path / "timm.safetensors")
+    assert (ours.network.bn_eps, theirs.network.bn_eps) == (1e-3, 1e-5)
+    for name, value in ours.tensors.items():
+        if name.endswith("moving_variance"):
+            np.testing.assert_allclose(value + 1e-3, theirs.tensors[name] + 1e-5, rtol=1e-6)
+        else:
+            assert np.array_equal(value, theirs.tensors[name])
+
+
+def test_variances_too_small_to_make_up_are_refused(tmp_path):
+    net = network("timm", "b1")
+    values = stored("timm", net)
+    values.tensors["bn1.running_var"][:] = 1e-6
+    write_stored(tmp_path / "timm.safetensors", values)
+    with pytest.raises(UserError, match=r"stem\.bn\.moving_variance"):
+        convert(tmp_path / "timm.safetensors", tmp_path / "x.ckpt")
+    assert not (tmp_path / "x.ckpt").exists()
+
+
+def test_another_padding_is_refused(tmp_path):
+    src = write(tmp_path / "own.safetensors", "timm", network("timm", "b1"))
+    ours = tmp_path / "ours.safetensors"
+    convert(src, ours)
+    with pytest.raises(UserError, match="padding"):
+        convert(ours, tmp_path / "tf", target="tf")
+
+
+def test_the_first_layout_of_torchvision_is_recognised():
+    """Version 1 scaled neither the stem nor the first block: another network at every width but 1."""
+    scaled = resolve("mnasnet0_5")
+    first, *others = scaled.blocks
+    old = dataclasses.replace(
+        scaled,
+        family=None,
+        width_mult=None,
+        blocks=(first, *(dataclasses.replace(block, out=scaled.round_width(block.out)) for block in others)),
+    )
+    known = shapes(old)
+    assert known["stem.conv.weight"][0] == 32
+    found = network_of({t: known[o] for o, t in SCHEMES["torchvision"].names(old).items()}, "torchvision")
+    assert shapes(found) == known
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.pop("bn1.weight"), "missing"),
+        (lambda t: t.update({"surplus.weight": np.zeros(3, np.float32)}), "left over"),
+        (lambda t: t.update({"bn1.weight": np.zeros(5, np.float32)}), "another shape"),
+    ],
+)
+def test_a_tensor_too_few_too_many_or_misshapen_is_listed_and_nothing_written(tmp_path, change, said):
+    content = stored("timm", network("timm", "a1"))
+    change(content.tensors)
+    write_stored(tmp_path / "theirs.safetensors", content)
+    with pytest.raises(UserError, match=said):
+        convert(tmp_path / "theirs.safetensors", tmp_path / "ours.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs.safetensors"]
+
+
+def test_another_model_than_the_one_named_is_refused(tmp_path):
+    src = write(tmp_path / "theirs.safetensors", "timm", network("timm", "a1", 1.0, 1000))
+    with pytest.raises(UserError, match="does not fit the network"):
+        convert(src, tmp_path / "ours.safetensors", model="semnasnet_075")
+
+
+def test_a_resnet_is_no_mnasnet(tmp_path):
+    save_file({"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}, tmp_path / "resnet.safetensors")
+    with pytest.raises(UserError, match="not the names of any source"):
+        convert(tmp_path / "resnet.safetensors", tmp_path / "ours.safetensors")
+
+
+def test_what_is_there_is_not_overwritten_unasked(tmp_path):
+    src = write(tmp_path / "theirs.safetensors", "timm", network("timm", "b1"))
+    convert(src, tmp_path / "ours.safetensors")
+    with pytest.raises(UserError, match="there already"):
+        convert(src, tmp_path / "ours.safetensors")
+    convert(src, tmp_path / "ours.safetensors", overwrite=True)
+
+
+def test_class_names_have_to_be_as_many_as_classes(tmp_path):
+    src = write(tmp_path / "theirs.safetensors", "timm", network("timm", "b1"))
+    with pytest.raises(UserError, match="2 are given"):
+        convert(src, tmp_path / "ours.safetensors", class_names=["cat", "dog"])
+
+
+def lying_header(path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1000000], "data_offsets": [0, 4000000]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"1234")
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("lying.safetensors", lying_header),
+        ("huge.safetensors", lambda path: path.write_bytes(struct.pack("<Q", 2**60) + b"{}")),
+        ("onnx.ckpt", lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x05x.y.z")),
+        ("text.ckpt", lambda path: path.write_text("no checkpoint at all")),
+        ("empty.ckpt", lambda path: path.write_bytes(b"")),
+        ("model.onnx", lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch")),
+    ],
+)
+def test_hostile_files_are_one_sentence_and_nothing_is_written(tmp_path, name, make):
+    make(tmp_path / name)
+    command = [sys.executable, ROOT / "tools" / "convert.py", tmp_path / name, tmp_path / "ours.safetensors"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_a_truncated_file_is_refused(tmp_path, suffix, keep):
+    source = "mindcv" if suffix == ".ckpt" else "timm"
+    whole = write(tmp_path / f"whole{suffix}", source, network(source, "b1")).read_bytes()
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(whole[: int(len(whole) * keep)])
+    with pytest.raises(UserError, match=str(cut)):
+        read_weights(cut)
+
+
+def test_a_pickle_that_runs_code_is_not_opened(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "exploded",)
+
+    torch.save({"conv_stem.weight": Bomb()}, tmp_path / "bomb.pth")
+    with pytest.raises(UserError, match="holds more than tensors"):
+        convert(tmp_path / "bomb.pth", tmp_path / "ours.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["bomb.pth"]
+
+
+def test_a_training_checkpoint_of_pytorch_gives_its_averaged_weights(tmp_path):
+    torch = pytest.importorskip("torch")
+    net = network("timm", "b1")
+    averaged = {name: torch.from_numpy(value) for name, value in stored("timm", net).tensors.items()}
+    plain = {f"module.{name}": value + 1 for name, value in averaged.items()}
+    path = tmp_path / "training.pth.tar"
+    torch.save({"epoch": 3, "state_dict": plain, "state_dict_ema": averaged}, path)
+    own, raw = read_weights(path), read_weights(path, raw=True)
+    assert all(np.array_equal(own.tensors[name] + 1, raw.tensors[name]) for name in own.tensors)
+
+
+def test_pytorch_files_go_round(tmp_path):
+    torch = pytest.importorskip("torch")
+    src = write(tmp_path / "theirs.pth", "torchvision", network("torchvision", "b1"))
+    convert(src, tmp_path / "ours.safetensors")
+    convert(tmp_path / "ours.safetensors", tmp_path / "back.pth", target="torchvision")
+    first, second = (torch.load(path, weights_only=True) for path in (src, tmp_path / "back.pth"))
+    assert isinstance(second, OrderedDict)
+    assert second._metadata[""] == {"version": 2}
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert first.keys() == second.keys()
+
+
+def test_ckpt_files_are_mindspores(tmp_path, cpu):
+    import mindspore as ms
+
+    values = tensors(network("mindcv", "b1"))
+    (tmp_path / "ours.ckpt").write_bytes(write_ckpt(values))
+    theirs = ms.load_checkpoint(str(tmp_path / "ours.ckpt"))
+    assert all(np.array_equal(theirs[name].asnumpy(), value) for name, value in values.items())
+    ms.save_checkpoint([{"name": n, "data": ms.Tensor(v)} for n, v in values.items()], str(tmp_path / "theirs.ckpt"))
+    back = read_ckpt((tmp_path / "theirs.ckpt").read_bytes())
+    assert all(np.array_equal(back[name], value) for name, value in values.items())
+    assert back.keys() == values.keys()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300))
+def test_no_bytes_upset_the_reader_of_ckpt_files(content):
+    with contextlib.suppress(ValueError):
+        read_ckpt(content)
+
+
+def test_classes_have_titles():
+    assert class_title("n01440764") == "tench"
+    assert class_title("my own class") == "my own class"
+    assert len(set(imagenet_class_names())) == 1000
+
+
+def test_safetensors_written_for_others_are_plain(tmp_path):
+    src = write(tmp_path / "theirs.safetensors", "timm", network("timm", "small"))
+    convert(src, tmp_path / "ours.safetensors")
+    convert(tmp_path / "ours.safetensors", tmp_path / "again.safetensors", target="timm")
+    assert load_file(tmp_path / "again.safetensors").keys() == load_file(src).keys()
