@@ -1,0 +1,92 @@
+"""Exported files opened with their own runtime: uint8 pictures in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.export.card import Card
+
+SUFFIXES = (".onnx", ".tflite", ".mindir")
+
+
+class Session(Protocol):
+    """A file loaded by its runtime. ``batch`` None takes any number of pictures; ``run`` gives float32 logits."""
+
+    card: Card
+    batch: int | None
+    channels_last: bool
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """Logits (N, classes) for input as the file takes it."""
+
+
+class Artifact:
+    """An exported file that classifies pictures."""
+
+    def __init__(self, path: Path, session: Session):
+        self.path, self._session = path, session
+        self.card, self.batch = session.card, session.batch
+        self.kind = path.suffix[1:]
+
+    def run_raw(self, x: np.ndarray) -> np.ndarray:
+        """Logits for input exactly as the file takes it (``prepare``), of ``batch`` pictures."""
+        return self._session.run(x)
+
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """What the file takes for uint8 pictures (N, H, W, C): themselves, or normalised and transposed."""
+        if self.card.input == "uint8":
+            return images
+        x = (images.astype(np.float32) - np.float32(self.card.mean)) / np.float32(self.card.std)
+        return x if self._session.channels_last else np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Float32 logits (N, classes) of uint8 pictures (N, H, W, C), N as it comes.
+
+        Raises:
+            UserError: the pictures have another size than the file takes.
+        """
+        network = self.card.network_description()
+        expected = (network.image_size, network.image_size, network.in_channels)
+        if images.shape[1:] != expected:
+            raise UserError(f"{self.path} takes pictures of shape {expected}, not {images.shape[1:]}")
+        if self.batch is None:
+            return self.run_raw(self.prepare(images))
+        parts = [self.run_raw(self.prepare(part)) for part in _filled(images, self.batch)]
+        return np.concatenate(parts)[: len(images)]
+
+
+def _filled(images: np.ndarray, batch: int) -> Iterator[np.ndarray]:
+    """Batches of exactly ``batch`` pictures; the last one is filled with zeros."""
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        missing = batch - len(part)
+        yield np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)]) if missing else part
+
+
+def open_artifact(path: str | Path, threads: int | None = None) -> Artifact:
+    """Load an exported file; ``threads`` None leaves their number to the runtime.
+
+    Raises:
+        UserError: no such file, a damaged one, one that this project did not export, or a runtime that is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no exported model {path}")
+    if path.suffix == ".onnx":
+        from mindcv_mnasnet.export.onnx_runtime import OnnxSession
+
+        return Artifact(path, OnnxSession(path, threads))
+    if path.suffix == ".tflite":
+        from mindcv_mnasnet.export.litert_runtime import LiteRTSession
+
+        return Artifact(path, LiteRTSession(path, threads))
+    if path.suffix == ".mindir":
+        from mindcv_mnasnet.export.mindspore_runtime import MindIRSession
+
+        return Artifact(path, MindIRSession(path, threads))
+    raise UserError(f"{path} is no exported model; they end in {', '.join(SUFFIXES)}")

@@ -1,0 +1,89 @@
+"""What an exported file says of itself: enough to feed it pictures and to name what it answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mindcv_mnasnet.arch import Network
+from mindcv_mnasnet.checkpoint import Checkpoint
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.recipe import Recipe
+
+KEY = "mindcv_mnasnet"
+INPUTS = ("float", "uint8")
+QUANTIZATIONS = (None, "fp16", "dynamic", "int8")
+
+
+@dataclass(frozen=True)
+class Card:
+    """A description that travels inside the exported file.
+
+    ``input`` "float" takes normalised pixels, (N, C, H, W) or for TFLite (N, H, W, C); "uint8" takes raw ones,
+    (N, H, W, C), and normalises them itself. ``mean`` and ``std`` are on the 0 to 255 scale. ``weights`` is "ema" or
+    "raw", ``checkpoint`` the name of the file that was exported.
+    """
+
+    recipe: Mapping[str, Any]
+    network: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    source: str | None
+    weights: str
+    checkpoint: str
+    input: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    quantization: str | None = None
+
+    @classmethod
+    def of(
+        cls, checkpoint: Checkpoint, image_size: int | None, input: str, ema: bool | None, quantization: str | None
+    ) -> Card:
+        """The card of a checkpoint's export for pictures of ``image_size`` (None: as it is evaluated)."""
+        recipe = checkpoint.recipe
+        size = image_size or recipe.image_resize
+        recipe = replace(recipe, image_resize=size)
+        mean, std = recipe.pixel_statistics()
+        return cls(
+            recipe=recipe.to_dict(),
+            network=replace(checkpoint.network, image_size=size).to_dict(),
+            class_names=checkpoint.class_names,
+            source=checkpoint.meta.get("source"),
+            weights="ema" if checkpoint.has_ema and ema is not False else "raw",
+            checkpoint=checkpoint.path.name,
+            input=input,
+            mean=tuple(float(value) for value in mean),
+            std=tuple(float(value) for value in std),
+            quantization=quantization,
+        )
+
+    def network_description(self) -> Network:
+        """The network that was exported."""
+        return Network.from_dict(self.network)
+
+    def own_recipe(self) -> Recipe:
+        """The recipe, which says how pictures are prepared."""
+        return Recipe.from_dict(self.recipe, "the recipe in the exported file")
+
+    def to_json(self) -> str:
+        """As text; ``from_json`` is the inverse."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, origin: Path) -> Card:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            UserError: it is something else.
+        """
+        try:
+            values = json.loads(text)
+            if not isinstance(values, dict) or values.keys() != {field.name for field in fields(cls)}:
+                raise ValueError("its description has other keys")
+            lists = {name: tuple(values[name]) for name in ("class_names", "mean", "std")}
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{origin} was exported by another version or is damaged ({error})") from None
+        return cls(**{**values, **lists})
