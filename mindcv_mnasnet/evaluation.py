@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+import mindspore as ms
 import numpy as np
 from tqdm import tqdm
 
@@ -41,6 +42,14 @@ class Evaluator:
             UserError: they do not fit the network.
         """
         load_parameters(self._model.get_parameters(), weights, origin)
+
+    def logits(self, images: np.ndarray, batch: int) -> np.ndarray:
+        """Float32 logits (N, classes) of uint8 pictures (N, H, W, C), ``batch`` at a time, the last one filled up."""
+        parts = []
+        for start in range(0, len(images), batch):
+            part = np.resize(images[start : start + batch], (batch, *images.shape[1:]))
+            parts.append(self._step(ms.Tensor(part)).asnumpy())
+        return np.concatenate(parts)[: len(images)]
 
     def run(self, listing: Listing, plan: Plan) -> Counts:
         """Evaluate on all ranks together; every rank returns the counts of the whole data set.

@@ -15,10 +15,9 @@ SUFFIXES = (".onnx", ".tflite", ".mindir")
 
 
 class Session(Protocol):
-    """A file loaded by its runtime. ``batch`` None takes any number of pictures; ``run`` gives float32 logits."""
+    """A file loaded by its runtime."""
 
     card: Card
-    batch: int | None
     channels_last: bool
 
     def run(self, x: np.ndarray) -> np.ndarray:
@@ -30,7 +29,7 @@ class Artifact:
 
     def __init__(self, path: Path, session: Session):
         self.path, self._session = path, session
-        self.card, self.batch = session.card, session.batch
+        self.card, self.batch = session.card, session.card.batch
         self.kind = path.suffix[1:]
 
     def run_raw(self, x: np.ndarray) -> np.ndarray:
@@ -41,7 +40,7 @@ class Artifact:
         """What the file takes for uint8 pictures (N, H, W, C): themselves, or normalised and transposed."""
         if self.card.input == "uint8":
             return images
-        x = (images.astype(np.float32) - np.float32(self.card.mean)) / np.float32(self.card.std)
+        x = (images.astype(np.float32) - np.asarray(self.card.mean, np.float32)) / np.asarray(self.card.std, np.float32)
         return x if self._session.channels_last else np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
     def logits(self, images: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ class Card:
 
     ``input`` "float" takes normalised pixels, (N, C, H, W) or for TFLite (N, H, W, C); "uint8" takes raw ones,
     (N, H, W, C), and normalises them itself. ``mean`` and ``std`` are on the 0 to 255 scale. ``weights`` is "ema" or
-    "raw", ``checkpoint`` the name of the file that was exported.
+    "raw", ``checkpoint`` the name of the exported file, ``batch`` how many pictures go in at once (None: any number).
     """
 
     recipe: Mapping[str, Any]
@@ -37,10 +37,17 @@ class Card:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     quantization: str | None = None
+    batch: int | None = 1
 
     @classmethod
     def of(
-        cls, checkpoint: Checkpoint, image_size: int | None, input: str, ema: bool | None, quantization: str | None
+        cls,
+        checkpoint: Checkpoint,
+        image_size: int | None = None,
+        input: str = "float",
+        ema: bool | None = None,
+        quantization: str | None = None,
+        batch: int | None = 1,
     ) -> Card:
         """The card of a checkpoint's export for pictures of ``image_size`` (None: as it is evaluated)."""
         recipe = checkpoint.recipe
@@ -58,6 +65,7 @@ class Card:
             mean=tuple(float(value) for value in mean),
             std=tuple(float(value) for value in std),
             quantization=quantization,
+            batch=batch,
         )
 
     def network_description(self) -> Network:

@@ -1,0 +1,171 @@
+"""Export a checkpoint, run the file with its own runtime on real pictures, and keep it only if it answers alike."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mindcv_mnasnet import runtime
+from mindcv_mnasnet.checkpoint import Checkpoint, read_checkpoint
+from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.evaluation import Evaluator
+from mindcv_mnasnet.export.artifact import open_artifact
+from mindcv_mnasnet.export.card import Card
+from mindcv_mnasnet.export.folded import fold
+from mindcv_mnasnet.export.pictures import evaluation_pictures
+from mindcv_mnasnet.files import unwritable
+
+FORMATS = ("mindir", "onnx", "tflite", "air")
+#: Largest difference of a logit from the checkpoint's, in standard deviations of all logits. float32 runtimes differ by
+#: the order of their sums (1e-5 seen); half precision rounds weights to 11 bits.
+BOUNDS: Mapping[str | None, float] = {None: 1e-3, "fp16": 0.1}
+_OFFERED = {"mindir": (None,), "air": (None,), "onnx": (None, "int8"), "tflite": (None, "fp16", "dynamic", "int8")}
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to export: see ``tools/export.py --help``. ``batch`` None leaves the number of pictures open."""
+
+    format: str
+    quantize: str | None = None
+    input: str = "float"
+    batch: int | None = 1
+    image_size: int | None = None
+    ema: bool | None = None
+    data_dir: str | None = None
+    calibration_images: int = 200
+    check_images: int = 200
+    min_agreement: float | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """How the file at ``path`` compares with its checkpoint on ``images`` pictures.
+
+    ``difference``: the largest of a logit, in standard deviations of the checkpoint's logits; ``agreement``: percent of
+    pictures with the same best class.
+    """
+
+    path: Path
+    card: Card
+    megabytes: float
+    images: int
+    difference: float
+    agreement: float
+
+    def __str__(self) -> str:
+        kind = self.card.quantization or "float32"
+        return (
+            f"{self.path}: {kind}, {self.megabytes:.2f} MB, {self.card.input} input; against the checkpoint on "
+            f"{self.images} pictures: largest logit difference {self.difference:.2g} standard deviations, "
+            f"same best class {self.agreement:.2f} %"
+        )
+
+
+def export(checkpoint_path: str | Path, path: str | Path, options: Options) -> ExportReport:
+    """Export a checkpoint to ``path``; the file appears there only when it has been found equal.
+
+    Raises:
+        UserError: options that do not go together, a missing extra or data set, or ``path`` is there already.
+        JobError: the file answers otherwise than the checkpoint, beyond ``BOUNDS`` or ``min_agreement``; it is deleted.
+    """
+    path = Path(path)
+    _require_possible(path, options)
+    checkpoint = read_checkpoint(checkpoint_path)
+    runtime.start("auto")
+    card = Card.of(checkpoint, options.image_size, options.input, options.ema, options.quantize, options.batch)
+    pictures = evaluation_pictures(card, options.data_dir, options.check_images)
+    tensors = checkpoint.weights(options.ema)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            fresh = Path(folder) / path.name
+            _write(fresh, tensors, card, options)
+            report = _compared(fresh, path, checkpoint, card, pictures, options.ema)
+            _require_equal(report, options)
+            for part in sorted(Path(folder).glob(f"{path.name}*"), reverse=True):  # the card before the file
+                part.replace(path.with_name(part.name))
+    except OSError as error:
+        raise unwritable(path, error) from error
+    return report
+
+
+def _require_possible(path: Path, options: Options) -> None:
+    if options.format not in FORMATS:
+        raise UserError(f"format: {options.format!r} is unknown; it can be {', '.join(FORMATS)}")
+    if options.quantize not in _OFFERED[options.format]:
+        offered = [name for name in _OFFERED[options.format] if name]
+        instead = f"it can be {', '.join(offered)}" if offered else "leave it out"
+        raise UserError(f"quantize: {options.quantize} is not offered for {options.format}; {instead}")
+    if path.suffix != f".{options.format}":
+        raise UserError(f"output: {path} has to end in .{options.format}")
+    if not path.parent.is_dir():
+        raise UserError(f"output: there is no folder {path.parent}")
+    if path.exists() and not options.overwrite:
+        raise UserError(f"output: {path} is there already; name another file or say --overwrite")
+    if options.batch is not None and options.batch < 1:
+        raise UserError(f"batch: {options.batch} pictures are impossible; it is 1 or more")
+
+
+def _write(path: Path, tensors: Mapping[str, np.ndarray], card: Card, options: Options) -> None:
+    if options.format in ("mindir", "air"):
+        from mindcv_mnasnet.export.mindir import write_mindir
+
+        write_mindir(tensors, path, card, options.format.upper())
+        return
+    folded = fold(card.network_description(), tensors)
+    ranges = {
+        name.removeprefix("ranges."): (float(v[0]), float(v[1])) for name, v in tensors.items() if "ranges." in name
+    }
+    calibration = []
+    if options.quantize == "int8":
+        images = evaluation_pictures(card, options.data_dir, options.calibration_images, training=True)
+        calibration = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+    if options.format == "tflite":
+        from mindcv_mnasnet.export.tflite import write_tflite
+
+        write_tflite(folded, path, card, calibration, ranges)
+        return
+    from mindcv_mnasnet.export.onnx_int8 import quantise_onnx
+    from mindcv_mnasnet.export.onnx_writer import write_onnx
+
+    if options.quantize is None:
+        write_onnx(folded, path, card)
+        return
+    whole = path.with_name(f"float-{path.name}")
+    write_onnx(folded, whole, card)
+    quantise_onnx(whole, path, calibration, ranges)
+
+
+def _compared(
+    fresh: Path, path: Path, checkpoint: Checkpoint, card: Card, pictures: np.ndarray, ema: bool | None
+) -> ExportReport:
+    expected = checkpoint_logits(checkpoint, card, pictures, ema)
+    if fresh.suffix == ".air":
+        raise JobError(f"{path}: there is no runtime for AIR files here to compare it with the checkpoint")
+    got = open_artifact(fresh).logits(pictures)
+    difference = float(np.abs(got - expected).max() / max(float(expected.std()), 1e-12))
+    agreement = float((got.argmax(1) == expected.argmax(1)).mean() * 100)
+    return ExportReport(path, card, fresh.stat().st_size / 1e6, len(pictures), difference, agreement)
+
+
+def checkpoint_logits(checkpoint: Checkpoint, card: Card, pictures: np.ndarray, ema: bool | None) -> np.ndarray:
+    """Logits of the checkpoint itself, by MindSpore, for uint8 pictures (N, H, W, C)."""
+    evaluator = Evaluator(card.network_description(), card.own_recipe(), runtime.start("auto"))
+    evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
+    return evaluator.logits(pictures, _BATCH)
+
+
+def _require_equal(report: ExportReport, options: Options) -> None:
+    bound = BOUNDS.get(options.quantize)
+    if not np.isfinite(report.difference):
+        raise JobError(f"{report.path} gives logits that are not finite; it is not kept")
+    if bound is not None and report.difference > bound:
+        raise JobError(f"{report}: more than {bound:g}; it is not kept")
+    if options.min_agreement is not None and report.agreement < options.min_agreement:
+        raise JobError(f"{report}: less than the {options.min_agreement:g} % asked for; it is not kept")

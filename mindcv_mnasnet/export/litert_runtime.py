@@ -1,0 +1,49 @@
+"""TFLite files run by LiteRT."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindcv_mnasnet.errors import UserError, require_extra
+from mindcv_mnasnet.export.card import KEY, Card
+
+
+class LiteRTSession:
+    """A TFLite file on the CPU.
+
+    Raises:
+        UserError: the extra ``litert`` is not installed, or the file is damaged or not one of this project.
+    """
+
+    channels_last = True
+
+    def __init__(self, path: Path, threads: int | None = None):
+        interpreter = require_extra("ai_edge_litert.interpreter", "litert")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                text = archive.read(f"{KEY}.json").decode("utf-8")
+        except (zipfile.BadZipFile, KeyError, OSError, UnicodeDecodeError):
+            raise UserError(f"{path} is damaged or was not exported by mindcv_mnasnet") from None
+        self.card = Card.from_json(text, path)
+        try:
+            self._interpreter = interpreter.Interpreter(str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{path} is damaged: {str(error).strip().partition(chr(10))[0]}") from None
+        self._input: dict[str, Any] = self._interpreter.get_input_details()[0]
+        self._output: dict[str, Any] = self._interpreter.get_output_details()[0]
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """Logits (N, classes) for input as the file takes it."""
+        if tuple(x.shape) != tuple(self._interpreter.get_input_details()[0]["shape"]):
+            self._interpreter.resize_tensor_input(self._input["index"], x.shape)
+            self._interpreter.allocate_tensors()
+        self._interpreter.set_tensor(self._input["index"], x.astype(self._input["dtype"], copy=False))
+        self._interpreter.invoke()
+        answer = self._interpreter.get_tensor(self._output["index"]).astype(np.float32)
+        scale, zero = self._output["quantization"]
+        return (answer - zero) * np.float32(scale) if scale else answer

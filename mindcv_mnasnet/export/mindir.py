@@ -1,0 +1,56 @@
+"""MindIR files, and AIR ones on Ascend, written by MindSpore from the compiled network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.export.card import Card
+from mindcv_mnasnet.model import MnasNet, create_model, load_parameters
+from mindcv_mnasnet.preprocess import Preprocess
+
+CARD_SUFFIX = ".json"
+
+
+class _FromPixels(nn.Cell):
+    """The network behind its normalisation: uint8 (N, H, W, C) to logits."""
+
+    def __init__(self, model: MnasNet, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__(auto_prefix=False)
+        self.preprocess, self.model = Preprocess(mean, std), model
+
+    def construct(self, images):
+        return self.model(self.preprocess(images))
+
+
+def write_mindir(tensors: Mapping[str, np.ndarray], path: Path, card: Card, form: str = "MINDIR") -> None:
+    """Export to ``path``, and the card beside it (``path`` + .json): MindIR keeps no words of one's own.
+
+    ``path`` has to end in the suffix of the format, which MindSpore would add.
+
+    Raises:
+        UserError: an open number of pictures, which these formats do not have; or AIR away from an Ascend device.
+    """
+    if form == "AIR" and ms.get_context("device_target") != "Ascend":
+        raise UserError("format: air is written on Ascend devices only; mindir serves every device")
+    if card.batch is None:
+        raise UserError("dynamic_batch: MindIR and AIR take a fixed number of pictures; say it with --batch")
+    batch = card.batch
+    network = card.network_description()
+    model = create_model(network)
+    load_parameters(model.get_parameters(), tensors, str(path))
+    size, channels = network.image_size, network.in_channels
+    cell: nn.Cell = model
+    example = np.zeros((batch, channels, size, size), np.float32)
+    if card.input == "uint8":
+        cell = _FromPixels(model, card.mean, card.std)
+        example = np.zeros((batch, size, size, channels), np.uint8)
+    cell.set_train(False)
+    ms.export(cell, ms.Tensor(example), file_name=str(path), file_format=form)
+    path.chmod(0o644)  # MindSpore makes it unreadable for others
+    path.with_name(path.name + CARD_SUFFIX).write_text(card.to_json(), encoding="utf-8")

@@ -1,0 +1,41 @@
+"""MindIR files run by MindSpore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from mindcv_mnasnet import runtime
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.export.card import Card
+from mindcv_mnasnet.export.mindir import CARD_SUFFIX
+
+
+class MindIRSession:
+    """A MindIR file on the current device; MindSpore sets the number of threads for the whole process.
+
+    Raises:
+        UserError: the file or the card beside it is missing or damaged.
+    """
+
+    channels_last = False
+
+    def __init__(self, path: Path, threads: int | None = None):
+        described = path.with_name(path.name + CARD_SUFFIX)
+        if not described.is_file():
+            raise UserError(f"{described} is missing: it says how pictures are prepared for {path}")
+        self.card = Card.from_json(described.read_text(encoding="utf-8"), described)
+        runtime.start("auto")
+        try:
+            graph = ms.load(str(path))
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(f"{path} is damaged or not a MindIR file ({reason})") from None
+        self._cell = nn.GraphCell(graph)
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """Logits (N, classes) for input as the file takes it."""
+        return self._cell(ms.Tensor(x)).asnumpy().astype(np.float32)

@@ -1,0 +1,137 @@
+"""TFLite files: the folded network in TensorFlow's operators, converted by TensorFlow Lite."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindcv_mnasnet.errors import require_extra
+from mindcv_mnasnet.export.card import KEY, Card
+from mindcv_mnasnet.export.folded import Conv, Folded
+
+LABELS = "labels.txt"
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def write_tflite(
+    folded: Folded,
+    path: Path,
+    card: Card,
+    calibration: Iterable[np.ndarray] = (),
+    ranges: Ranges | None = None,
+) -> None:
+    """Write a TFLite file of the kind that the card says; the card and the class names are appended as a zip.
+
+    int8 means int8 weights per output channel and int8 activations throughout. With raw pixels its input and output are
+    uint8 (the output has a scale), otherwise float, quantised on entry. fp16 and dynamic (int8 weights, float
+    activations) give float logits.
+
+    Args:
+        calibration: batches of uint8 pictures (n, H, W, C), over which int8 observes activations.
+        ranges: least and most value by the name of an activation, which overrule what is observed.
+    Raises:
+        UserError: the extra ``tensorflow`` is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # it is talkative
+    tf = require_extra("tensorflow", "tensorflow")
+    network = folded.network
+    raw = card.input == "uint8"
+    shape = [card.batch, network.image_size, network.image_size, network.in_channels]
+    chosen = dict(ranges or {}) if card.quantization == "int8" else {}
+    build = _Graph(tf, chosen).function(folded, card)
+    taken = tf.uint8 if raw and card.quantization != "int8" else tf.float32
+    function = tf.function(build, input_signature=[tf.TensorSpec(shape, taken)])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], tf.Module())
+    if card.quantization is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if card.quantization == "fp16":
+        converter.target_spec.supported_types = [tf.float16]
+    if card.quantization == "int8":
+        converter.representative_dataset = _examples(card, calibration)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        if raw:
+            converter.inference_input_type = converter.inference_output_type = tf.uint8
+    path.write_bytes(converter.convert())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{KEY}.json", card.to_json())
+        archive.writestr(LABELS, "\n".join(card.class_names))
+
+
+def _examples(card: Card, calibration: Iterable[np.ndarray]) -> Callable[[], Iterator[list[np.ndarray]]]:
+    def examples() -> Iterator[list[np.ndarray]]:
+        for images in calibration:
+            for image in images.astype(np.float32):
+                x = image if card.input == "uint8" else (image - np.asarray(card.mean)) / np.asarray(card.std)
+                yield [np.repeat(x[None].astype(np.float32), card.batch or 1, 0)]
+
+    return examples
+
+
+class _Graph:
+    def __init__(self, tf: Any, ranges: Ranges):
+        self._tf, self._ranges = tf, ranges
+
+    def function(self, folded: Folded, card: Card) -> Callable[[Any], Any]:
+        """The network as a function of pixels (N, H, W, C): raw ones are normalised first."""
+
+        def logits(x: Any) -> Any:
+            if card.input == "uint8":
+                if card.quantization == "int8":  # a step of 1 from 0, so that raw pixels are the quantised ones
+                    x = self._tf.quantization.fake_quant_with_min_max_args(x, 0, 255)
+                x = (self._tf.cast(x, self._tf.float32) - np.asarray(card.mean, np.float32)) * (
+                    1 / np.asarray(card.std, np.float32)
+                )
+            x = self._conv(self._point("input", x), folded.stem)
+            for block in folded.blocks:
+                shortcut = x
+                if block.expand is not None:
+                    x = self._conv(x, block.expand)
+                x = self._conv(x, block.depthwise)
+                if block.reduce is not None and block.expand_gate is not None:
+                    gates = self._tf.reduce_mean(x, (1, 2), keepdims=True)
+                    gates = self._conv(self._conv(gates, block.reduce), block.expand_gate)
+                    x = self._point(f"{block.name}.se", x * gates)
+                x = self._conv(x, block.project)
+                if block.residual:
+                    x = self._point(block.name, x + shortcut)
+            x = self._point("pool", self._tf.reduce_mean(self._conv(x, folded.head), (1, 2)))
+            x = self._tf.matmul(x, folded.classifier_weight.T) + folded.classifier_bias
+            return self._point("logits", x)
+
+        return logits
+
+    def _conv(self, x: Any, conv: Conv) -> Any:
+        nn = self._tf.nn
+        padding = self._padding(conv, int(x.shape[1]))
+        if padding == "VALID" and conv.pad != (0, 0):
+            x = self._tf.pad(x, [[0, 0], list(conv.pad), list(conv.pad), [0, 0]])
+        strides = [1, conv.stride, conv.stride, 1]
+        if conv.depthwise:
+            weight = conv.weight.transpose(2, 3, 0, 1)  # (C, 1, k, k) to (k, k, C, 1)
+            x = nn.depthwise_conv2d(x, weight, strides, padding)
+        else:
+            x = nn.conv2d(x, conv.weight.transpose(2, 3, 1, 0), strides, padding)
+        x = nn.bias_add(x, conv.bias)
+        if conv.activation == "relu":
+            x = nn.relu(x)
+        elif conv.activation == "sigmoid":
+            x = nn.sigmoid(x)
+        return self._point(conv.name, x)
+
+    @staticmethod
+    def _padding(conv: Conv, size: int) -> str:
+        """SAME where that is this padding, which TFLite does inside the convolution; else VALID after a pad."""
+        total = max((-(-size // conv.stride) - 1) * conv.stride + conv.kernel - size, 0)
+        return "SAME" if conv.pad == (total // 2, total - total // 2) else "VALID"
+
+    def _point(self, name: str, x: Any) -> Any:
+        """A quantisation point: its trained range, where there is one."""
+        if name not in self._ranges:
+            return x
+        low, high = min(self._ranges[name][0], 0.0), max(self._ranges[name][1], 0.0)
+        return self._tf.quantization.fake_quant_with_min_max_args(x, low, max(high, low + 1e-6), num_bits=8)
