@@ -1,4 +1,4 @@
-"""Validate checkpoints: python validate.py --ckpt_path FILE|GLOB|RUN [-c RECIPE] [--data_dir D]; --help lists all."""
+"""Validate checkpoints and exported files: python validate.py --ckpt_path FILE|GLOB|RUN [-c RECIPE] [--data_dir D]."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def _parser() -> Parser:
     parser = Parser(prog="validate.py", description=__doc__)
     parser.add_argument("checkpoints", nargs="*", help="checkpoints, globs or run folders, besides --ckpt_path")
     parser.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw weights (default: ema if there)")
+    parser.add_argument("--backend", help="run checkpoints by mindspore (default), onnxruntime or litert")
     parser.add_argument("--json", metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", metavar="FILE", help="append the results to a CSV file")
     parser.add_argument("--tolerance", type=float, default=0.1, help="points that a reported result may differ by")
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mindcv_mnasnet import validation  # loads MindSpore
 
     ema = None if options.weights is None else options.weights == "ema"
-    results, machine = validation.validate(paths, recipe, overrides, ema, options.tolerance)
+    results, machine = validation.validate(paths, recipe, overrides, ema, options.tolerance, options.backend)
     if machine.rank == 0:
         print(validation.format_results(results))
         if options.json:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
@@ -57,19 +58,45 @@ class Evaluator:
         Raises:
             JobError: not every image was counted.
         """
-        rank, world = self._machine.rank, self._machine.world
-        batches = eval_batches(listing, self._recipe, plan, rank, world)
-        own = Counts()
-        began = time.perf_counter()
-        shown = rank == 0 and sys.stderr.isatty()
-        for images, labels in tqdm(batches, "validating", len(batches), leave=False, disable=not shown, delay=2):
-            own += count(self._step(images).asnumpy(), labels.asnumpy())
-        self.skipped = batches.skipped
-        sums = np.array([own.seen, own.top1_hits, own.top5_hits, len(self.skipped)], np.int32)
-        whole = runtime.sum_over_ranks(sums, world)
-        loss = runtime.sum_over_ranks(np.array([own.loss], np.float32), world)
-        self.images_per_second = float(whole[0]) / (time.perf_counter() - began)
-        labelled = int((listing.labels.reshape(len(listing), -1) >= 0).any(1).sum())
-        if whole[0] + whole[3] != labelled:
-            raise JobError(f"{whole[0]} of {labelled} validation images were counted and {whole[3]} skipped")
-        return Counts(int(whole[0]), int(whole[1]), int(whole[2]), float(loss[0]) if world > 1 else own.loss)
+
+        def classify(images: ms.Tensor) -> np.ndarray:
+            return self._step(images).asnumpy()
+
+        counted = count_pictures(classify, listing, self._recipe, plan, self._machine)
+        self.skipped, self.images_per_second = counted.skipped, counted.images_per_second
+        return counted.counts
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What was counted over all ranks; ``skipped`` names this rank's broken pictures."""
+
+    counts: Counts
+    skipped: list[str]
+    images_per_second: float
+
+
+def count_pictures(
+    classify: Callable[[ms.Tensor], np.ndarray], listing: Listing, recipe: Recipe, plan: Plan, machine: Runtime
+) -> Counted:
+    """Count the right answers of ``classify`` (uint8 (N, H, W, C) to logits) on every picture once, over all ranks.
+
+    Raises:
+        JobError: not every image was counted.
+    """
+    rank, world = machine.rank, machine.world
+    batches = eval_batches(listing, recipe, plan, rank, world)
+    own = Counts()
+    began = time.perf_counter()
+    shown = rank == 0 and sys.stderr.isatty()
+    for images, labels in tqdm(batches, "validating", len(batches), leave=False, disable=not shown, delay=2):
+        own += count(classify(images), labels.asnumpy())
+    sums = np.array([own.seen, own.top1_hits, own.top5_hits, len(batches.skipped)], np.int32)
+    whole = runtime.sum_over_ranks(sums, world)
+    loss = runtime.sum_over_ranks(np.array([own.loss], np.float32), world)
+    speed = float(whole[0]) / (time.perf_counter() - began)
+    labelled = int((listing.labels.reshape(len(listing), -1) >= 0).any(1).sum())
+    if whole[0] + whole[3] != labelled:
+        raise JobError(f"{whole[0]} of {labelled} validation images were counted and {whole[3]} skipped")
+    counts = Counts(int(whole[0]), int(whole[1]), int(whole[2]), float(loss[0]) if world > 1 else own.loss)
+    return Counted(counts, batches.skipped, speed)

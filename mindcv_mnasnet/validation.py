@@ -14,7 +14,9 @@ from mindcv_mnasnet.arch import Network
 from mindcv_mnasnet.checkpoint import Checkpoint, read_checkpoint
 from mindcv_mnasnet.data.sets import open_val
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.evaluation import Evaluator
+from mindcv_mnasnet.evaluation import Counted, Evaluator, count_pictures
+from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
+from mindcv_mnasnet.export.backend import described, through_backend
 from mindcv_mnasnet.files import unwritable
 from mindcv_mnasnet.job import CONVENTIONS
 from mindcv_mnasnet.metrics import Counts
@@ -48,6 +50,8 @@ class Result:
     skipped: int
     images_per_second: float
     verdict: Verdict
+    backend: str = "mindspore"
+    quantization: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; accuracies in percent."""
@@ -55,6 +59,8 @@ class Result:
             "checkpoint": self.checkpoint,
             "weights": self.weights,
             "model": self.model,
+            "backend": self.backend,
+            "quantization": self.quantization,
             **self.counts.to_dict(),
             "skipped": self.skipped,
             "images_per_second": round(self.images_per_second, 1),
@@ -68,10 +74,13 @@ def validate(
     overrides: Mapping[str, Any],
     ema: bool | None = None,
     tolerance: float = 0.1,
+    backend: str | None = None,
 ) -> tuple[list[Result], Runtime]:
-    """Evaluate checkpoints one after the other; every rank returns the results of the whole data set.
+    """Evaluate checkpoints and exported files one by one; every rank returns the results of the whole data set.
 
     Args:
+        backend: "onnxruntime" or "litert" evaluates checkpoints through an export to that runtime; exported files are
+            always run by their own.
         recipe: one that is given as well; its network must be the checkpoint's, how it evaluates counts.
         overrides: keys of the command line, which win.
         ema: averaged or raw weights; None takes averaged ones where they are.
@@ -85,33 +94,52 @@ def validate(
     machine: Runtime | None = None
     results = []
     for path in paths:
-        checkpoint = read_checkpoint(path)
+        artifact = open_artifact(path) if path.suffix in SUFFIXES else None
+        checkpoint = read_checkpoint(path) if artifact is None else described(artifact)
         merged = _merged(checkpoint, recipe, overrides)
         if machine is None:
             machine = runtime.start(merged.device_target, merged.distribute, merged.jit_level, merged.deterministic)
-        results.append(_validate_one(checkpoint, merged, machine, ema, tolerance))
+        if artifact is None and backend is not None:
+            artifact = through_backend(checkpoint, backend, ema, merged.image_resize)
+        results.append(_validate_one(checkpoint, artifact, merged, machine, ema, tolerance))
     assert machine is not None
     return results, machine
 
 
 def _validate_one(
-    checkpoint: Checkpoint, recipe: Recipe, machine: Runtime, ema: bool | None, tolerance: float
+    checkpoint: Checkpoint,
+    artifact: Artifact | None,
+    recipe: Recipe,
+    machine: Runtime,
+    ema: bool | None,
+    tolerance: float,
 ) -> Result:
     listing = open_val(recipe, checkpoint.class_names)
     plan = Plan.make(recipe, None, len(listing), machine.world, runtime.usable_cores())
     conventions = {name: getattr(recipe, name) for name in CONVENTIONS if name in recipe.given}
     network = replace(checkpoint.network, image_size=recipe.image_resize, **conventions)
-    evaluator = Evaluator(network, recipe, machine)
-    evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
-    counts = evaluator.run(listing, plan)
+    weights = "ema" if checkpoint.has_ema and ema is not False else "raw"
+    if artifact is None:
+        evaluator = Evaluator(network, recipe, machine)
+        evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
+        counts = evaluator.run(listing, plan)
+        counted = Counted(counts, evaluator.skipped, evaluator.images_per_second)
+    else:
+        if conventions:
+            raise UserError(f"{next(iter(conventions))}: {artifact.path} is compiled already and cannot be changed")
+        weights = artifact.card.weights
+        counted = count_pictures(lambda images: artifact.logits(images.asnumpy()), listing, recipe, plan, machine)
+    counts = counted.counts
     return Result(
         checkpoint=str(checkpoint.path),
-        weights="ema" if checkpoint.has_ema and ema is not False else "raw",
+        weights=weights,
         model=recipe.model,
         counts=counts,
-        skipped=len(evaluator.skipped),
-        images_per_second=evaluator.images_per_second,
+        skipped=len(counted.skipped),
+        images_per_second=counted.images_per_second,
         verdict=compare(network, _settings(recipe, network, counts, checkpoint), counts.top1, counts.top5, tolerance),
+        backend="mindspore" if artifact is None else artifact.runtime,
+        quantization=None if artifact is None else artifact.card.quantization,
     )
 
 
@@ -157,10 +185,11 @@ def _require_same_network(checkpoint: Checkpoint, recipe: Recipe, free: Iterable
 
 def format_results(results: Sequence[Result]) -> str:
     """A text table, one row per checkpoint, with the verdict on each below it."""
-    header = ("checkpoint", "weights", "top-1 %", "top-5 %", "loss", "images", "images/s")
+    header = ("checkpoint", "weights", "backend", "top-1 %", "top-5 %", "loss", "images", "images/s")
     rows = [
         (
-            *(r.checkpoint, r.weights, f"{r.counts.top1:.3f}", f"{r.counts.top5:.3f}", f"{r.counts.mean_loss:.4f}"),
+            *(r.checkpoint, r.weights, " ".join(filter(None, (r.backend, r.quantization)))),
+            *(f"{r.counts.top1:.3f}", f"{r.counts.top5:.3f}", f"{r.counts.mean_loss:.4f}"),
             *(f"{r.counts.seen}", f"{r.images_per_second:.0f}"),
         )
         for r in results

@@ -11,7 +11,8 @@ import numpy as np
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.card import Card
 
-SUFFIXES = (".onnx", ".tflite", ".mindir")
+#: Suffixes of exported files and the runtimes that run them.
+SUFFIXES = {".onnx": "onnxruntime", ".tflite": "litert", ".mindir": "mindspore"}
 
 
 class Session(Protocol):
@@ -30,7 +31,7 @@ class Artifact:
     def __init__(self, path: Path, session: Session):
         self.path, self._session = path, session
         self.card, self.batch = session.card, session.card.batch
-        self.kind = path.suffix[1:]
+        self.kind, self.runtime = path.suffix[1:], SUFFIXES[path.suffix]
 
     def run_raw(self, x: np.ndarray) -> np.ndarray:
         """Logits for input exactly as the file takes it (``prepare``), of ``batch`` pictures."""

@@ -1,0 +1,49 @@
+"""Checkpoints run by another runtime than MindSpore, which is often faster on a CPU."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from mindcv_mnasnet.checkpoint import Checkpoint
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
+from mindcv_mnasnet.export.card import Card
+from mindcv_mnasnet.export.folded import fold
+
+BACKENDS = ("mindspore", "onnxruntime", "litert")
+
+
+def through_backend(
+    checkpoint: Checkpoint, backend: str, ema: bool | None = None, image_size: int | None = None
+) -> Artifact | None:
+    """A checkpoint as an artifact of any batch size, exported to a temporary file; None for MindSpore itself.
+
+    Raises:
+        UserError: an unknown backend, or one whose extra is not installed.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"backend: {backend!r} is unknown; it can be {', '.join(BACKENDS)}")
+    if backend == "mindspore":
+        return None
+    card = Card.of(checkpoint, image_size, ema=ema, batch=None)
+    folded = fold(card.network_description(), checkpoint.weights(ema))
+    suffix = next(suffix for suffix, runtime in SUFFIXES.items() if runtime == backend)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"network{suffix}"
+        if backend == "onnxruntime":
+            from mindcv_mnasnet.export.onnx_writer import write_onnx
+
+            write_onnx(folded, path, card)
+        else:
+            from mindcv_mnasnet.export.tflite import write_tflite
+
+            write_tflite(folded, path, card)
+        return open_artifact(path)
+
+
+def described(artifact: Artifact) -> Checkpoint:
+    """What an exported file knows of its checkpoint; the tensors stay where they are."""
+    card = artifact.card
+    meta = {"recipe": card.recipe, "network": card.network, "class_names": card.class_names, "source": card.source}
+    return Checkpoint(artifact.path, {}, meta)
