@@ -18,7 +18,7 @@ PACKAGE = "mindcv_mnasnet"
 # works without MindSpore, modules may also import each other, never in a circle.
 LAYERS = (
     "errors files arch blocks names cost recipe recipe_keys recipe_rules recipe_values command_line plan schedule "
-    "reported verdict draws progress curves",
+    "reported verdict draws progress curves contact_sheet",
     "runtime checkpoint",
     "weights",
     "quantise",
@@ -29,7 +29,7 @@ LAYERS = (
     "job",
     "summary",
     "export",
-    "engine validation predict",
+    "engine validation predict averaging",
     "search",
 )
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.errors import require_extra
 from mindcv_mnasnet.export.card import KEY, Card
 from mindcv_mnasnet.export.folded import Conv, Folded
+from mindcv_mnasnet.weights.tensorflow import load_tensorflow
 
 LABELS = "labels.txt"
 Ranges = Mapping[str, tuple[float, float]]
@@ -37,8 +36,7 @@ def write_tflite(
     Raises:
         UserError: the extra ``tensorflow`` is not installed.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # it is talkative
-    tf = require_extra("tensorflow", "tensorflow")
+    tf = load_tensorflow()
     network = folded.network
     raw = card.input == "uint8"
     shape = [card.batch, network.image_size, network.image_size, network.in_channels]

@@ -49,7 +49,7 @@ def read_tensorflow(path: str | Path, raw: bool = False) -> tuple[dict[str, np.n
 
 
 def _read(prefix: Path, raw: bool, origin: str) -> tuple[dict[str, np.ndarray], Network, str]:
-    tf = _tensorflow()
+    tf = load_tensorflow()
     broken = (tf.errors.OpError, IndexError, ValueError, RuntimeError)
     try:
         reader = tf.train.load_checkpoint(str(prefix))
@@ -124,7 +124,7 @@ def write_tensorflow(
 
 
 def _save(path: Path, values: Mapping[str, np.ndarray]) -> None:
-    tf = _tensorflow()
+    tf = load_tensorflow()
     try:
         with tempfile.TemporaryDirectory(prefix=f"{path.name}.partial.", dir=path.parent) as folder:
             prefix = Path(folder) / path.name
@@ -143,7 +143,12 @@ def _save(path: Path, values: Mapping[str, np.ndarray]) -> None:
         raise unwritable(path, error) from error
 
 
-def _tensorflow() -> Any:
+def load_tensorflow() -> Any:
+    """TensorFlow, told to say less.
+
+    Raises:
+        UserError: it is not installed.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # it is talkative
     return require_extra("tensorflow", "tensorflow")
 
