@@ -52,6 +52,8 @@ Round = dict[str, dict[str, Any]]  # measurements by row
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = command_line().parse_args(argv)
+    if options.artifact is not None:
+        return benchmark_artifact(options)
     rows = options.rows.split(",")
     settings = settings_of(options, rows)
     with TemporaryDirectory(prefix="benchmark-") as scratch:
@@ -75,6 +77,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def benchmark_artifact(options: argparse.Namespace) -> int:
+    """Time one exported file through its own runtime, in this process."""
+    from mindcv_mnasnet.export.latency import artifact_report, format_latency
+
+    report = artifact_report(options.artifact, options.threads, options.artifact_batch, options.repetitions)
+    print(format_latency(report))
+    if options.json:
+        with TemporaryDirectory(prefix="benchmark-") as scratch:
+            machine = run_tool("bench_machine.py", [], Path(scratch))
+        replace_file(options.json, (json.dumps({"machine": machine, **report}, indent=2) + "\n").encode())
+    return 0
+
+
 def command_line() -> argparse.ArgumentParser:
     width = max(map(len, ROWS))
     parser = argparse.ArgumentParser(
@@ -83,6 +98,10 @@ def command_line() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--artifact", type=Path, metavar="FILE", help="only the latency of this exported file")
+    parser.add_argument("--threads", type=int, help="threads of its runtime (default: the runtime's own choice)")
+    parser.add_argument("--artifact_batch", type=int, help="pictures per call (default: the file's, or 1)")
+    parser.add_argument("--repetitions", type=int, default=100, help="calls of it that are timed (default 100)")
     parser.add_argument("--rows", default=DEFAULT_ROWS, metavar="ROW,...", help=f"default: {DEFAULT_ROWS}")
     parser.add_argument("--model", default="b1", help="network; MindCV has the B1 family only")
     parser.add_argument("--batch_size", type=int, default=32)
