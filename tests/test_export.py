@@ -1,0 +1,221 @@
+"""Exported files answer as their checkpoint does, by their own runtime, or are not kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import exported
+import numpy as np
+import pytest
+from processes import ROOT, run
+
+from mindcv_mnasnet.checkpoint import read_checkpoint
+from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.export import export as exporting
+from mindcv_mnasnet.export.artifact import SUFFIXES, open_artifact
+from mindcv_mnasnet.export.card import Card
+from mindcv_mnasnet.export.export import Options, checkpoint_logits, export
+from mindcv_mnasnet.export.folded import fold
+from mindcv_mnasnet.export.latency import measure
+
+pytestmark = pytest.mark.usefixtures("cpu")
+NEEDS = {"onnx": ("onnx", "onnxruntime"), "tflite": ("tensorflow", "ai_edge_litert"), "mindir": ()}
+FORMATS = ("onnx", "tflite", "mindir")
+NETWORKS = {
+    "a1": {},
+    "b1": {"padding": "same"},
+    "small": {"image_size": 33},
+    "d1": {"width_mult": 0.35, "image_size": 25, "padding": "same"},
+}
+
+
+def need(form: str) -> None:
+    for module in NEEDS[form]:
+        pytest.importorskip(module)
+
+
+@pytest.fixture
+def checkpoint(tmp_path, digits):
+    return exported.write(tmp_path / "net.safetensors", digits)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("family", NETWORKS)
+def test_every_network_answers_as_its_checkpoint(tmp_path, digits, form, family):
+    need(form)
+    path = exported.write(tmp_path / "net.safetensors", digits, family, **NETWORKS[family])
+    report = export(path, tmp_path / f"net.{form}", Options(form, check_images=20))
+    assert report.images == 20
+    assert report.difference < 1e-4
+    assert report.agreement == 100
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_raw_pixels_can_go_in(tmp_path, digits, form, channels):
+    need(form)
+    path = exported.write(tmp_path / "net.safetensors", digits, in_channels=channels)
+    report = export(path, tmp_path / f"net.{form}", Options(form, input="uint8", batch=3, check_images=10))
+    assert report.difference < 1e-4
+    assert open_artifact(report.path).card.input == "uint8"
+
+
+@pytest.mark.parametrize("form", ["onnx", "tflite"])
+def test_the_number_of_pictures_can_stay_open(tmp_path, checkpoint, form):
+    need(form)
+    report = export(checkpoint, tmp_path / f"net.{form}", Options(form, batch=None, check_images=10))
+    artifact = open_artifact(report.path, threads=1)
+    images = np.random.default_rng(0).integers(0, 256, (5, 24, 24, 3), np.uint8)
+    assert artifact.batch is None
+    one_by_one = np.concatenate([artifact.logits(image[None]) for image in images])
+    np.testing.assert_allclose(artifact.logits(images), one_by_one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"), [("onnx", "int8"), ("tflite", "int8"), ("tflite", "dynamic"), ("tflite", "fp16")]
+)
+@pytest.mark.parametrize("pixels", ["float", "uint8"])
+def test_quantised_files_are_smaller_and_nearly_agree(tmp_path, checkpoint, form, kind, pixels):
+    need(form)
+    options = Options(form, quantize=kind, input=pixels, check_images=50, calibration_images=50)
+    whole = export(checkpoint, tmp_path / f"whole.{form}", Options(form, check_images=5))
+    report = export(checkpoint, tmp_path / f"net.{form}", options)
+    assert report.megabytes < 0.8 * whole.megabytes
+    assert report.difference < 1.5
+    assert report.agreement >= 70
+
+
+@pytest.mark.parametrize("form", ["onnx", "tflite"])
+def test_trained_ranges_overrule_observed_ones(tmp_path, checkpoint, form):
+    """A stem that may say almost nothing leaves almost nothing of the differences between pictures."""
+    need(form)
+    stored = read_checkpoint(checkpoint)
+    from mindcv_mnasnet.checkpoint import write_checkpoint
+
+    narrow = {**stored.tensors, "ranges.stem": np.array([0, 0.02], np.float32)}
+    write_checkpoint(tmp_path / "narrow.safetensors", narrow, stored.meta)
+    options = Options(form, quantize="int8", check_images=20, calibration_images=20)
+    plain = export(checkpoint, tmp_path / f"plain.{form}", options)
+    images = np.random.default_rng(0).integers(0, 256, (8, 24, 24, 3), np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            exporting, "checkpoint_logits", lambda c, card, images, ema: np.ones((len(images), 10), np.float32)
+        )
+        squeezed = export(tmp_path / "narrow.safetensors", tmp_path / f"narrow.{form}", options)
+    spread = [open_artifact(report.path).logits(images).std(0).mean() for report in (plain, squeezed)]
+    assert spread[1] < 0.1 * spread[0]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, checkpoint, form, monkeypatch):
+    need(form)
+
+    def wrong(*arguments):
+        return checkpoint_logits(*arguments) * 1.01
+
+    monkeypatch.setattr(exporting, "checkpoint_logits", wrong)
+    with pytest.raises(JobError, match="not kept"):
+        export(checkpoint, tmp_path / f"net.{form}", Options(form, check_images=10))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_an_agreement_that_is_missed_is_a_failure(tmp_path, checkpoint):
+    need("onnx")
+    options = Options("onnx", quantize="int8", check_images=20, calibration_images=20, min_agreement=100.1)
+    with pytest.raises(JobError, match="asked for"):
+        export(checkpoint, tmp_path / "net.onnx", options)
+    assert not (tmp_path / "net.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (Options("onnx", quantize="fp16"), "quantize"),
+        (Options("mindir", quantize="int8"), "quantize"),
+        (Options("mindir", batch=None), "dynamic_batch"),
+        (Options("air"), "Ascend"),
+        (Options("caffe"), "format"),
+        (Options("onnx", batch=0), "batch"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_nothing_written(tmp_path, checkpoint, options, said):
+    with pytest.raises(UserError, match=said):
+        export(checkpoint, tmp_path / f"net.{options.format}", options)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_a_file_that_is_there_is_not_overwritten_unasked(tmp_path, checkpoint):
+    (tmp_path / "net.mindir").write_text("mine")
+    with pytest.raises(UserError, match="there already"):
+        export(checkpoint, tmp_path / "net.mindir", Options("mindir"))
+    assert (tmp_path / "net.mindir").read_text() == "mine"
+    export(checkpoint, tmp_path / "net.mindir", Options("mindir", overwrite=True, check_images=5))
+
+
+def test_real_pictures_are_asked_for(tmp_path, checkpoint):
+    stored = read_checkpoint(checkpoint)
+    from mindcv_mnasnet.checkpoint import write_checkpoint
+
+    meta = {**stored.meta, "recipe": {**stored.meta["recipe"], "dataset": "imagenet"}}
+    write_checkpoint(tmp_path / "imagenet.safetensors", stored.tensors, meta)
+    with pytest.raises(UserError, match="data_dir"):
+        export(tmp_path / "imagenet.safetensors", tmp_path / "net.mindir", Options("mindir"))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
+def test_damaged_files_are_refused(tmp_path, checkpoint, suffix, keep):
+    need(suffix[1:])
+    report = export(checkpoint, tmp_path / f"net{suffix}", Options(suffix[1:], check_images=5))
+    whole = report.path.read_bytes()
+    report.path.write_bytes(whole[: int(keep * len(whole))])
+    with pytest.raises(UserError, match=str(report.path)):
+        open_artifact(report.path)
+
+
+def test_an_onnx_file_of_another_project_is_refused(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save_model(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), str(tmp_path / "other.onnx"))
+    with pytest.raises(UserError, match="not exported by mindcv_mnasnet"):
+        open_artifact(tmp_path / "other.onnx")
+
+
+def test_a_card_goes_round_as_text(checkpoint, tmp_path):
+    card = Card.of(read_checkpoint(checkpoint), input="uint8", batch=None)
+    assert Card.from_json(card.to_json(), tmp_path) == dataclasses.replace(card)
+    for text in ("", "{}", "[]", json.dumps({"recipe": {}})):
+        with pytest.raises(UserError, match="another version or is damaged"):
+            Card.from_json(text, tmp_path)
+
+
+def test_folding_names_what_is_missing(checkpoint):
+    stored = read_checkpoint(checkpoint)
+    lacking = {name: value for name, value in stored.tensors.items() if name != "head.bn.gamma"}
+    with pytest.raises(UserError, match=r"head\.bn\.gamma"):
+        fold(stored.network, lacking)
+
+
+def test_latency_is_of_the_calls_asked_for(tmp_path, checkpoint):
+    report = export(checkpoint, tmp_path / "net.mindir", Options("mindir", check_images=5))
+    latency = measure(open_artifact(report.path), repetitions=7, warm_up=1)
+    assert latency.repetitions == 7
+    assert 0 < latency.least_ms <= latency.median_ms <= latency.p90_ms
+    with pytest.raises(UserError, match="batch_size"):
+        measure(open_artifact(report.path), batch=2)
+
+
+def test_the_command_line_exports_and_says_how_equal_it_is(tmp_path, checkpoint):
+    done = run(
+        checkpoint, "--format", "mindir", "--check_images", "5", cwd=tmp_path, program=ROOT / "tools" / "export.py"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "net.mindir").is_file()
+    assert "same best class 100.00 %" in done.stdout
+    again = run(checkpoint, "--format", "mindir", cwd=tmp_path, program=ROOT / "tools" / "export.py")
+    assert again.returncode == 2
+    assert "there already" in again.stderr

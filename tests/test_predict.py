@@ -1,0 +1,133 @@
+"""Predictions are validation's, for any model file, and a bad picture stops nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import exported
+import numpy as np
+import pytest
+from PIL import Image
+from processes import ROOT
+
+from mindcv_mnasnet import predict, validation
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.export.export import Options, export
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, digits):
+    return exported.write(tmp_path_factory.mktemp("model") / "net.safetensors", digits)
+
+
+def tool(*words, **options):
+    command = [sys.executable, str(ROOT / "tools" / "predict.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def test_they_are_right_as_often_as_validation_says(model, digits):
+    (result,), _ = validation.validate([model], None, {})
+    classifier = predict.open_classifier(str(model), batch_size=7)
+    paths = predict.find_pictures([str(digits / "val")])
+    right = seen = 0
+    for numbers, images in predict.batches(classifier, paths):
+        for number, logits in zip(numbers, classifier.logits(images), strict=True):
+            (best,) = predict.best_classes(classifier, paths[number], logits, 1).classes
+            right += best == paths[number].split("/")[-2]
+            seen += 1
+    assert seen == result.counts.seen == 360
+    assert right == result.counts.top1_hits
+
+
+def test_every_picture_has_its_classes_and_a_bad_one_is_reported(model, digits, tmp_path):
+    (tmp_path / "bad.png").write_text("no picture")
+    Image.new("L", (300, 20)).save(tmp_path / "grey.png")
+    Image.new("CMYK", (20, 300)).save(tmp_path / "cmyk.jpg")
+    done = tool(model, tmp_path, digits / "val" / "3", "--format", "jsonl", "--top", 3)
+    assert done.returncode == 1
+    assert "bad.png" in done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 2 + len(list((digits / "val" / "3").iterdir()))
+    for row in rows:
+        shares = [one["probability"] for one in row["top"]]
+        assert len(shares) == 3
+        assert shares == sorted(shares, reverse=True)
+
+
+def test_names_come_from_standard_input_and_a_table_goes_to_a_file(model, digits, tmp_path):
+    names = sorted(str(path) for path in (digits / "val" / "5").iterdir())[:3]
+    words = (model, "-", "--format", "csv", "--top", 2, "--output", tmp_path / "out.csv")
+    done = tool(*words, "--contact_sheet", tmp_path / "sheet.png", input="\n".join(names))
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
+    assert [row["path"] for row in rows] == [name for name in names for _ in range(2)]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert min(sheet.size) > 160
+
+
+def test_features_are_what_the_classifier_sees(model, digits, tmp_path):
+    done = tool(model, digits / "val" / "0", "--features", tmp_path / "f.npz", "--format", "jsonl", "--top", 10)
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "f.npz")
+    weights = exported.read_weights(model)
+    logits = found["features"] @ weights["classifier.weight"].T + weights["classifier.bias"]
+    best = [json.loads(line)["top"][0]["class"] for line in done.stdout.splitlines()]
+    assert [str(row.argmax()) for row in logits] == best
+    assert len(found["names"]) == len(best)
+
+
+def test_feature_maps_have_the_reductions_of_the_network(model, digits, tmp_path):
+    done = tool(model, digits / "val" / "0", "--features", tmp_path / "m.npz", "--feature_maps")
+    assert done.returncode == 0, done.stderr
+    maps = np.load(tmp_path / "m.npz")
+    sides = [maps[f"map_{number}"].shape[-1] for number in range(len(maps) - 1)]
+    assert sides == [12, 6, 3, 2, 1][: len(sides)]
+    assert len(sides) >= 4
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "litert"])
+def test_other_runtimes_predict_the_same(model, digits, backend):
+    for module in {"onnxruntime": ("onnx", "onnxruntime"), "litert": ("tensorflow", "ai_edge_litert")}[backend]:
+        pytest.importorskip(module)
+    paths = predict.find_pictures([str(digits / "val" / "1")])
+    ours, theirs = predict.open_classifier(str(model)), predict.open_classifier(str(model), backend)
+    for _, images in predict.batches(ours, paths):
+        np.testing.assert_allclose(theirs.logits(images), ours.logits(images), rtol=1e-3, atol=1e-4)
+    (row,), _ = validation.validate([model], None, {}, backend=backend)
+    (own,), _ = validation.validate([model], None, {})
+    assert (row.backend, row.counts.top1_hits) == (backend, own.counts.top1_hits)
+
+
+def test_an_exported_file_is_validated_itself(model, tmp_path, digits):
+    report = export(model, tmp_path / "net.mindir", Options("mindir", batch=7, check_images=5))
+    rows, _ = validation.validate([model, report.path], None, {})
+    assert [row.counts.seen for row in rows] == [360, 360]
+    assert rows[0].counts.top1_hits == rows[1].counts.top1_hits
+    with pytest.raises(UserError, match="compiled already"):
+        validation.validate([report.path], None, {"padding": "same"})
+    with pytest.raises(UserError, match="takes pictures of shape"):
+        validation.validate([report.path], None, {"image_resize": 32})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nowhere",), "nowhere"),
+        (("{val}", "--top", "0"), "top"),
+        (("{val}", "--features", "x.txt"), "features"),
+        (("{val}", "--feature_maps"), "feature_maps"),
+        (("{val}", "--backend", "abacus"), "backend"),
+        (("{val}", "--batch_size", "0"), "batch_size"),
+    ],
+)
+def test_mistakes_are_one_sentence(model, digits, words, said):
+    done = tool(model, *(word.format(val=digits / "val") for word in words))
+    assert done.returncode == 2
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert said in sentence
