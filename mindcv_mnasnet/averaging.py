@@ -16,7 +16,8 @@ from mindcv_mnasnet.checkpoint import Checkpoint, checkpoints_in, read_checkpoin
 from mindcv_mnasnet.data.pipeline import train_batches
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.model import create_model, load_parameters
+from mindcv_mnasnet.model import create_model
+from mindcv_mnasnet.parameters import load_parameters
 from mindcv_mnasnet.plan import Plan
 from mindcv_mnasnet.preprocess import Preprocess
 from mindcv_mnasnet.recipe import Recipe

@@ -17,8 +17,10 @@ from mindcv_mnasnet.data.listing import Listing
 from mindcv_mnasnet.data.pipeline import eval_batches
 from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.metrics import Counts, count
-from mindcv_mnasnet.model import create_model, load_parameters
+from mindcv_mnasnet.model import create_model
+from mindcv_mnasnet.parameters import load_parameters
 from mindcv_mnasnet.plan import Plan
+from mindcv_mnasnet.quantise import Quantisation
 from mindcv_mnasnet.recipe import Recipe
 from mindcv_mnasnet.runtime import Runtime
 from mindcv_mnasnet.step import EvalStep
@@ -29,7 +31,7 @@ class Evaluator:
 
     def __init__(self, network: Network, recipe: Recipe, machine: Runtime):
         self._recipe, self._machine = recipe, machine
-        self._model = create_model(network)
+        self._model = create_model(network, quantisation=Quantisation.of(recipe))
         if machine.device != "CPU" and recipe.val_amp_level != "O0":
             runtime.mixed_precision(self._model, recipe.val_amp_level, recipe.amp_dtype)
         self._step = EvalStep(self._model, *recipe.pixel_statistics())

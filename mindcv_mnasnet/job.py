@@ -18,8 +18,10 @@ from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.draws import DrawLayout
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.log import require_tensorboard
-from mindcv_mnasnet.model import MnasNet, create_model, freeze, load_parameters, start_from
+from mindcv_mnasnet.model import MnasNet, create_model
+from mindcv_mnasnet.parameters import freeze, load_parameters, start_from
 from mindcv_mnasnet.plan import Plan
+from mindcv_mnasnet.quantise import Quantisation
 from mindcv_mnasnet.recipe import Recipe
 from mindcv_mnasnet.run_folder import RunFolder, checkpoint_at, storable
 from mindcv_mnasnet.runtime import Runtime
@@ -119,11 +121,13 @@ def prepare(recipe: Recipe) -> Job:
     notes += [*machine.notes, *_precision_notes(recipe, machine), *train.notes, *plan.notes]
     notes += val.notes if val else [f"{recipe.data_dir} has no pictures for validation: no accuracy will be measured"]
     start = _start_checkpoint(recipe) if stored is None else None
+    quantisation = Quantisation.of(recipe, plan.batches_per_epoch)
     if start is not None:
-        model = create_model(_adopting(network, start.network, recipe.given), seed=recipe.seed)
+        network = _adopting(network, start.network, recipe.given)
+        model = create_model(network, seed=recipe.seed, quantisation=quantisation)
         notes.append(start_from(model, start))
     else:
-        model = create_model(network, seed=recipe.seed)
+        model = create_model(network, seed=recipe.seed, quantisation=quantisation)
     layout = _draw_layout(recipe, model)
     if machine.device != "CPU" and recipe.amp_level != "O0":
         runtime.mixed_precision(model, recipe.amp_level, recipe.amp_dtype)

@@ -19,7 +19,8 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.evaluation import Evaluator
 from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
 from mindcv_mnasnet.export.backend import described, through_backend
-from mindcv_mnasnet.model import MnasNet, create_model, load_parameters
+from mindcv_mnasnet.model import MnasNet, create_model
+from mindcv_mnasnet.parameters import load_parameters
 from mindcv_mnasnet.plan import Plan
 from mindcv_mnasnet.preprocess import Preprocess
 from mindcv_mnasnet.recipe import Recipe

@@ -44,6 +44,11 @@ def check_together(recipe: Recipe, origins: Mapping[str, str]) -> None:
     for other in ("resume", "init_from", "ckpt_path"):
         if recipe.pretrained and getattr(recipe, other):
             raise clash("pretrained", other, "training starts from one set of weights")
+    if recipe.quantize and recipe.freeze is not None:
+        raise clash("quantize", "freeze", "parts that are kept fixed would never learn their ranges")
+    for level in ("amp_level", "val_amp_level"):
+        if recipe.quantize and getattr(recipe, level) != "O0":
+            raise clash("quantize", level, "steps of 8 bits are simulated in float32")
     if recipe.use_nesterov and recipe.opt not in ("sgd", "momentum"):
         raise clash("use_nesterov", "opt", "Nesterov's momentum exists for sgd only")
     if recipe.val_fraction is not None and recipe.val_labels is not None:

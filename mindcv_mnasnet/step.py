@@ -14,6 +14,7 @@ from mindcv_mnasnet.loss import Loss
 from mindcv_mnasnet.model import MnasNet
 from mindcv_mnasnet.optim import create_optimiser
 from mindcv_mnasnet.preprocess import MixAndErase, Preprocess
+from mindcv_mnasnet.quantise import PREFIXES
 from mindcv_mnasnet.recipe import Recipe
 
 SCALE_FACTOR = 2.0
@@ -54,7 +55,7 @@ class Backward(nn.Cell):
     def construct(self, images, labels, draws):
         """(loss, hits, gradients); hits is float32 (3,): mean loss, top-1 and top-5 hits, where ties and NaN miss.
 
-        Where overflows are skipped, the batch-norm statistics of a batch that overflows are forgotten.
+        Where overflows are skipped, the statistics (see ``_statistics``) of a batch that overflows are forgotten.
         """
         before = None if self.guarded is None else _flat(self.guarded)
         (_, (loss, logits)), gradients = self.gradient(images, labels, draws)
@@ -98,6 +99,9 @@ class TrainStep(nn.Cell):
         self.averaged = ms.ParameterTuple(model.get_parameters())
         self.ema = ms.ParameterTuple(_copy("ema", p) for p in self.averaged) if recipe.ema else None
         self.ema_decay, self.ema_ramp = recipe.ema_decay, recipe.ema_ramp
+        ranges = [p.name.startswith(PREFIXES) for p in self.averaged]  # averages over batches already
+        self.smoothed = tuple(index for index, is_range in enumerate(ranges) if not is_range)
+        self.copied = tuple(index for index, is_range in enumerate(ranges) if is_range)
         self.reduce_gradients = nn.DistributedGradReducer(weights) if world > 1 else None
         self.all_reduce: Any = ops.AllReduce() if world > 1 else None
 
@@ -166,9 +170,11 @@ class TrainStep(nn.Cell):
                 count = step.astype(ms.float32)
                 decay = ops.minimum((1 + count) / (10 + count), ms.Tensor(self.ema_decay, ms.float32))
             share = 1 - decay if applies is None else (1 - decay) * applies.astype(ms.float32)
-            for index, parameter in enumerate(self.averaged):
+            for index in self.smoothed:
                 average = self.ema[index]
-                ops.assign_add(average, share * (parameter - average))
+                ops.assign_add(average, share * (self.averaged[index] - average))
+            for index in self.copied:
+                ops.assign(self.ema[index], self.averaged[index])
         ops.assign_add(self.step, 1 if applies is None else applies.astype(ms.int32))
 
     def rescale(self, finite):
@@ -243,9 +249,11 @@ def _zeros_like(prefix: str, parameters: ms.ParameterTuple) -> ms.ParameterTuple
 
 
 def _statistics(model: MnasNet) -> ms.ParameterTuple:
-    """Moving means and variances of the batch norms."""
+    """What a forward pass in training changes: statistics of batch norms, observed ranges of activations."""
     endings = (".moving_mean", ".moving_variance")
-    return ms.ParameterTuple(p for p in model.get_parameters() if p.name.endswith(endings))
+    return ms.ParameterTuple(
+        p for p in model.get_parameters() if p.name.endswith(endings) or p.name.startswith(PREFIXES)
+    )
 
 
 def _flat(parameters):

@@ -22,6 +22,7 @@ LAYERS = (
     "runtime checkpoint",
     "weights",
     "quantise",
+    "layers parameters",
     "model data optim loss preprocess metrics log",
     "step",
     "feed run_folder evaluation",

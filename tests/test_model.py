@@ -11,7 +11,8 @@ from mindspore import nn
 from mindcv_mnasnet.arch import FAMILIES, resolve
 from mindcv_mnasnet.cost import network_cost
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.model import MnasNet, create_model, freeze, load_parameters
+from mindcv_mnasnet.model import MnasNet, create_model
+from mindcv_mnasnet.parameters import freeze, load_parameters
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

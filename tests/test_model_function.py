@@ -7,7 +7,8 @@ from mindspore import nn
 from tiny import normal, tensor
 
 from mindcv_mnasnet.arch import resolve
-from mindcv_mnasnet.model import ConvBN, create_model
+from mindcv_mnasnet.layers import ConvBN
+from mindcv_mnasnet.model import create_model
 
 pytestmark = pytest.mark.usefixtures("cpu")
 EPS = 1e-3

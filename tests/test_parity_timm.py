@@ -8,7 +8,8 @@ import tiny
 
 from mindcv_mnasnet.arch import resolve
 from mindcv_mnasnet.draws import DrawLayout
-from mindcv_mnasnet.model import MnasNet, create_model, load_parameters
+from mindcv_mnasnet.model import MnasNet, create_model
+from mindcv_mnasnet.parameters import load_parameters
 from mindcv_mnasnet.step import TrainStep
 
 torch = pytest.importorskip("torch")

@@ -10,7 +10,8 @@ import pytest
 from sklearn.datasets import load_sample_image
 
 from mindcv_mnasnet.checkpoint import read_checkpoint
-from mindcv_mnasnet.model import create_model, load_parameters
+from mindcv_mnasnet.model import create_model
+from mindcv_mnasnet.parameters import load_parameters
 from mindcv_mnasnet.weights.convert import convert
 
 pytestmark = pytest.mark.usefixtures("cpu")

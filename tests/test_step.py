@@ -8,7 +8,8 @@ from mindspore import nn
 
 from mindcv_mnasnet.draws import DrawLayout
 from mindcv_mnasnet.metrics import count
-from mindcv_mnasnet.model import create_model, freeze
+from mindcv_mnasnet.model import create_model
+from mindcv_mnasnet.parameters import freeze
 from mindcv_mnasnet.step import SCALE_WINDOW, Accumulate, TrainStep
 
 pytestmark = pytest.mark.usefixtures("cpu")

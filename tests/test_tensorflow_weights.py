@@ -14,7 +14,8 @@ from tiny import tensor
 
 from mindcv_mnasnet.arch import Network, resolve
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.model import create_model, load_parameters
+from mindcv_mnasnet.model import create_model
+from mindcv_mnasnet.parameters import load_parameters
 from mindcv_mnasnet.weights import archive
 from mindcv_mnasnet.weights.tensorflow import read_tensorflow, write_tensorflow
 from mindcv_mnasnet.weights.tensorflow_names import SCHEMES, authors_layout, our_names, variable_names

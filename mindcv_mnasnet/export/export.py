@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -155,8 +155,13 @@ def _compared(
 
 
 def checkpoint_logits(checkpoint: Checkpoint, card: Card, pictures: np.ndarray, ema: bool | None) -> np.ndarray:
-    """Logits of the checkpoint itself, by MindSpore, for uint8 pictures (N, H, W, C)."""
-    evaluator = Evaluator(card.network_description(), card.own_recipe(), runtime.start("auto"))
+    """Logits of the checkpoint itself, by MindSpore, for uint8 pictures (N, H, W, C).
+
+    One that was trained for 8 bits is taken in float where the export is.
+    """
+    recipe = card.own_recipe()
+    recipe = replace(recipe, quantize=recipe.quantize and card.quantization == "int8")
+    evaluator = Evaluator(card.network_description(), recipe, runtime.start("auto"))
     evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
     return evaluator.logits(pictures, _BATCH)
 

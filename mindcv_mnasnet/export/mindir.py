@@ -11,7 +11,8 @@ from mindspore import nn
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.card import Card
-from mindcv_mnasnet.model import MnasNet, create_model, load_parameters
+from mindcv_mnasnet.model import MnasNet, create_model
+from mindcv_mnasnet.parameters import load_parameters
 from mindcv_mnasnet.preprocess import Preprocess
 
 CARD_SUFFIX = ".json"
