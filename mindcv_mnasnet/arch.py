@@ -27,7 +27,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Layer:
-    """One MBConv block with its real widths; ``se_width`` 0 means no squeeze-and-excitation."""
+    """One block with its real widths; ``se_width`` 0 means no squeeze-and-excitation.
+
+    ``conv``: a plain convolution in place of expansion and depthwise convolution. ``residual``: there is a shortcut;
+    with ``pool`` it is a pooled one, because input and output differ in size or width.
+    """
 
     stage: int
     index: int
@@ -39,6 +43,23 @@ class Layer:
     expand: int
     se_width: int
     residual: bool
+    conv: bool = False
+    pool: bool = False
+
+    @property
+    def expands(self) -> bool:
+        """Whether a 1x1 convolution comes before the depthwise one."""
+        return self.expand > 1 and not self.conv
+
+    @property
+    def projects(self) -> bool:
+        """Whether a 1x1 convolution without ReLU comes last."""
+        return self.expand > 1 or not self.conv
+
+    @property
+    def gated_width(self) -> int:
+        """Channels that squeeze-and-excitation works on."""
+        return self.mid_width if self.projects else self.out_width
 
 
 @dataclass(frozen=True)
@@ -117,7 +138,7 @@ class Network:
         return tuple(format_block(block) for block in self.blocks)
 
     def layers(self) -> tuple[Layer, ...]:
-        """All MBConv blocks in order, resolved to real widths."""
+        """All blocks in order, resolved to real widths."""
         layers: list[Layer] = []
         in_width = self.stem_width
         declared = in_width if self.declared_stem is None else self.round_width(self.declared_stem)
@@ -126,6 +147,7 @@ class Network:
             for index in range(block.repeats):
                 stride = block.stride if index == 0 else 1
                 compared = declared if self.residual_rule == "declared" and not layers else in_width
+                alike = stride == 1 and compared == in_width == out_width
                 layers.append(
                     Layer(
                         stage=stage,
@@ -137,7 +159,9 @@ class Network:
                         stride=stride,
                         expand=block.expand,
                         se_width=max(1, int(in_width * block.se_ratio)) if block.se_ratio > 0 else 0,
-                        residual=block.skip and stride == 1 and compared == in_width == out_width,
+                        residual=block.pool or (block.skip and alike),
+                        conv=block.conv,
+                        pool=block.pool and not alike,
                     )
                 )
                 in_width = out_width

@@ -10,10 +10,11 @@ from typing import Any
 
 from mindcv_mnasnet.errors import UserError
 
-_BLOCK_FORM = "r<repeats>_k<odd kernel>_s<11|22>_e<expansion>[_i<in>]_o<out>[_se<ratio>][_noskip]"
+_BLOCK_FORM = "r<repeats>_k<odd kernel>_s<11|22>_e<expansion>[_i<in>]_o<out>[_se<ratio>][_conv][_noskip|_pool]"
 _BLOCK = re.compile(
     r"r(?P<repeats>[1-9]\d{0,4})_k(?P<kernel>[1-9]\d{0,4})_s(?P<stride>[12])(?P=stride)_e(?P<expand>[1-9]\d{0,4})"
-    r"(?:_i(?P<declared>[1-9]\d{0,4}))?_o(?P<out>[1-9]\d{0,4})(?:_se(?P<se_ratio>[01](?:\.\d+)?))?(?P<noskip>_noskip)?",
+    r"(?:_i(?P<declared>[1-9]\d{0,4}))?_o(?P<out>[1-9]\d{0,4})(?:_se(?P<se_ratio>[01](?:\.\d+)?))?"
+    r"(?P<conv>_conv)?(?P<skip>_noskip|_pool)?",
     re.ASCII,
 )
 
@@ -22,7 +23,11 @@ _BLOCK = re.compile(
 class BlockSpec:
     """One stage: ``repeats`` MBConv blocks, the first with ``stride``; ``out`` is the width before scaling.
 
-    ``se_ratio`` relates the squeeze to the block's *input* width; 0 means no squeeze-and-excitation.
+    ``se_ratio`` relates the squeeze to the block's *input* width; 0 means no squeeze-and-excitation. A depthwise
+    separable convolution is ``expand`` 1, as in the authors' strings. Two parts are ours, for search spaces: ``conv``,
+    a plain k x k convolution in place of expansion and depthwise convolution (with ``expand`` 1 it is the whole block);
+    and ``pool``, a shortcut past every block: pooled where the block has a stride, and cut or filled with channels of
+    zeros where widths differ.
     """
 
     repeats: int
@@ -32,6 +37,8 @@ class BlockSpec:
     out: int
     se_ratio: float = 0.0
     skip: bool = True
+    conv: bool = False
+    pool: bool = False
 
     def __post_init__(self) -> None:
         for key in ("repeats", "kernel", "expand", "out"):
@@ -39,7 +46,9 @@ class BlockSpec:
         check(self.kernel % 2 == 1, "kernel", self.kernel, "odd")
         check_whole("stride", self.stride, most=2)
         check(is_number(self.se_ratio) and 0 <= self.se_ratio <= 1, "se_ratio", self.se_ratio, "from 0 to 1")
-        check(isinstance(self.skip, bool), "skip", self.skip, "true or false")
+        for key in ("skip", "conv", "pool"):
+            check(isinstance(getattr(self, key), bool), key, getattr(self, key), "true or false")
+        check(self.skip or not self.pool, "skip", self.skip, "true where there is a pooled shortcut")
 
 
 def parse_block(text: str) -> BlockSpec:
@@ -51,7 +60,8 @@ def format_block(spec: BlockSpec) -> str:
     """The canonical string, such as ``r3_k5_s22_e3_o40_se0.25``: inverse of ``parse_block``."""
     squeeze = f"_se{Decimal(repr(spec.se_ratio)):f}".removesuffix(".0") if spec.se_ratio > 0 else ""
     head = f"r{spec.repeats}_k{spec.kernel}_s{spec.stride}{spec.stride}_e{spec.expand}_o{spec.out}"
-    return f"{head}{squeeze}{'' if spec.skip else '_noskip'}"
+    ending = "_pool" if spec.pool else "" if spec.skip else "_noskip"
+    return f"{head}{squeeze}{'_conv' if spec.conv else ''}{ending}"
 
 
 def parse_blocks(text: str | Iterable[str]) -> tuple[tuple[BlockSpec, ...], int | None]:
@@ -76,7 +86,13 @@ def _parse(text: str) -> tuple[BlockSpec, int | None]:
         raise UserError(f"block {text!r} does not read as {_BLOCK_FORM}")
     numbers = {key: int(match[key]) for key in ("repeats", "kernel", "stride", "expand", "out")}
     try:
-        spec = BlockSpec(**numbers, se_ratio=float(match["se_ratio"] or 0), skip=match["noskip"] is None)
+        spec = BlockSpec(
+            **numbers,
+            se_ratio=float(match["se_ratio"] or 0),
+            skip=match["skip"] != "_noskip",
+            conv=match["conv"] is not None,
+            pool=match["skip"] == "_pool",
+        )
     except UserError as error:
         raise UserError(f"block {text!r}: {error}") from None
     return spec, int(match["declared"]) if match["declared"] else None

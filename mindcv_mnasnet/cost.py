@@ -69,23 +69,31 @@ def _walk(network: Network, size: int) -> Iterator[LayerCost]:
     yield _conv("stem", 3, network.in_channels, network.stem_width, size)
     width = network.stem_width
     for number, layer in enumerate(network.layers()):
-        yield from _mbconv(f"blocks.{number}", layer, size)
+        yield from _block(f"blocks.{number}", layer, size)
         size, width = _strided(size, layer.stride), layer.out_width
     yield _conv("head", 1, width, network.head_width, size)
     yield _biased("classifier", network.head_width, network.num_classes)
 
 
-def _mbconv(name: str, layer: Layer, size: int) -> Iterator[LayerCost]:
-    if layer.expand > 1:
+def _block(name: str, layer: Layer, size: int) -> Iterator[LayerCost]:
+    if layer.expands:
         yield _conv(f"{name}.expand", 1, layer.in_width, layer.mid_width, size)
     size = _strided(size, layer.stride)
-    yield _conv(f"{name}.depthwise", layer.kernel, layer.mid_width, layer.mid_width, size, groups=layer.mid_width)
+    width = layer.gated_width
+    if layer.conv:
+        yield _conv(f"{name}.spatial", layer.kernel, layer.in_width, width, size)
+    else:
+        yield _conv(f"{name}.depthwise", layer.kernel, width, width, size, groups=width)
     if layer.se_width:
-        yield _biased(f"{name}.se.reduce", layer.mid_width, layer.se_width)
-        yield _biased(f"{name}.se.expand", layer.se_width, layer.mid_width)
-        gate = SIGMOID_OPERATIONS * layer.mid_width + layer.mid_width * size * size
-        yield LayerCost(f"{name}.se.scale", 0, layer.mid_width, layer.mid_width, size, 0, 0, 0, gate)
-    yield _conv(f"{name}.project", 1, layer.mid_width, layer.out_width, size)
+        yield _biased(f"{name}.se.reduce", width, layer.se_width)
+        yield _biased(f"{name}.se.expand", layer.se_width, width)
+        gate = SIGMOID_OPERATIONS * width + width * size * size
+        yield LayerCost(f"{name}.se.scale", 0, width, width, size, 0, 0, 0, gate)
+    if layer.projects:
+        yield _conv(f"{name}.project", 1, width, layer.out_width, size)
+    if layer.pool and layer.stride > 1:
+        pooled = layer.stride**2 * min(layer.in_width, layer.out_width) * size * size
+        yield LayerCost(f"{name}.pool", 0, layer.in_width, layer.out_width, size, 0, 0, 0, pooled)
     if layer.residual:
         added = layer.out_width * size * size
         yield LayerCost(f"{name}.add", 0, layer.out_width, layer.out_width, size, 0, 0, 0, added)

@@ -65,30 +65,70 @@ class SqueezeExcite(nn.Cell):
         return self.point(x * self.gates_point(gates))
 
 
+class PooledShortcut(nn.Cell):
+    """Means of 2x2 pixels where the stride is 2 (at an odd edge, of those there are); channels cut or zeros added."""
+
+    def __init__(self, in_width: int, out_width: int, stride: int):
+        super().__init__()
+        self.out_width, self.added = out_width, out_width - in_width
+        self.pool = nn.AvgPool2d(stride, stride) if stride > 1 else None
+
+    def construct(self, x):
+        if self.added < 0:
+            x = x[:, : self.out_width]
+        if self.pool is not None:
+            if x.shape[2] % 2:
+                x = ops.cat((x, x[:, :, -1:]), 2)
+            if x.shape[3] % 2:
+                x = ops.cat((x, x[:, :, :, -1:]), 3)
+            x = self.pool(x)
+        if self.added > 0:
+            x = ops.cat((x, ops.zeros((x.shape[0], self.added, x.shape[2], x.shape[3]), x.dtype)), 1)
+        return x
+
+
 class MBConv(nn.Cell):
-    """Mobile inverted bottleneck: expand, depthwise, gate, project, and the shortcut where the layer has one."""
+    """Mobile inverted bottleneck: expand, depthwise, gate, project, and the shortcut where the layer has one.
+
+    A layer with ``conv`` has a plain convolution, ``spatial``, in place of expansion and depthwise convolution.
+    """
 
     def __init__(self, network: arch.Network, layer: arch.Layer, kit: Kit = FLOAT, name: str = ""):
         super().__init__()
-        mid = layer.mid_width
+        mid = layer.gated_width
         self.residual = layer.residual
-        expands = layer.expand > 1
-        self.expand = ConvBN(network, layer.in_width, mid, kit=kit, name=f"{name}.expand") if expands else None
-        self.depthwise = ConvBN(
-            network, mid, mid, layer.kernel, layer.stride, group=mid, kit=kit, name=f"{name}.depthwise"
-        )
+        self.expand = ConvBN(network, layer.in_width, mid, kit=kit, name=f"{name}.expand") if layer.expands else None
+        self.depthwise: nn.Cell | None = None
+        self.spatial: nn.Cell | None = None
+        if layer.conv:
+            self.spatial = ConvBN(
+                network, layer.in_width, mid, layer.kernel, layer.stride, kit=kit, name=f"{name}.spatial"
+            )
+        else:
+            self.depthwise = ConvBN(
+                network, mid, mid, layer.kernel, layer.stride, group=mid, kit=kit, name=f"{name}.depthwise"
+            )
         self.se = SqueezeExcite(mid, layer.se_width, kit, f"{name}.se") if layer.se_width else None
-        self.project = ConvBN(network, mid, layer.out_width, relu=False, kit=kit, name=f"{name}.project")
+        self.project = None
+        if layer.projects:
+            self.project = ConvBN(network, mid, layer.out_width, relu=False, kit=kit, name=f"{name}.project")
+        self.shortcut = PooledShortcut(layer.in_width, layer.out_width, layer.stride) if layer.pool else None
         self.point = kit.point(name) if layer.residual else None
 
     def construct(self, x, keep=None):
         """``keep``: (batch, 1, 1, 1) factors of the residual branch for drop-connect, or None."""
         y = x if self.expand is None else self.expand(x)
-        y = self.depthwise(y)
+        if self.depthwise is not None:
+            y = self.depthwise(y)
+        if self.spatial is not None:
+            y = self.spatial(y)
         if self.se is not None:
             y = self.se(y)
-        y = self.project(y)
+        if self.project is not None:
+            y = self.project(y)
         if not self.residual:
             return y
+        if self.shortcut is not None:
+            x = self.shortcut(x)
         y = x + (y if keep is None else y * keep)
         return y if self.point is None else self.point(y)

@@ -180,6 +180,9 @@ def _equal(ours: Any, theirs: Any) -> bool:
 
 def _shape(network: Network) -> tuple[Any, ...]:
     """All that decides which weights fit."""
-    layers = [(layer.kernel, layer.stride, layer.expand, layer.out_width, layer.se_width) for layer in network.layers()]
+    layers = [
+        (layer.kernel, layer.stride, layer.expand, layer.out_width, layer.se_width, layer.conv)
+        for layer in network.layers()
+    ]
     ends = (network.in_channels, network.stem_width, network.stem_stride, network.head_width, network.num_classes)
     return (*ends, *layers)

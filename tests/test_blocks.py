@@ -17,19 +17,22 @@ def specs(most):
     """Any block whose repeats, expansion and width are at most ``most``."""
     whole = st.integers(1, most)
     return st.builds(
-        BlockSpec,
+        lambda skip, **values: BlockSpec(**values, skip=skip != "none", pool=skip == "pool"),
         repeats=whole,
         kernel=st.sampled_from([1, 3, 5, 7, 9]),
         stride=st.sampled_from([1, 2]),
         expand=whole,
         out=whole,
         se_ratio=st.floats(0, 1),
-        skip=st.booleans(),
+        skip=st.sampled_from(["none", "identity", "pool"]),
+        conv=st.booleans(),
     )
 
 
 CANONICAL = st.from_regex(
-    r"r[1-9][0-9]{0,2}_k[13579]_s(11|22)_e[1-9]_o[1-9][0-9]{0,3}(_se(0\.[0-9]{0,3}[1-9]|1))?(_noskip)?", fullmatch=True
+    r"r[1-9][0-9]{0,2}_k[13579]_s(11|22)_e[1-9]_o[1-9][0-9]{0,3}"
+    r"(_se(0\.[0-9]{0,3}[1-9]|1))?(_conv)?(_noskip|_pool)?",
+    fullmatch=True,
 )
 
 
@@ -62,6 +65,8 @@ def test_formatting_inverts_parsing(text):
         "r1_k3_s11_e1_o8_se.25",
         "r1_k3_s11_e1_o8_noskip_se0.25",
         "r1_k3_s11_e1_o8_skip",
+        "r1_k3_s11_e1_o8_noskip_pool",
+        "r1_k3_s11_e1_o8_pool_conv",
         "R1_k3_s11_e1_o8",
         " r1_k3_s11_e1_o8",
         "r1_k3_s11_e1_o8\n",
@@ -105,6 +110,8 @@ def test_a_declared_input_must_follow_from_the_block_before():
         ("se_ratio", 2),
         ("se_ratio", float("nan")),
         ("skip", 1),
+        ("conv", None),
+        ("pool", "yes"),
     ],
 )
 def test_impossible_values_are_named(key, value):

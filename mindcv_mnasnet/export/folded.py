@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from mindcv_mnasnet.arch import Network
+from mindcv_mnasnet.arch import Layer, Network
 from mindcv_mnasnet.errors import UserError
 
 
@@ -35,15 +35,18 @@ class Conv:
 
 @dataclass(frozen=True)
 class Block:
-    """An MBConv: expand, depthwise, gates (mean over space, ``reduce``, ``expand_gate``), project, shortcut."""
+    """An MBConv: expand, spatial, gates (mean over space, ``reduce``, ``expand_gate``), project, shortcut.
+
+    ``spatial`` is the depthwise or plain k x k convolution. ``layer`` tells whether the shortcut is pooled.
+    """
 
     name: str
+    layer: Layer
     expand: Conv | None
-    depthwise: Conv
+    spatial: Conv
     reduce: Conv | None
     expand_gate: Conv | None
-    project: Conv
-    residual: bool
+    project: Conv | None
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,14 @@ def fold(network: Network, tensors: Mapping[str, np.ndarray]) -> Folded:
         blocks.append(
             Block(
                 name=name,
-                expand=folder.conv(f"{name}.expand", size) if layer.expand > 1 else None,
-                depthwise=folder.conv(f"{name}.depthwise", size, layer.stride, groups=layer.mid_width),
+                layer=layer,
+                expand=folder.conv(f"{name}.expand", size) if layer.expands else None,
+                spatial=folder.conv(f"{name}.spatial", size, layer.stride)
+                if layer.conv
+                else folder.conv(f"{name}.depthwise", size, layer.stride, groups=layer.mid_width),
                 reduce=folder.gate(f"{name}.se.reduce", "relu") if layer.se_width else None,
                 expand_gate=folder.gate(f"{name}.se.expand", "sigmoid") if layer.se_width else None,
-                project=folder.conv(f"{name}.project", size, activation=None),
-                residual=layer.residual,
+                project=folder.conv(f"{name}.project", size, activation=None) if layer.projects else None,
             )
         )
         size = -(-size // layer.stride)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mindcv_mnasnet.errors import require_extra
 from mindcv_mnasnet.export.card import KEY, Card
-from mindcv_mnasnet.export.folded import Conv, Folded
+from mindcv_mnasnet.export.folded import Block, Conv, Folded
 
 #: ReduceMean takes its axes as an input from 18 on; ONNX Runtime 1.18, the oldest allowed, knows up to 21.
 OPSET = 18
@@ -38,13 +38,14 @@ def onnx_model(folded: Folded, card: Card) -> Any:
         shortcut = x
         if block.expand is not None:
             x = graph.conv(x, block.expand)
-        x = graph.conv(x, block.depthwise)
+        x = graph.conv(x, block.spatial)
         if block.reduce is not None and block.expand_gate is not None:
             gates = graph.conv(graph.mean(x, f"{block.name}.se.pool"), block.reduce)
             x = graph.add("Mul", [x, graph.conv(gates, block.expand_gate)], f"{block.name}.se")
-        x = graph.conv(x, block.project)
-        if block.residual:
-            x = graph.add("Add", [x, shortcut], block.name)
+        if block.project is not None:
+            x = graph.conv(x, block.project)
+        if block.layer.residual:
+            x = graph.add("Add", [x, graph.shortcut(shortcut, block)], block.name)
     x = graph.conv(x, folded.head)
     x = graph.add("Flatten", [graph.mean(x, "pool")], "features", axis=1)
     weights = [graph.constant(f"classifier.{key}", value) for key, value in _classifier(folded).items()]
@@ -97,6 +98,19 @@ class _Graph:
         }
         x = self.add("Conv", [x, weight, bias], output, **attributes)
         return x if conv.activation is None else self.add(conv.activation.capitalize(), [x], conv.name)
+
+    def shortcut(self, x: str, block: Block) -> str:
+        """The block's input as it is added to its output."""
+        layer, name = block.layer, f"{block.name}.shortcut"
+        added = layer.out_width - layer.in_width
+        if layer.pool and added < 0:
+            bounds = [self.constant(f"{name}.{n}", np.array([v])) for n, v in (("from", 0), ("to", layer.out_width))]
+            x = self.add("Slice", [x, *bounds, self.constant(f"{name}.axis", np.array([1]))], f"{name}.cut")
+        if layer.pool and layer.stride > 1:  # ceil_mode: at an odd edge, the mean of the pixels there are
+            x = self.add("AveragePool", [x], f"{name}.pool", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+        if layer.pool and added > 0:
+            x = self.add("Pad", [x, self.constant(f"{name}.pads", np.array([0, 0, 0, 0, 0, added, 0, 0]))], name)
+        return x
 
     def mean(self, x: str, output: str) -> str:
         return self.add("GlobalAveragePool", [x], output)

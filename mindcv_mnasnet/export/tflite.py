@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mindcv_mnasnet.arch import Layer
 from mindcv_mnasnet.export.card import KEY, Card
 from mindcv_mnasnet.export.folded import Conv, Folded
 from mindcv_mnasnet.weights.tensorflow import load_tensorflow
@@ -89,14 +90,15 @@ class _Graph:
                 shortcut = x
                 if block.expand is not None:
                     x = self._conv(x, block.expand)
-                x = self._conv(x, block.depthwise)
+                x = self._conv(x, block.spatial)
                 if block.reduce is not None and block.expand_gate is not None:
                     gates = self._tf.reduce_mean(x, (1, 2), keepdims=True)
                     gates = self._conv(self._conv(gates, block.reduce), block.expand_gate)
                     x = self._point(f"{block.name}.se", x * gates)
-                x = self._conv(x, block.project)
-                if block.residual:
-                    x = self._point(block.name, x + shortcut)
+                if block.project is not None:
+                    x = self._conv(x, block.project)
+                if block.layer.residual:
+                    x = self._point(block.name, x + self._shortcut(shortcut, block.layer))
             x = self._point("pool", self._tf.reduce_mean(self._conv(x, folded.head), (1, 2)))
             x = self._tf.matmul(x, folded.classifier_weight.T) + folded.classifier_bias
             return self._point("logits", x)
@@ -120,6 +122,17 @@ class _Graph:
         elif conv.activation == "sigmoid":
             x = nn.sigmoid(x)
         return self._point(conv.name, x)
+
+    def _shortcut(self, x: Any, layer: Layer) -> Any:
+        """The block's input as it is added to its output."""
+        added = layer.out_width - layer.in_width
+        if layer.pool and added < 0:
+            x = x[..., : layer.out_width]
+        if layer.pool and layer.stride > 1:  # SAME: at an odd edge, the mean of the pixels there are
+            x = self._tf.nn.avg_pool2d(x, 2, 2, "SAME")
+        if layer.pool and added > 0:
+            x = self._tf.pad(x, [[0, 0], [0, 0], [0, 0], [0, added]])
+        return x
 
     @staticmethod
     def _padding(conv: Conv, size: int) -> str:

@@ -60,14 +60,18 @@ def shapes(network: Network) -> dict[str, tuple[int, ...]]:
     conv_bn("stem", network.stem_width, network.in_channels, 3)
     layers = network.layers()
     for index, layer in enumerate(layers):
-        block, mid = f"blocks.{index}", layer.mid_width
-        if layer.expand > 1:
+        block, mid = f"blocks.{index}", layer.gated_width
+        if layer.expands:
             conv_bn(f"{block}.expand", mid, layer.in_width)
-        conv_bn(f"{block}.depthwise", mid, 1, layer.kernel)
+        if layer.conv:
+            conv_bn(f"{block}.spatial", mid, layer.in_width, layer.kernel)
+        else:
+            conv_bn(f"{block}.depthwise", mid, 1, layer.kernel)
         if layer.se_width:
             dense(f"{block}.se.reduce", layer.se_width, mid, 1, 1)
             dense(f"{block}.se.expand", mid, layer.se_width, 1, 1)
-        conv_bn(f"{block}.project", layer.out_width, mid)
+        if layer.projects:
+            conv_bn(f"{block}.project", layer.out_width, mid)
     conv_bn("head", network.head_width, layers[-1].out_width)
     dense("classifier", network.num_classes, network.head_width)
     return found
@@ -77,7 +81,14 @@ def _own(network: Network) -> dict[str, str]:
     return {module: module for module in (name.rpartition(".")[0] for name in shapes(network))}
 
 
+def require_mbconv(network: Network, library: str) -> None:
+    """Refuse a network with operators that only our own notation has."""
+    if any(block.conv or block.pool for block in network.blocks):
+        raise UserError(f"{library} has no plain convolutions or pooled shortcuts in a MnasNet; --to own keeps them")
+
+
 def _timm(network: Network) -> dict[str, str]:
+    require_mbconv(network, "timm")
     found = {"stem.conv": "conv_stem", "stem.bn": "bn1", "head.conv": "conv_head", "head.bn": "bn2"}
     found["classifier"] = "classifier"
     for number, layer in enumerate(network.layers()):
@@ -106,6 +117,7 @@ def _mindcv(network: Network) -> dict[str, str]:
 
 def _plain_layers(network: Network, library: str) -> tuple[Layer, ...]:
     """The layers of a network that the library can build: b1's pattern of any widths."""
+    require_mbconv(network, library)
     layers = network.layers()
     if layers[0].expand > 1 or any(layer.expand == 1 for layer in layers[1:]) or network.blocks[0].repeats > 1:
         raise UserError(f"{library} has one block without expansion, the first, and all others with it")

@@ -16,6 +16,7 @@ import numpy as np
 
 from mindcv_mnasnet.arch import Network
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.weights.schemes import require_mbconv
 
 SCHEMES = ("keras", "tf_layers")
 _NORM = {"gamma": "gamma", "beta": "beta", "moving_mean": "moving_mean", "moving_variance": "moving_variance"}
@@ -100,6 +101,7 @@ def variable_names(network: Network, scheme: str = "keras") -> dict[str, str]:
     """
     if scheme not in SCHEMES:
         raise UserError(f"scheme is {scheme!r}, but must be {' or '.join(SCHEMES)}")
+    require_mbconv(network, "the authors' code")
     counted: dict[str, int] = {}
 
     def layer(scope: str, kind: str, ours: str, leaves: dict[str, str]) -> Iterator[tuple[str, str]]:
