@@ -72,8 +72,12 @@ class Recipe(ScheduleKeys, OptimiserKeys, NetworkKeys, DataKeys, JobKeys):
         return bool(getattr(self, name) != key_table()[name].default)
 
     def identity(self) -> dict[str, Any]:
-        """The keys that say what is computed, without those that say where and under what name."""
-        return {name: value for name, value in self.to_dict().items() if not key_table()[name].rule.place}
+        """What is computed: the keys that differ from their defaults, without those that say where and how it is named.
+
+        Defaults are left out, so that a recipe stays the same one when the kit learns something new.
+        """
+        values = self.to_dict().items()
+        return {name: value for name, value in values if self._differs(name) and not key_table()[name].rule.place}
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of :meth:`identity`: equal on every machine and for every way of writing the recipe."""
@@ -135,7 +139,7 @@ def load_recipe(
 def diff(a: Recipe, b: Recipe) -> list[str]:
     """Keys whose values differ, of those that say what is computed; empty exactly when the fingerprints are equal."""
     mine, theirs = a.identity(), b.identity()
-    return [name for name in mine if mine[name] != theirs[name]]
+    return [name for name in key_table() if (name in mine or name in theirs) and getattr(a, name) != getattr(b, name)]
 
 
 def _checked(merged: Mapping[str, tuple[Any, str]], given: frozenset[str] | None) -> Recipe:

@@ -121,7 +121,9 @@ def test_layers_follow_from_the_blocks(blocks):
         block = blocks[layer.stage]
         assert layer.mid_width == layer.in_width * block.expand
         assert (layer.se_width > 0) == (block.se_ratio > 0)
-        assert layer.residual == (block.skip and layer.stride == 1 and layer.in_width == layer.out_width)
+        alike = layer.stride == 1 and layer.in_width == layer.out_width
+        assert layer.residual == (block.pool or (block.skip and alike))
+        assert layer.pool == (block.pool and not alike)
 
 
 def test_reductions_of_the_published_networks():

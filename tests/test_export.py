@@ -104,7 +104,7 @@ def test_trained_ranges_overrule_observed_ones(tmp_path, checkpoint, form):
         )
         squeezed = export(tmp_path / "narrow.safetensors", tmp_path / f"narrow.{form}", options)
     spread = [open_artifact(report.path).logits(images).std(0).mean() for report in (plain, squeezed)]
-    assert spread[1] < 0.1 * spread[0]
+    assert spread[1] < 0.2 * spread[0]  # what is left are steps of 8 bits
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mindcv_mnasnet.export.folded import Conv, Folded
 from mindcv_mnasnet.weights.tensorflow import load_tensorflow
 
 LABELS = "labels.txt"
+_NOTHING = 1e-6
 Ranges = Mapping[str, tuple[float, float]]
 
 
@@ -41,7 +43,10 @@ def write_tflite(
     network = folded.network
     raw = card.input == "uint8"
     shape = [card.batch, network.image_size, network.image_size, network.in_channels]
-    chosen = dict(ranges or {}) if card.quantization == "int8" else {}
+    calibration = list(calibration)
+    chosen: Ranges = {}
+    if card.quantization == "int8":
+        chosen = {**_Graph(tf, {}).silent(folded, card, calibration), **(ranges or {})}
     build = _Graph(tf, chosen).function(folded, card)
     taken = tf.uint8 if raw and card.quantization != "int8" else tf.float32
     function = tf.function(build, input_signature=[tf.TensorSpec(shape, taken)])
@@ -74,6 +79,15 @@ def _examples(card: Card, calibration: Iterable[np.ndarray]) -> Callable[[], Ite
 class _Graph:
     def __init__(self, tf: Any, ranges: Ranges):
         self._tf, self._ranges = tf, ranges
+        self._seen: dict[str, float] | None = None
+
+    def silent(self, folded: Folded, card: Card, calibration: Iterable[np.ndarray]) -> Ranges:
+        """A range for activations that are zero in all of the pictures: a scale of nothing is refused by runtimes."""
+        self._seen = {}
+        function = self.function(folded, replace(card, quantization=None))
+        for example in _examples(card, calibration)():
+            function(self._tf.constant(example[0]))
+        return {name: (0.0, 1.0) for name, most in self._seen.items() if most < _NOTHING}
 
     def function(self, folded: Folded, card: Card) -> Callable[[Any], Any]:
         """The network as a function of pixels (N, H, W, C): raw ones are normalised first."""
@@ -142,6 +156,8 @@ class _Graph:
 
     def _point(self, name: str, x: Any) -> Any:
         """A quantisation point: its trained range, where there is one."""
+        if self._seen is not None:
+            self._seen[name] = max(self._seen.get(name, 0.0), float(self._tf.reduce_max(self._tf.abs(x))))
         if name not in self._ranges:
             return x
         low, high = min(self._ranges[name][0], 0.0), max(self._ranges[name][1], 0.0)
