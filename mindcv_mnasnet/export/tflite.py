@@ -46,7 +46,8 @@ def write_tflite(
     calibration = list(calibration)
     chosen: Ranges = {}
     if card.quantization == "int8":
-        chosen = {**_Graph(tf, {}).silent(folded, card, calibration), **(ranges or {})}
+        chosen = dict(ranges or {})
+        chosen |= _Graph(tf, chosen).silent(folded, card, calibration)
     build = _Graph(tf, chosen).function(folded, card)
     taken = tf.uint8 if raw and card.quantization != "int8" else tf.float32
     function = tf.function(build, input_signature=[tf.TensorSpec(shape, taken)])
@@ -82,7 +83,7 @@ class _Graph:
         self._seen: dict[str, float] | None = None
 
     def silent(self, folded: Folded, card: Card, calibration: Iterable[np.ndarray]) -> Ranges:
-        """A range for activations that are zero in all of the pictures: a scale of nothing is refused by runtimes."""
+        """Ranges for activations that are zero in all of the pictures: runtimes refuse the scale that this would be."""
         self._seen = {}
         function = self.function(folded, replace(card, quantization=None))
         for example in _examples(card, calibration)():
