@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.recipe_keys import SECTIONS
 from mindcv_mnasnet.recipe_values import key_table, nearest
 
 
@@ -29,12 +30,12 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"command line: {message}")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config`` and one option per recipe key, grouped by section, to ``parser``."""
+def add_arguments(parser: argparse.ArgumentParser, sections: tuple[type, ...] = SECTIONS) -> None:
+    """Add ``--config`` and one option per key of ``sections`` (a recipe's), grouped by section, to ``parser``."""
     parser.usage = parser.usage or "%(prog)s [-c FILE] [--KEY VALUE ...]"
     parser.add_argument("-c", "--config", metavar="FILE", help="recipe (YAML)")
     groups: dict[str, Any] = {}
-    for key in key_table().values():
+    for key in key_table(sections).values():
         if key.section not in groups:
             groups[key.section] = parser.add_argument_group(key.section)
         text = f"{key.rule.help} ({key.allowed()}; default {key.default})".replace("%", "%%")
@@ -45,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         groups[key.section].add_argument(option, help=text, metavar="V", default=argparse.SUPPRESS, **count)
 
 
-def parse_command_line(argv: Sequence[str], parser: argparse.ArgumentParser | None = None) -> CommandLine:
+def parse_command_line(
+    argv: Sequence[str], parser: argparse.ArgumentParser | None = None, sections: tuple[type, ...] = SECTIONS
+) -> CommandLine:
     """Split a command line (without the program's name) into recipe file, overrides and the program's options.
 
     Args:
@@ -54,15 +57,15 @@ def parse_command_line(argv: Sequence[str], parser: argparse.ArgumentParser | No
         UserError: an unknown option (naming the nearest key), a missing value, or a stray word.
     """
     parser = parser if parser is not None else Parser()
-    add_arguments(parser)
+    add_arguments(parser, sections)
     known, stray = parser.parse_known_args(_join_negative_numbers(argv))
     if stray:
         name = stray[0].split("=")[0].lstrip("-")
         if stray[0].startswith("-"):
-            raise UserError(f"unknown key {name!r} (command line){nearest(name, key_table())}")
+            raise UserError(f"unknown key {name!r} (command line){nearest(name, key_table(sections))}")
         raise UserError(f"stray {stray[0]!r} on the command line; a recipe is given as --config FILE")
     options = vars(known)
-    overrides = {name: options.pop(name) for name in key_table() if name in options}
+    overrides = {name: options.pop(name) for name in key_table(sections) if name in options}
     return CommandLine(options.pop("config"), overrides, argparse.Namespace(**options))
 
 

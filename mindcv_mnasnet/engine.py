@@ -12,7 +12,7 @@ import numpy as np
 
 from mindcv_mnasnet import runtime
 from mindcv_mnasnet.data.pipeline import train_batches, train_stream
-from mindcv_mnasnet.errors import JobError
+from mindcv_mnasnet.errors import DivergedError
 from mindcv_mnasnet.evaluation import Evaluator
 from mindcv_mnasnet.feed import Feed, Pace
 from mindcv_mnasnet.job import Job, prepare
@@ -127,10 +127,10 @@ class _Training:
         step = self.job.attempted_steps - len(losses) + 1 + int(np.argmin(finite))
         raise self._diverged(f"the loss is not finite at step {step}")
 
-    def _diverged(self, what: str) -> JobError:
+    def _diverged(self, what: str) -> DivergedError:
         job = self.job
         good = f"the last good checkpoint is {job.last_checkpoint or 'none yet'}; " if job.folder else ""
-        return JobError(
+        return DivergedError(
             f"{what}; {good}try a lower --lr, a longer --warmup_epochs, --clip_grad True, or --amp_level O0"
         )
 

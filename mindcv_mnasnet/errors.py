@@ -32,6 +32,10 @@ def require_extra(module: str, extra: str) -> Any:
         raise UserError(f"{module} is not installed here: pip install 'mindcv_mnasnet[{extra}]'") from None
 
 
+class DivergedError(JobError):
+    """A training whose loss is not finite."""
+
+
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
     """Within it, Ctrl-C waits for the end: MindSpore's import crashes when it is interrupted (seen in 2.10)."""

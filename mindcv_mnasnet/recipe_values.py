@@ -52,11 +52,11 @@ class Key:
         return text + (", or None" if self.nullable else "")
 
 
-@lru_cache(maxsize=1)
-def key_table() -> dict[str, Key]:
-    """Every key by name, in the order of the table."""
+@lru_cache
+def key_table(sections: tuple[type, ...] = SECTIONS) -> dict[str, Key]:
+    """Every key by name, in the order of the table: of a recipe, or of other dataclasses of keys."""
     table = {}
-    for section in SECTIONS:
+    for section in sections:
         hints = get_type_hints(section)
         for item in fields(section):
             members = set(get_args(hints[item.name])) or {hints[item.name]}
@@ -82,15 +82,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; the nearest known key is {found[0]}" if found else ""
 
 
-def typed(name: str, raw: Any, origin: str) -> Any:
-    """Turn ``raw`` into the value of key ``name``.
+def typed(name: str, raw: Any, origin: str, sections: tuple[type, ...] = SECTIONS) -> Any:
+    """Turn ``raw`` into the value of key ``name`` of these ``sections``.
 
     Numbers and booleans may be text, lists may be text with commas or blanks; None, "None" and "null" unset the key.
 
     Raises:
         UserError: unknown key, wrong type or impossible value; says where it stood (``origin``) and what is allowed.
     """
-    table = key_table()
+    table = key_table(sections)
     if name not in table:
         raise UserError(f"unknown key {name!r} ({origin}){nearest(name, table)}")
     key = table[name]

@@ -1,0 +1,186 @@
+"""Ways to choose what is tried next, behind one interface: random search, regularised evolution, NSGA-II.
+
+The controller of the paper has a file of its own, ``controller``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from mindcv_mnasnet.errors import UserError, require_extra
+from mindcv_mnasnet.search.space import Space, Tokens
+
+NAMES = ("controller", "random", "evolution", "nsga2")
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a strategy is told of a trial; a failed one has reward 0 and neither accuracy nor latency."""
+
+    tokens: Tokens
+    reward: float
+    accuracy: float | None = None
+    latency_ms: float | None = None
+
+
+class Strategy(Protocol):
+    """Asked for a generation of networks, told how they did.
+
+    All randomness comes from the seed and the number of the generation, so ``state`` and a generation's number are all
+    that a resume needs.
+    """
+
+    def ask(self, generation: int, count: int) -> list[Tokens]:
+        """Networks to try; the same ones whenever it is asked in the same state."""
+
+    def tell(self, generation: int, outcomes: Sequence[Outcome]) -> None:
+        """How the networks of a generation did, in the order in which they were asked for."""
+
+    def state(self) -> Arrays:
+        """All that was learnt."""
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take back what ``state`` gave."""
+
+
+def generator(seed: int, generation: int) -> np.random.Generator:
+    """The random numbers of one generation."""
+    return np.random.default_rng([seed, generation])
+
+
+class RandomSearch:
+    """Draws evenly; learns nothing."""
+
+    def __init__(self, space: Space, seed: int):
+        self._space, self._seed = space, seed
+
+    def ask(self, generation: int, count: int) -> list[Tokens]:
+        """See ``Strategy``."""
+        rng = generator(self._seed, generation)
+        return [self._space.random(rng) for _ in range(count)]
+
+    def tell(self, generation: int, outcomes: Sequence[Outcome]) -> None:
+        """See ``Strategy``."""
+
+    def state(self) -> Arrays:
+        """See ``Strategy``."""
+        return {}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """See ``Strategy``."""
+
+
+class Evolution:
+    """Regularised evolution: a child of the best of a random few, and the oldest dies. Real et al. 2019, algorithm 1.
+
+    Their population of 100 and sample of 25 are for 20,000 trials; 50 and 10 suit hundreds.
+    """
+
+    def __init__(self, space: Space, seed: int, population: int = 50, sample: int = 10):
+        self._space, self._seed = space, seed
+        self._most, self._sample = population, sample
+        self._population: list[tuple[Tokens, float]] = []
+
+    def ask(self, generation: int, count: int) -> list[Tokens]:
+        """See ``Strategy``; random ones until the population is full."""
+        rng = generator(self._seed, generation)
+        found: list[Tokens] = []
+        for _ in range(count):
+            if len(self._population) + len(found) < self._most:
+                found.append(self._space.random(rng))
+                continue
+            few = rng.choice(len(self._population), min(self._sample, len(self._population)), replace=False)
+            best = max(few, key=lambda index: self._population[index][1])
+            found.append(self._space.mutate(self._population[best][0], rng))
+        return found
+
+    def tell(self, generation: int, outcomes: Sequence[Outcome]) -> None:
+        """See ``Strategy``."""
+        self._population += [(one.tokens, one.reward) for one in outcomes]
+        self._population = self._population[-self._most :]
+
+    def state(self) -> Arrays:
+        """See ``Strategy``."""
+        return {
+            "tokens": np.array([tokens for tokens, _ in self._population], np.int64).reshape(-1, self._space.length),
+            "rewards": np.array([reward for _, reward in self._population], np.float64),
+        }
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """See ``Strategy``."""
+        tokens = [tuple(int(token) for token in row) for row in state["tokens"]]
+        self._population = list(zip(tokens, state["rewards"].tolist(), strict=True))
+
+
+class NSGA2:
+    """Accuracy up and latency down at once, by Optuna's NSGA-II (Deb et al. 2002); needs the extra ``search``.
+
+    Its state is the history: loading asks and tells all generations again, which takes milliseconds each.
+    """
+
+    def __init__(self, space: Space, seed: int, population: int = 40):
+        self._optuna = require_extra("optuna", "search")
+        self._space, self._seed, self._population = space, seed, population
+        self._begin()
+
+    def _begin(self) -> None:
+        self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
+        sampler = self._optuna.samplers.NSGAIISampler(population_size=self._population, seed=self._seed)
+        self._study = self._optuna.create_study(sampler=sampler, directions=["maximize", "minimize"])
+        self._asked: dict[int, list[Any]] = {}
+        self._history: list[list[list[float | None]]] = []
+
+    def ask(self, generation: int, count: int) -> list[Tokens]:
+        """See ``Strategy``."""
+        if generation not in self._asked:
+            self._asked[generation] = [self._study.ask() for _ in range(count)]
+        return [
+            tuple(int(trial.suggest_categorical(f"d{i}", one)) for i, one in enumerate(self._space.allowed))
+            for trial in self._asked[generation]
+        ]
+
+    def tell(self, generation: int, outcomes: Sequence[Outcome]) -> None:
+        """See ``Strategy``."""
+        states = self._optuna.trial.TrialState
+        told = self._asked.pop(generation)
+        for trial, one in zip(told, outcomes, strict=True):
+            if one.accuracy is None or one.latency_ms is None:
+                self._study.tell(trial, state=states.FAIL)
+            else:
+                self._study.tell(trial, [one.accuracy, one.latency_ms])
+        self._history.append([[one.accuracy, one.latency_ms] for one in outcomes])
+
+    def state(self) -> Arrays:
+        """See ``Strategy``."""
+        return {"history": np.frombuffer(json.dumps(self._history).encode(), np.uint8)}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """See ``Strategy``."""
+        self._begin()
+        for generation, results in enumerate(json.loads(state["history"].tobytes())):
+            asked = self.ask(generation, len(results))
+            told = zip(asked, results, strict=True)
+            self.tell(generation, [Outcome(tokens, 0.0, accuracy, latency) for tokens, (accuracy, latency) in told])
+
+
+def make_strategy(name: str, space: Space, seed: int) -> Strategy:
+    """The strategy of that name.
+
+    Raises:
+        UserError: an unknown name, or one whose extra is not installed.
+    """
+    if name == "controller":
+        from mindcv_mnasnet.search.controller import Controller
+
+        return Controller(space, seed)
+    makers: dict[str, Any] = {"random": RandomSearch, "evolution": Evolution, "nsga2": NSGA2}
+    if name not in makers:
+        raise UserError(f"strategy: {name!r} is unknown; it can be {', '.join(NAMES)}")
+    made: Strategy = makers[name](space, seed)
+    return made
