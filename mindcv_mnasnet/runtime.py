@@ -174,3 +174,9 @@ def describe() -> dict[str, str | int]:
 def usable_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_environment(workers: int) -> dict[str, str]:
+    """The environment of one of ``workers`` processes that share this machine: each takes its part of the cores."""
+    share = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    return {**os.environ, "OMP_NUM_THREADS": share}

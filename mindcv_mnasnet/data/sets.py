@@ -71,6 +71,12 @@ def open_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> Listin
     return listing
 
 
+def training_folder(recipe: Recipe) -> Path:
+    """Where the training pictures are: ``data_dir/<train_split>``, or ``data_dir`` itself where that is not there."""
+    root = _root(recipe)
+    return root / recipe.train_split if (root / recipe.train_split).is_dir() else root
+
+
 def _root(recipe: Recipe) -> Path:
     root = Path(recipe.data_dir).expanduser()
     if recipe.dataset == "digits":

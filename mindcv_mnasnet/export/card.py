@@ -68,6 +68,14 @@ class Card:
             batch=batch,
         )
 
+    @classmethod
+    def blank(cls, network: Network, batch: int | None = 1) -> Card:
+        """The card of a network without a checkpoint, whose file is only timed."""
+        recipe = Recipe(image_resize=network.image_size, in_channels=network.in_channels)
+        mean, std = recipe.pixel_statistics()
+        names = tuple(str(number) for number in range(network.num_classes))
+        return cls(recipe.to_dict(), network.to_dict(), names, None, "raw", "", "float", mean, std, None, batch)
+
     def network_description(self) -> Network:
         """The network that was exported."""
         return Network.from_dict(self.network)

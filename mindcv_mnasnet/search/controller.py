@@ -8,7 +8,7 @@ and are ours, as is dividing advantages by their deviation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import mindspore as ms
@@ -17,7 +17,7 @@ from mindspore import nn, ops
 
 from mindcv_mnasnet import runtime
 from mindcv_mnasnet.search.space import Space, Tokens
-from mindcv_mnasnet.search.strategies import Arrays, Outcome, generator
+from mindcv_mnasnet.search.strategies import Accept, Arrays, Outcome, draw, generator
 
 UNITS = 100
 LEARNING_RATE = 3.5e-4
@@ -86,15 +86,15 @@ class Policy(nn.Cell):
 
 
 class Sampler(nn.Cell):
-    """Gumbel noise (rows, decisions, most) to choices and the log-probabilities of what was chosen."""
+    """Gumbel noise (rows, decisions, most) to tokens, int32 (rows, decisions)."""
 
     def __init__(self, policy: Policy):
         super().__init__(auto_prefix=False)
         self.policy = policy
 
     def construct(self, noise):
-        chosen, logs = self.policy(None, noise)
-        return chosen, ops.sum(chosen * logs, 2)
+        chosen, _ = self.policy(None, noise)
+        return ops.argmax(chosen, 2)
 
 
 class Update(nn.Cell):
@@ -108,20 +108,26 @@ class Update(nn.Cell):
         named = list(zip(self.weights, zeros, strict=True))
         self.first = ms.ParameterTuple(ms.Parameter(ms.Tensor(z), f"first.{p.name}", False) for p, z in named)
         self.second = ms.ParameterTuple(ms.Parameter(ms.Tensor(z), f"second.{p.name}", False) for p, z in named)
-        self.gradient = ops.value_and_grad(self.loss, None, self.weights)
+        self.gradient = ops.value_and_grad(self.loss, None, self.weights, has_aux=True)
 
-    def loss(self, chosen, old, advantage, weight):
-        """Clipped surrogate of every decision, less the entropy bonus; ``weight`` (rows,) is 0 for filling rows."""
+    def loss(self, chosen, old, advantage, weight, first):
+        """Clipped surrogate of every decision, less the entropy bonus; and the log-probabilities of what was chosen.
+
+        ``weight`` (rows,) is 0 for filling rows. ``first`` float32 (1,) is 1 in the first pass, whose own
+        log-probabilities are the old ones, else 0.
+        """
         _, logs = self.policy(chosen, None)
-        ratio = ops.exp(ops.sum(chosen * logs, 2) - old)
+        own = ops.sum(chosen * logs, 2)
+        old = first * ops.stop_gradient(own) + (1 - first) * old
+        ratio = ops.exp(own - old)
         gain = advantage.reshape(-1, 1)
         objective = ops.minimum(ratio * gain, ops.clamp(ratio, 1 - CLIP, 1 + CLIP) * gain)
         entropy = -ops.sum(ops.exp(logs) * ops.maximum(logs, -100.0), 2)
-        return -ops.sum((objective + ENTROPY_BONUS * entropy) * weight.reshape(-1, 1)) / ops.sum(weight)
+        return -ops.sum((objective + ENTROPY_BONUS * entropy) * weight.reshape(-1, 1)) / ops.sum(weight), old
 
-    def construct(self, chosen, old, advantage, weight, count):
-        """The loss before the step; ``count`` float32 (1,) is the number of this step, from 1."""
-        loss, gradients = self.gradient(chosen, old, advantage, weight)
+    def construct(self, chosen, old, advantage, weight, first, count):
+        """The old log-probabilities, for the next pass; ``count`` float32 (1,) is the number of this step, from 1."""
+        (_, old), gradients = self.gradient(chosen, old, advantage, weight, first)
         rate = LEARNING_RATE * ops.sqrt(1 - _BETA2**count) / (1 - _BETA1**count)
         for index in range(len(self.weights)):
             first = self.first[index] * _BETA1 + gradients[index] * (1 - _BETA1)
@@ -129,7 +135,7 @@ class Update(nn.Cell):
             ops.assign(self.first[index], first)
             ops.assign(self.second[index], second)
             ops.assign_sub(self.weights[index], rate * first / (ops.sqrt(second) + _EPSILON))
-        return loss
+        return old
 
 
 class Controller:
@@ -146,19 +152,17 @@ class Controller:
         self._sampler, self._update = Sampler(self._policy), Update(self._policy)
         self._steps, self._baseline = 0, float("nan")
 
-    def ask(self, generation: int, count: int) -> list[Tokens]:
+    def ask(self, generation: int, count: int, accept: Accept | None = None) -> list[Tokens]:
         """See ``strategies.Strategy``."""
-        chosen, _ = self._sample(generation, count)
-        return [tuple(int(token) for token in row) for row in chosen.argmax(2)]
+        drawn = self._drawn(generator(self._seed, generation))
+        return [draw(lambda: next(drawn), accept) for _ in range(count)]
 
-    def _sample(self, generation: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """One-hot choices and their log-probabilities of ``count`` networks, filled up to whole batches."""
-        rng = generator(self._seed, generation)
-        shape = (-(-count // BATCH) * BATCH, self._space.length, self._policy.most)
-        noise = rng.gumbel(size=shape).astype(np.float32)
-        parts = [self._sampler(ms.Tensor(noise[start : start + BATCH])) for start in range(0, shape[0], BATCH)]
-        chosen, logs = (np.concatenate([part[i].asnumpy() for part in parts]) for i in (0, 1))
-        return chosen[:count], logs[:count]
+    def _drawn(self, rng: np.random.Generator) -> Iterator[Tokens]:
+        """Networks as the policy draws them, without end."""
+        while True:
+            noise = rng.gumbel(size=(BATCH, self._space.length, self._policy.most)).astype(np.float32)
+            for row in self._sampler(ms.Tensor(noise)).asnumpy():
+                yield tuple(int(token) for token in row)
 
     def tell(self, generation: int, outcomes: Sequence[Outcome]) -> None:
         """See ``strategies.Strategy``; a failed network counts with its reward of 0."""
@@ -169,18 +173,16 @@ class Controller:
         self._baseline = BASELINE_DECAY * self._baseline + (1 - BASELINE_DECAY) * float(rewards.mean())
         tokens = np.array([one.tokens for one in outcomes])
         chosen = np.eye(self._policy.most, dtype=np.float32)[tokens]
-        _, old = self._sample(generation, len(outcomes))
-        for _ in range(PASSES):
-            for start in range(0, len(outcomes), BATCH):
-                part = slice(start, start + BATCH)
+        for start in range(0, len(outcomes), BATCH):
+            part = slice(start, start + BATCH)
+            rows = ms.Tensor(_filled(chosen[part]))
+            gain = ms.Tensor(_filled(advantage[part].astype(np.float32)))
+            weight = ms.Tensor(_filled(np.ones(len(chosen[part]), np.float32)))
+            old = ms.Tensor(np.zeros((BATCH, self._space.length), np.float32))
+            for number in range(PASSES):
                 self._steps += 1
-                self._update(
-                    ms.Tensor(_filled(chosen[part])),
-                    ms.Tensor(_filled(old[part])),
-                    ms.Tensor(_filled(advantage[part].astype(np.float32))),
-                    ms.Tensor(_filled(np.ones(len(chosen[part]), np.float32))),
-                    ms.Tensor(np.array([self._steps], np.float32)),
-                )
+                first, count = (ms.Tensor(np.array([value], np.float32)) for value in (number == 0, self._steps))
+                old = self._update(rows, old, gain, weight, first, count)
 
     def state(self) -> Arrays:
         """See ``strategies.Strategy``."""

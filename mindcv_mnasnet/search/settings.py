@@ -146,12 +146,12 @@ class Settings(PlaceKeys, TrialKeys, LatencyKeys, RewardKeys, SearchKeys):
                 "drop_connect",
                 "in_channels",
             )
-            fields = {name: getattr(network, name) for name in (*names, "num_classes", "image_size")}
+            fields = {name: getattr(network, name) for name in (*names, "in_channels", "num_classes")}
             fields["image_size"] = recipe.image_resize
         return load_space(self.space if "." not in self.space else self.beside(self.space), **fields)
 
     def beside(self, name: str) -> Path:
-        """A path of the file: relative ones start at the file's folder, or at the working directory where that has it."""
+        """A path that the file names: from the working directory where it is there, else from the file's folder."""
         path = Path(name).expanduser()
         return path if path.is_absolute() or path.exists() else self.origin.parent / path
 

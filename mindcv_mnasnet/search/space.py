@@ -255,6 +255,11 @@ def draw_within(
     raise UserError(f"no network of space {space.name} within the limits in {attempts} draws ({seen}); loosen them")
 
 
+def within(space: Space, tokens: Tokens, limits: Limits) -> bool:
+    """Whether a network keeps the limits on parameters and multiply-adds."""
+    return not _broken(space.network(tokens), limits, None)
+
+
 def _broken(network: Network, limits: Limits, latency_ms: Callable[[Network], float] | None) -> dict[str, float]:
     """The limits that a network breaks, with its own values."""
     cost = network_cost(network)

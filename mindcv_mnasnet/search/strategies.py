@@ -6,7 +6,7 @@ The controller of the paper has a file of its own, ``controller``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +29,24 @@ class Outcome:
     latency_ms: float | None = None
 
 
+Accept = Callable[[Tokens], bool]
+ATTEMPTS = 2000
+
+
+def draw(propose: Callable[[], Tokens], accept: Accept | None, refuse: Callable[[], None] = lambda: None) -> Tokens:
+    """The first proposal that is acceptable; ``refuse`` is called after every other one.
+
+    Raises:
+        UserError: none of ``ATTEMPTS`` is.
+    """
+    for _ in range(ATTEMPTS):
+        tokens = propose()
+        if accept is None or accept(tokens):
+            return tokens
+        refuse()
+    raise UserError(f"none of {ATTEMPTS} networks that the search proposed is within its limits; loosen them")
+
+
 class Strategy(Protocol):
     """Asked for a generation of networks, told how they did.
 
@@ -36,8 +54,12 @@ class Strategy(Protocol):
     that a resume needs.
     """
 
-    def ask(self, generation: int, count: int) -> list[Tokens]:
-        """Networks to try; the same ones whenever it is asked in the same state."""
+    def ask(self, generation: int, count: int, accept: Accept | None = None) -> list[Tokens]:
+        """Networks to try, all of which ``accept``; the same ones whenever it is asked in the same state.
+
+        Raises:
+            UserError: nothing acceptable was found in ``ATTEMPTS`` draws.
+        """
 
     def tell(self, generation: int, outcomes: Sequence[Outcome]) -> None:
         """How the networks of a generation did, in the order in which they were asked for."""
@@ -60,10 +82,10 @@ class RandomSearch:
     def __init__(self, space: Space, seed: int):
         self._space, self._seed = space, seed
 
-    def ask(self, generation: int, count: int) -> list[Tokens]:
+    def ask(self, generation: int, count: int, accept: Accept | None = None) -> list[Tokens]:
         """See ``Strategy``."""
         rng = generator(self._seed, generation)
-        return [self._space.random(rng) for _ in range(count)]
+        return [draw(lambda: self._space.random(rng), accept) for _ in range(count)]
 
     def tell(self, generation: int, outcomes: Sequence[Outcome]) -> None:
         """See ``Strategy``."""
@@ -87,18 +109,21 @@ class Evolution:
         self._most, self._sample = population, sample
         self._population: list[tuple[Tokens, float]] = []
 
-    def ask(self, generation: int, count: int) -> list[Tokens]:
+    def ask(self, generation: int, count: int, accept: Accept | None = None) -> list[Tokens]:
         """See ``Strategy``; random ones until the population is full."""
         rng = generator(self._seed, generation)
         found: list[Tokens] = []
         for _ in range(count):
             if len(self._population) + len(found) < self._most:
-                found.append(self._space.random(rng))
-                continue
-            few = rng.choice(len(self._population), min(self._sample, len(self._population)), replace=False)
-            best = max(few, key=lambda index: self._population[index][1])
-            found.append(self._space.mutate(self._population[best][0], rng))
+                found.append(draw(lambda: self._space.random(rng), accept))
+            else:
+                found.append(draw(lambda: self._child(rng), accept))
         return found
+
+    def _child(self, rng: np.random.Generator) -> Tokens:
+        few = rng.choice(len(self._population), min(self._sample, len(self._population)), replace=False)
+        best = max(few, key=lambda index: self._population[index][1])
+        return self._space.mutate(self._population[best][0], rng)
 
     def tell(self, generation: int, outcomes: Sequence[Outcome]) -> None:
         """See ``Strategy``."""
@@ -133,23 +158,36 @@ class NSGA2:
         self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
         sampler = self._optuna.samplers.NSGAIISampler(population_size=self._population, seed=self._seed)
         self._study = self._optuna.create_study(sampler=sampler, directions=["maximize", "minimize"])
-        self._asked: dict[int, list[Any]] = {}
+        self._asked: dict[int, list[tuple[Any, Tokens]]] = {}
         self._history: list[list[list[float | None]]] = []
+        self._refused: list[tuple[int, Tokens]] = []
 
-    def ask(self, generation: int, count: int) -> list[Tokens]:
+    def ask(self, generation: int, count: int, accept: Accept | None = None) -> list[Tokens]:
         """See ``Strategy``."""
         if generation not in self._asked:
-            self._asked[generation] = [self._study.ask() for _ in range(count)]
-        return [
-            tuple(int(trial.suggest_categorical(f"d{i}", one)) for i, one in enumerate(self._space.allowed))
-            for trial in self._asked[generation]
-        ]
+            asked: list[tuple[Any, Tokens]] = []
+            for _ in range(count):
+                draw(lambda: self._propose(asked), accept, lambda: self._refuse(asked))
+            self._asked[generation] = asked
+        return [tokens for _, tokens in self._asked[generation]]
+
+    def _propose(self, asked: list[tuple[Any, Tokens]]) -> Tokens:
+        trial = self._study.ask()
+        named = enumerate(self._space.allowed)
+        tokens = tuple(int(trial.suggest_categorical(f"d{i}", one)) for i, one in named)
+        asked.append((trial, tokens))
+        return tokens
+
+    def _refuse(self, asked: list[tuple[Any, Tokens]]) -> None:
+        trial, tokens = asked.pop()
+        self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        self._refused.append((len(self._history), tokens))
 
     def tell(self, generation: int, outcomes: Sequence[Outcome]) -> None:
         """See ``Strategy``."""
         states = self._optuna.trial.TrialState
         told = self._asked.pop(generation)
-        for trial, one in zip(told, outcomes, strict=True):
+        for (trial, _), one in zip(told, outcomes, strict=True):
             if one.accuracy is None or one.latency_ms is None:
                 self._study.tell(trial, state=states.FAIL)
             else:
@@ -158,13 +196,17 @@ class NSGA2:
 
     def state(self) -> Arrays:
         """See ``Strategy``."""
-        return {"history": np.frombuffer(json.dumps(self._history).encode(), np.uint8)}
+        stored = {"history": self._history, "refused": self._refused}
+        return {"history": np.frombuffer(json.dumps(stored).encode(), np.uint8)}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """See ``Strategy``."""
         self._begin()
-        for generation, results in enumerate(json.loads(state["history"].tobytes())):
-            asked = self.ask(generation, len(results))
+        stored = json.loads(state["history"].tobytes())
+        refused = {(generation, tuple(tokens)) for generation, tokens in stored["refused"]}
+        for generation, results in enumerate(stored["history"]):
+            known = {tokens for at, tokens in refused if at == generation}
+            asked = self.ask(generation, len(results), lambda tokens, known=known: tokens not in known)  # type: ignore[misc]
             told = zip(asked, results, strict=True)
             self.tell(generation, [Outcome(tokens, 0.0, accuracy, latency) for tokens, (accuracy, latency) in told])
 

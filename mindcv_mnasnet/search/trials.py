@@ -23,7 +23,8 @@ class Trial:
 
     ``accuracy`` in [0, 1] is the evaluator's, on pictures held out of the training set. ``latency`` is a record of
     ``latency.Latency``; ``latency_ms`` its median. ``reason`` says why a trial is not ``ok``. ``seconds`` is what it
-    cost, training and measurement.
+    cost. ``name`` is a reference's, whose number is negative. ``repeats`` is the number of the earlier trial of the
+    same network, whose results these are.
     """
 
     number: int
@@ -41,6 +42,8 @@ class Trial:
     reason: str = ""
     latency: dict[str, Any] = field(default_factory=dict)
     evaluator: str = ""
+    name: str = ""
+    repeats: int | None = None
     schema: int = SCHEMA
 
     @property
@@ -49,7 +52,7 @@ class Trial:
         return self.status == "ok"
 
     def to_json(self) -> str:
-        """One line; ``from_dict`` of what it reads as is the inverse."""
+        """One line of the file; ``from_dict`` of what it reads as is the inverse."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
@@ -69,20 +72,20 @@ class Trial:
 
 
 class TrialLog:
-    """``trials.jsonl``: appended to, one line per trial, on disk before ``append`` returns."""
+    """``trials.jsonl``: appended to, one line per trial, on disk when ``append`` returns."""
 
     def __init__(self, path: Path):
         self.path = path
 
-    def append(self, trial: Trial) -> None:
-        """Add a trial.
+    def append(self, *trials: Trial) -> None:
+        """Add trials.
 
         Raises:
             JobError: the file cannot be written.
         """
         try:
             with self.path.open("ab") as file:
-                file.write(trial.to_json().encode() + b"\n")
+                file.write(b"".join(trial.to_json().encode() + b"\n" for trial in trials))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

@@ -1,0 +1,55 @@
+"""The latency meter that a search's settings ask for."""
+
+from __future__ import annotations
+
+from mindcv_mnasnet.arch import Network
+from mindcv_mnasnet.search.latency import Latency, LatencySettings, Meter, open_meter
+from mindcv_mnasnet.search.settings import Settings
+from mindcv_mnasnet.search.surrogate import LABEL, surrogate_latency_ms
+
+
+class SurrogateMeter:
+    """The made-up latency; see ``surrogate``."""
+
+    def measure(self, network: Network) -> Latency:
+        """See ``latency.Meter``."""
+        value = surrogate_latency_ms(network)
+        return Latency(
+            median_ms=value,
+            mean_ms=value,
+            std_ms=0.0,
+            p90_ms=value,
+            repetitions=0,
+            warm_up=0,
+            threads=1,
+            batch=1,
+            image_size=network.image_size,
+            runtime="surrogate",
+            device=LABEL,
+        )
+
+
+def meter_for(settings: Settings) -> Meter:
+    """The meter.
+
+    Raises:
+        UserError: a runtime that is not installed, a table that is not there, a pattern that is none.
+    """
+    if settings.latency == "surrogate":
+        return SurrogateMeter()
+    table = None if settings.latency_table is None else str(settings.beside(settings.latency_table))
+    return open_meter(
+        LatencySettings(
+            kind=settings.latency,
+            threads=settings.latency_threads,
+            batch=settings.latency_batch,
+            repetitions=settings.latency_repetitions,
+            warm_up=settings.latency_warm_up,
+            timeout_s=settings.latency_timeout_s,
+            command=settings.latency_command,
+            format=settings.latency_format,
+            pattern=settings.latency_pattern,
+            json_path=settings.latency_json_path,
+            table=table,
+        )
+    )

@@ -1,0 +1,86 @@
+"""One trial's training, in a process of its own: python -m mindcv_mnasnet.search.proxy JOB.json.
+
+A process per trial means that a crash, a leak, a hang or a lack of memory ends a trial and nothing else, and that time
+limits hold. It costs the start of an interpreter, 3 seconds or so. The result is written beside the job.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from mindcv_mnasnet.errors import DivergedError, JobError, UserError
+from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.recipe import Recipe, load_recipe
+
+RESULT = "result.json"
+
+
+def write_job(folder: Path, recipe: dict[str, Any], held_out: float, memory_gb: float | None) -> Path:
+    """Put down what ``run`` needs; the folder is emptied of an earlier attempt."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    path = folder / "job.json"
+    content = {"recipe": recipe, "held_out": held_out, "memory_gb": memory_gb}
+    replace_file(path, json.dumps(content).encode())
+    return path
+
+
+def run(path: Path) -> dict[str, Any]:
+    """Train as ``path`` says and return status, reason and accuracy, in [0, 1], on the part that was held out."""
+    job = json.loads(path.read_text())
+    if job["memory_gb"] is not None:
+        most = int(job["memory_gb"] * 2**30)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    try:
+        recipe = held_out_recipe(load_recipe(overrides=job["recipe"]), job["held_out"], path.parent)
+        from mindcv_mnasnet.engine import fit
+
+        summary = fit(recipe)
+    except DivergedError as error:
+        return {"status": "diverged", "reason": str(error)}
+    except (JobError, UserError) as error:
+        return {"status": "failed", "reason": str(error)}
+    except MemoryError:
+        return {"status": "memory", "reason": f"more than trial_memory_gb {job['memory_gb']} needed"}
+    except RuntimeError as error:
+        short = "memory" in str(error).lower() or "bad_alloc" in str(error)
+        return {"status": "memory" if short else "failed", "reason": str(error).strip().partition("\n")[0]}
+    if summary["stopped"]:
+        return {"status": "failed", "reason": "stopped from outside"}
+    metrics = summary["metrics"]
+    top1 = metrics.get("val_top1_ema", metrics.get("val_top1"))
+    shutil.rmtree(path.parent / "run" / "checkpoints", ignore_errors=True)  # of thousands of trials
+    if top1 is None or not math.isfinite(top1):
+        return {"status": "diverged", "reason": "no accuracy was measured"}
+    return {"status": "ok", "accuracy": top1 / 100}
+
+
+def held_out_recipe(recipe: Recipe, held_out: float, folder: Path) -> Recipe:
+    """The recipe with a part of its training pictures in place of its validation pictures, and a run folder of its own.
+
+    The published search holds 50,000 training pictures out, so that what is reported in the end was never searched on.
+    """
+    from mindcv_mnasnet.data.sets import training_folder
+
+    keys = {name: value for name, value in recipe.to_dict().items() if name in recipe.given}
+    for name in ("val_split", "train_split", "val_labels", "val_fraction", "resume", "run_name", "dataset"):
+        keys.pop(name, None)
+    places = {"data_dir": str(training_folder(recipe)), "ckpt_save_dir": str(folder), "run_name": "run"}
+    return load_recipe(overrides={**keys, **places, "val_fraction": held_out})
+
+
+def main(path: Path) -> int:
+    """Run a job and write its result."""
+    result = run(path)
+    replace_file(path.with_name(RESULT), json.dumps(result).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,111 @@
+"""What came of a search: its best trials, the front of accuracy against latency, and recipes of the winners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.search.settings import Settings
+from mindcv_mnasnet.search.trials import Trial
+
+
+def measured(trials: Iterable[Trial]) -> list[Trial]:
+    """The trials that have an accuracy and a latency, every network once."""
+    found: dict[tuple[str, ...], Trial] = {}
+    for trial in trials:
+        if trial.ok:
+            found.setdefault(trial.blocks, trial)
+    return list(found.values())
+
+
+def best(trials: Iterable[Trial], count: int) -> list[Trial]:
+    """The ``count`` trials of the highest reward; of equal ones the faster, then the earlier."""
+    return sorted(measured(trials), key=lambda t: (-t.reward, t.latency_ms, t.number))[:count]
+
+
+def best_feasible(trials: Iterable[Trial], target_ms: float) -> Trial | None:
+    """The trial of the highest accuracy within the target."""
+    within = [trial for trial in measured(trials) if _ms(trial) <= target_ms]
+    return max(within, key=lambda trial: (_accuracy(trial), -_ms(trial)), default=None)
+
+
+def front(trials: Iterable[Trial]) -> list[Trial]:
+    """The trials that no other one beats in both accuracy and latency, the fastest first."""
+    found: list[Trial] = []
+    for trial in sorted(measured(trials), key=lambda t: (t.latency_ms, -_accuracy(t))):
+        if not found or _accuracy(trial) > _accuracy(found[-1]):
+            found.append(trial)
+    return found
+
+
+def hypervolume(trials: Iterable[Trial], most_ms: float) -> float:
+    """Area between the front, accuracy 0 and ``most_ms``, as a share of accuracy 1 times ``most_ms``: in [0, 1]."""
+    total, before = 0.0, 0.0
+    for trial in front(trials):
+        if _ms(trial) >= most_ms:
+            break
+        total += (most_ms - _ms(trial)) * (_accuracy(trial) - before)
+        before = _accuracy(trial)
+    return total / most_ms
+
+
+def running_best(trials: Sequence[Trial]) -> np.ndarray:
+    """The highest reward so far, by trial."""
+    rewards = np.array([trial.reward for trial in trials])
+    return np.maximum.accumulate(rewards) if len(rewards) else rewards
+
+
+def expected_best(rewards: Sequence[float], count: int) -> np.ndarray:
+    """The expected highest of 1, 2, ... ``count`` rewards drawn with repetition from those given.
+
+    With rewards of random networks it is the curve of random search. Dodge et al. 2019, "Show your work", equation 1.
+    """
+    values = np.sort(np.asarray(rewards, np.float64))
+    shares = np.arange(1, len(values) + 1) / len(values)
+    budgets = np.arange(1, count + 1)[:, None]
+    chances = shares[None] ** budgets - (shares - 1 / len(values))[None] ** budgets
+    return np.asarray(chances @ values)
+
+
+def write_winners(trials: Iterable[Trial], settings: Settings, folder: Path) -> list[Path]:
+    """``1.yaml``, ``2.yaml``, ...: recipes of the best networks that train.py takes as they are.
+
+    Without a base recipe (the surrogate) there are none.
+    """
+    if settings.recipe is None:
+        return []
+    folder.mkdir(exist_ok=True)
+    recipe = settings.final_recipe()
+    paths = []
+    given = {name: value for name, value in recipe.to_dict().items() if name in recipe.given}
+    for name in ("model", "blocks", "stem", "width_mult", "divisor", "min_width", "residual_rule"):
+        given.pop(name, None)
+    space = settings.open_space()
+    for place, trial in enumerate(best(trials, settings.top), start=1):
+        path = folder / f"{place}.yaml"
+        own = {"blocks": list(trial.blocks), "stem": space.stem, "divisor": 1}
+        header = (
+            f"# Number {place} of the search {folder.parent.name}, trial {trial.number}: {trial.params:,} parameters, "
+            f"{trial.madds / 1e6:.1f} M multiply-adds,\n"
+            f"# {trial.latency_ms:.3g} ms ({trial.latency.get('runtime')}, {trial.latency.get('device')}), "
+            f"{100 * _accuracy(trial):.2f} % on held-out training pictures by evaluator {trial.evaluator}.\n"
+            f"#\n#   python train.py --config {path}\n"
+        )
+        body = yaml.safe_dump({**own, **given}, sort_keys=False, width=1000)
+        replace_file(path, (header + "\n" + body).encode())
+        paths.append(path)
+    return paths
+
+
+def _ms(trial: Trial) -> float:
+    assert trial.latency_ms is not None
+    return trial.latency_ms
+
+
+def _accuracy(trial: Trial) -> float:
+    assert trial.accuracy is not None
+    return trial.accuracy

@@ -1,0 +1,181 @@
+"""A search from the command line: its folder, its progress bar, Ctrl-C, the report at the end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.progress import duration
+from mindcv_mnasnet.search.agreement import Agreement, agreement
+from mindcv_mnasnet.search.evaluators import open_evaluator
+from mindcv_mnasnet.search.folder import SearchFolder
+from mindcv_mnasnet.search.report import write_report
+from mindcv_mnasnet.search.results import best_feasible
+from mindcv_mnasnet.search.runner import Draft, Search
+from mindcv_mnasnet.search.settings import Settings, changed
+from mindcv_mnasnet.search.strategies import RandomSearch
+from mindcv_mnasnet.search.trials import Trial
+
+#: What a search that goes on may have otherwise.
+_CHANGEABLE = ("trials", "workers", "pool", "ray_address", "trial_timeout_s", "retries", "most_failures", "top")
+
+
+def begin(settings: Settings) -> Path:
+    """Run a new search to its end; returns its report."""
+    folder = SearchFolder.create(settings)
+    return _run(settings, folder)
+
+
+def resume(path: str | Path, overrides: Mapping[str, Any]) -> Path:
+    """Go on with a search; returns its report.
+
+    Raises:
+        UserError: no search is there, or a key is to change that would make another search of it.
+    """
+    for name in overrides:
+        if name not in _CHANGEABLE:
+            raise UserError(f"{name}: a search that goes on may change {', '.join(_CHANGEABLE)} only")
+    folder = SearchFolder.open(path)
+    return _run(folder.stored_settings(**overrides), folder)
+
+
+def _run(settings: Settings, folder: SearchFolder) -> Path:
+    folder.lock()
+    replace_file(folder.settings, settings.dump().encode())
+    print(f"search folder {folder.path}", flush=True)
+    search = Search(settings, folder)
+    bar = _Bar(settings, len(search.log.read()))
+    with _two_interrupts(search), bar:
+        trials = search.run(bar.update)
+    missing = settings.trials - len(trials)
+    if missing > 0:
+        print(f"stopped after {len(trials)} of {settings.trials} trials; --resume {folder.path} goes on")
+    report = write_report(folder.path)
+    print(report)
+    return report
+
+
+class _Bar:
+    """Trials done, best reward, best accuracy within the target, time left."""
+
+    def __init__(self, settings: Settings, done: int):
+        self._settings = settings
+        self._seen: list[Trial] = []
+        total = settings.trials + len(settings.references)
+        self._total, self._before = total, done
+        self._bar = tqdm(total=total, initial=done, unit="trial", disable=None, dynamic_ncols=True)
+        self._began = self._printed = time.monotonic()
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, trial: Trial) -> None:
+        """A trial has ended."""
+        self._seen.append(trial)
+        self._bar.update()
+        own = [one for one in self._seen if one.number >= 0 and one.ok]
+        if not own:
+            return
+        top = max(one.reward for one in own)
+        feasible = best_feasible(own, self._settings.target_ms) if len(own) < 500 or len(own) % 50 == 0 else None
+        words = f"best reward {top:.4f}"
+        if feasible is not None and feasible.accuracy is not None:
+            words += f", {100 * feasible.accuracy:.2f} % within {self._settings.target_ms:g} ms"
+        self._bar.set_postfix_str(words, refresh=False)
+        if not sys.stderr.isatty() and time.monotonic() - self._printed > 30:
+            self._printed = time.monotonic()
+            made = len(self._seen)
+            number = self._before + made
+            left = (self._total - number) * (self._printed - self._began) / made
+            print(f"trial {number}/{self._total}  {words}  {duration(left)} left", flush=True)
+
+
+@contextmanager
+def _two_interrupts(search: Search) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM lets running trials end; the second Ctrl-C ends at once."""
+
+    def first(number: int, frame: Any) -> None:
+        print("\nstopping after the running trials; Ctrl-C again ends at once", flush=True)
+        search.stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def proxy_check(settings: Settings, networks: int, longer: int, seeds: int) -> str:
+    """Whether the proxy ranks networks as longer training does; written to ``proxy_check.json`` of a new folder.
+
+    ``networks`` random ones are trained by the proxy and for ``longer`` times its epochs; the first three also with
+    ``seeds`` seeds each, whose spread says which differences mean anything.
+
+    Raises:
+        UserError: an evaluator without epochs, or too few networks.
+    """
+    if settings.evaluator != "proxy":
+        raise UserError(f"--proxy_check: evaluator {settings.evaluator} has no epochs; it is for evaluator proxy")
+    if networks < 3 or longer < 2 or seeds < 1:
+        raise UserError("--proxy_check: at least 3 networks, 2 times the epochs and 1 seed are needed")
+    folder = SearchFolder.create(changed(settings, run_name=None))
+    folder.lock()
+    print(f"search folder {folder.path}", flush=True)
+    space = settings.open_space()
+    tokens = RandomSearch(space, settings.seed).ask(0, networks)
+    epochs = int(settings.proxy_keys(settings.final_recipe()).get("epoch_size", 90))
+    drafts = [Draft(i, 0, one, space.network(one), settings.seed + i) for i, one in enumerate(tokens)]
+    more = [
+        Draft(networks + i * seeds + seed, 0, drafts[i].tokens, drafts[i].network, settings.seed + 1000 + seed)
+        for i in range(3)
+        for seed in range(seeds)
+    ]
+    short = _accuracies(settings, folder.path / "short", [*drafts, *more])
+    long_settings = changed(settings, proxy={**settings.proxy, "epoch_size": epochs * longer})
+    long = _accuracies(long_settings, folder.path / "long", drafts)
+    both = [draft.number for draft in drafts if draft.number in short and draft.number in long]
+    found = agreement([short[number] for number in both], [long[number] for number in both])
+    groups = [[short[d.number] for d in more[i * seeds :][:seeds] if d.number in short] for i in range(3)]
+    spread = float(np.mean([np.std(group, ddof=1) for group in groups if len(group) > 1])) if seeds > 1 else None
+    content = {"epochs": [epochs, epochs * longer], "spearman": found.spearman, "kendall": found.kendall}
+    content |= {"networks": len(both), "spread_over_seeds": spread, "short": short, "long": long}
+    replace_file(folder.path / "proxy_check.json", json.dumps(content, indent=2).encode())
+    return _sentence(found, epochs, longer, spread, folder.path)
+
+
+def _accuracies(settings: Settings, folder: Path, drafts: list[Draft]) -> dict[int, float]:
+    evaluator = open_evaluator(settings, settings.open_space(), folder)
+    found = {}
+    try:
+        for number, result in tqdm(evaluator.run(drafts), total=len(drafts), unit="training", disable=None):
+            if result.accuracy is not None:
+                found[number] = result.accuracy
+            else:
+                print(f"network {number}: {result.status}: {result.reason}", flush=True)
+    finally:
+        evaluator.close()
+    return found
+
+
+def _sentence(found: Agreement, epochs: int, longer: int, spread: float | None, folder: Path) -> str:
+    spread_words = "" if spread is None else f"; spread over seeds {100 * spread:.2f} points"
+    return (
+        f"{found.count} networks, {epochs} against {epochs * longer} epochs: Spearman {found.spearman:.3f}, "
+        f"Kendall {found.kendall:.3f}{spread_words}; {folder / 'proxy_check.json'}"
+    )
