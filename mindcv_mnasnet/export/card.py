@@ -71,8 +71,8 @@ class Card:
     @classmethod
     def blank(cls, network: Network, batch: int | None = 1) -> Card:
         """The card of a network without a checkpoint, whose file is only timed."""
-        recipe = Recipe(image_resize=network.image_size, in_channels=network.in_channels)
-        mean, std = recipe.pixel_statistics()
+        recipe = Recipe(image_resize=network.image_size)
+        mean, std = ((value,) * network.in_channels for value in (0.0, 1.0))
         names = tuple(str(number) for number in range(network.num_classes))
         return cls(recipe.to_dict(), network.to_dict(), names, None, "raw", "", "float", mean, std, None, batch)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -53,13 +53,14 @@ class Block:
 class Folded:
     """The whole classifier for images of one size; after ``head`` come the mean over space and the dense layer.
 
-    ``classifier_weight`` (classes, head width), ``classifier_bias`` (classes,).
+    ``classifier_weight`` (classes, head width), ``classifier_bias`` (classes,). A part of a network, which is only
+    timed, has no stem or no head; ``network`` then has the part's own input channels and image size.
     """
 
     network: Network
-    stem: Conv
+    stem: Conv | None
     blocks: tuple[Block, ...]
-    head: Conv
+    head: Conv | None
     classifier_weight: np.ndarray
     classifier_bias: np.ndarray
 
@@ -101,6 +102,20 @@ def fold(network: Network, tensors: Mapping[str, np.ndarray]) -> Folded:
         classifier_weight=folder.tensor("classifier.weight"),
         classifier_bias=folder.tensor("classifier.bias"),
     )
+
+
+def parts(folded: Folded) -> list[Folded]:
+    """The stem, every block, and the head with the classifier, each as if it were a network."""
+    assert folded.stem is not None
+    whole = folded.network
+    found = [replace(folded, blocks=(), head=None)]
+    size = -(-whole.image_size // whole.stem_stride)
+    for block in folded.blocks:
+        own = replace(whole, in_channels=block.layer.in_width, image_size=size)
+        found.append(replace(folded, network=own, stem=None, blocks=(block,), head=None))
+        size = -(-size // block.layer.stride)
+    own = replace(whole, in_channels=folded.blocks[-1].layer.out_width, image_size=size)
+    return [*found, replace(folded, network=own, stem=None, blocks=())]
 
 
 class _Folder:

@@ -33,7 +33,8 @@ def onnx_model(folded: Folded, card: Card) -> Any:
     else:
         entry = graph.value("input", onnx.TensorProto.FLOAT, [*axes, channels, size, size])
         x = "input"
-    x = graph.conv(x, folded.stem)
+    if folded.stem is not None:
+        x = graph.conv(x, folded.stem)
     for block in folded.blocks:
         shortcut = x
         if block.expand is not None:
@@ -46,11 +47,14 @@ def onnx_model(folded: Folded, card: Card) -> Any:
             x = graph.conv(x, block.project)
         if block.layer.residual:
             x = graph.add("Add", [x, graph.shortcut(shortcut, block)], block.name)
-    x = graph.conv(x, folded.head)
-    x = graph.add("Flatten", [graph.mean(x, "pool")], "features", axis=1)
-    weights = [graph.constant(f"classifier.{key}", value) for key, value in _classifier(folded).items()]
-    graph.add("Gemm", [x, *weights], "logits", transB=1)
-    leave = graph.value("logits", onnx.TensorProto.FLOAT, [*axes, network.num_classes])
+    if folded.head is None:  # a part of a network
+        leave = graph.value(x, onnx.TensorProto.FLOAT, [*axes, None, None, None])
+    else:
+        x = graph.conv(x, folded.head)
+        x = graph.add("Flatten", [graph.mean(x, "pool")], "features", axis=1)
+        weights = [graph.constant(f"classifier.{key}", value) for key, value in _classifier(folded).items()]
+        graph.add("Gemm", [x, *weights], "logits", transB=1)
+        leave = graph.value("logits", onnx.TensorProto.FLOAT, [*axes, network.num_classes])
     body = onnx.helper.make_graph(graph.nodes, "mnasnet", [entry], [leave], graph.constants)
     model = onnx.helper.make_model(
         body,
@@ -75,7 +79,7 @@ class _Graph:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
-    def value(self, name: str, kind: int, shape: Iterable[str | int]) -> Any:
+    def value(self, name: str, kind: int, shape: Iterable[str | int | None]) -> Any:
         return self._onnx.helper.make_tensor_value_info(name, kind, list(shape))
 
     def constant(self, name: str, value: np.ndarray) -> str:

@@ -100,7 +100,9 @@ class _Graph:
                 x = (self._tf.cast(x, self._tf.float32) - np.asarray(card.mean, np.float32)) * (
                     1 / np.asarray(card.std, np.float32)
                 )
-            x = self._conv(self._point("input", x), folded.stem)
+            x = self._point("input", x)
+            if folded.stem is not None:
+                x = self._conv(x, folded.stem)
             for block in folded.blocks:
                 shortcut = x
                 if block.expand is not None:
@@ -114,6 +116,8 @@ class _Graph:
                     x = self._conv(x, block.project)
                 if block.layer.residual:
                     x = self._point(block.name, x + self._shortcut(shortcut, block.layer))
+            if folded.head is None:  # a part of a network
+                return x
             x = self._point("pool", self._tf.reduce_mean(self._conv(x, folded.head), (1, 2)))
             x = self._tf.matmul(x, folded.classifier_weight.T) + folded.classifier_bias
             return self._point("logits", x)

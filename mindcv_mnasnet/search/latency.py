@@ -24,6 +24,7 @@ import numpy as np
 from mindcv_mnasnet.arch import Network
 from mindcv_mnasnet.blocks import is_number
 from mindcv_mnasnet.errors import JobError, UserError, require_extra
+from mindcv_mnasnet.export.folded import Folded
 
 KINDS = {"onnxruntime": "onnx", "litert": "tflite", "mindspore": "mindir"}
 
@@ -134,18 +135,29 @@ class RuntimeMeter:
 
     def measure(self, network: Network) -> Latency:
         """See ``Meter``."""
+        with tempfile.TemporaryDirectory(prefix="latency-") as folder:
+            path = Path(folder) / f"model.{KINDS[self._settings.kind]}"
+            return self._time(write_model(network, path, self._settings.batch), network)
+
+    def measure_part(self, part: Folded) -> Latency:
+        """The latency of one of ``folded.parts``."""
+        with tempfile.TemporaryDirectory(prefix="latency-") as folder:
+            path = Path(folder) / f"part.{KINDS[self._settings.kind]}"
+            return self._time(write_folded(part, path, self._settings.batch), part.network)
+
+    def _time(self, path: Path, network: Network) -> Latency:
         from mindcv_mnasnet.export.artifact import open_artifact
 
         settings = self._settings
-        suffix = KINDS[settings.kind]
-        threads = None if settings.kind == "mindspore" else settings.threads
-        with tempfile.TemporaryDirectory(prefix="latency-") as folder:
-            path = write_model(network, Path(folder) / f"model.{suffix}", settings.batch)
-            artifact = open_artifact(path, threads)
-            shape = (settings.batch, network.image_size, network.image_size, network.in_channels)
-            x = artifact.prepare(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-            with one_at_a_time():
-                times = _timed(lambda: artifact.run_raw(x), settings)
+        artifact = open_artifact(path, None if settings.kind == "mindspore" else settings.threads)
+        size = (network.image_size, network.image_size)
+        rng = np.random.default_rng(0)
+        if path.suffix == ".tflite":
+            x = rng.random((settings.batch, *size, network.in_channels), np.float32)
+        else:
+            x = rng.random((settings.batch, network.in_channels, *size), np.float32)
+        with one_at_a_time():
+            times = _timed(lambda: artifact.run_raw(x), settings)
         return Latency(
             median_ms=float(np.median(times)),
             mean_ms=float(times.mean()),
@@ -294,19 +306,27 @@ def write_model(network: Network, path: Path, batch: int) -> Path:
     from mindcv_mnasnet.export.folded import fold
 
     tensors = random_tensors(network)
-    card = Card.blank(network, batch)
     if path.suffix == ".mindir":
         from mindcv_mnasnet.export.mindir import write_mindir
 
-        write_mindir(tensors, path, card)
-    elif path.suffix == ".tflite":
+        write_mindir(tensors, path, Card.blank(network, batch))
+        return path
+    return write_folded(fold(network, tensors), path, batch)
+
+
+def write_folded(folded: Folded, path: Path, batch: int) -> Path:
+    """A folded network, or a part of one, as ONNX or TFLite file."""
+    from mindcv_mnasnet.export.card import Card
+
+    card = Card.blank(folded.network, batch)
+    if path.suffix == ".tflite":
         from mindcv_mnasnet.export.tflite import write_tflite
 
-        write_tflite(fold(network, tensors), path, card)
+        write_tflite(folded, path, card)
     else:
         from mindcv_mnasnet.export.onnx_writer import write_onnx
 
-        write_onnx(fold(network, tensors), path, card)
+        write_onnx(folded, path, card)
     return path
 
 

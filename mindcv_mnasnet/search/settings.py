@@ -135,7 +135,7 @@ class Settings(PlaceKeys, TrialKeys, LatencyKeys, RewardKeys, SearchKeys):
         fields: dict[str, Any] = {}
         if self.recipe is not None:
             recipe = self.final_recipe()
-            network = recipe.network(recipe.num_classes or 1000)
+            network = recipe.network(_num_classes(recipe))
             names = (
                 "stem_stride",
                 "head",
@@ -172,6 +172,18 @@ class Settings(PlaceKeys, TrialKeys, LatencyKeys, RewardKeys, SearchKeys):
         if self.proxy:
             kept["proxy"] = dict(self.proxy)
         return yaml.safe_dump(kept, sort_keys=False, width=1000) if kept else "{}\n"
+
+
+def _num_classes(recipe: Recipe) -> int:
+    """The recipe's number of classes, or its data set's."""
+    if recipe.num_classes is not None:
+        return recipe.num_classes
+    from mindcv_mnasnet.data.sets import open_train_val
+
+    try:
+        return len(open_train_val(recipe)[0].class_names)
+    except UserError as error:
+        raise UserError(f"num_classes: the recipe does not say it, and the data cannot tell: {error}") from None
 
 
 def load_settings(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
