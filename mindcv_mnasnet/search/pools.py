@@ -83,13 +83,13 @@ class LocalPool:
 
 
 class _Process:
-    def __init__(self, job: Path, timeout_s: float, attempts: int, workers: int):
+    def __init__(self, job: Path, timeout_s: float, attempts: int, workers: int, program: Sequence[str] | None = None):
         self.job, self.attempts = job, attempts
         self._began, self._timeout = time.monotonic(), timeout_s
         (job.parent / RESULT).unlink(missing_ok=True)
         with (job.parent / "output.txt").open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mindcv_mnasnet.search.proxy", str(job)],
+                [*(program or (sys.executable, "-m", "mindcv_mnasnet.search.proxy")), str(job)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -141,10 +141,17 @@ class RayPool:
     """Workers of a Ray cluster, one NPU each where the cluster has NPUs; needs the extra ``ray``.
 
     Every worker runs a job in a process of its own, as ``LocalPool`` does, so time limits hold and a crash is a result.
-    The job's folder has to be on storage that all machines see.
+    The job's folder has to be on storage that all machines see. ``program`` runs a job's file; None trains it.
     """
 
-    def __init__(self, workers: int, timeout_s: float, retries: int, address: str | None = None):
+    def __init__(
+        self,
+        workers: int,
+        timeout_s: float,
+        retries: int,
+        address: str | None = None,
+        program: Sequence[str] | None = None,
+    ):
         self._ray = require_extra("ray", "ray")
         self._workers, self._retries, self._stopped = workers, retries, False
         if not self._ray.is_initialized():
@@ -160,7 +167,7 @@ class RayPool:
         # https://docs.ray.io/en/latest/ray-core/scheduling/accelerators.html: Ascend NPUs are the resource "NPU"
         resources = {"NPU": 1} if npus else {}
         remote = self._ray.remote(num_cpus=1, resources=resources, max_retries=0)(_run_on_worker)
-        self._start = lambda job: remote.remote(str(job), timeout_s, 1 if npus else workers)
+        self._start = lambda job: remote.remote(str(job), timeout_s, 1 if npus else workers, program)
 
     def run(self, jobs: Sequence[tuple[int, Path]]) -> Iterator[tuple[int, Result]]:
         """See ``Pool``."""
@@ -192,9 +199,9 @@ class RayPool:
         self._ray.shutdown()
 
 
-def _run_on_worker(job: str, timeout_s: float, workers: int) -> dict[str, Any]:
+def _run_on_worker(job: str, timeout_s: float, workers: int, program: Sequence[str] | None) -> dict[str, Any]:
     """Run one job on a Ray worker; the fields of a ``Result``."""
-    process = _Process(Path(job), timeout_s, 0, workers)
+    process = _Process(Path(job), timeout_s, 0, workers, program)
     try:
         while (result := process.poll()) is None:
             time.sleep(_POLL_SECONDS)

@@ -1,0 +1,403 @@
+"""Whole searches: resumed after kill -9, failing trials as recorded states, reports and winners."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from processes import PLAIN, ROOT, SECONDS, write_recipe
+
+from mindcv_mnasnet.errors import DivergedError, JobError, UserError
+from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.search import pools, proxy, results, runner
+from mindcv_mnasnet.search.evaluators import Surrogate
+from mindcv_mnasnet.search.folder import SearchFolder
+from mindcv_mnasnet.search.latency import LatencyError
+from mindcv_mnasnet.search.meters import SurrogateMeter
+from mindcv_mnasnet.search.pools import LocalPool, Result
+from mindcv_mnasnet.search.report import write_report
+from mindcv_mnasnet.search.runner import Search, reference_network
+from mindcv_mnasnet.search.settings import load_settings
+from mindcv_mnasnet.search.trials import TrialLog
+
+_POPEN = subprocess.Popen
+SYNTHETIC = {"evaluator": "surrogate", "latency": "surrogate", "strategy": "evolution", "trials": 60, "generation": 10}
+SPACE = {
+    "stem": 8,
+    "strides": [1, 2],
+    "filters": [8, 16],
+    "layers": [1, 1],
+    "decisions": {"operator": ["conv", "sepconv"], "kernel": [3, 5], "filters": [0.5, 1]},
+}
+
+
+def search(tmp_path, name="run", **keys):
+    settings = load_settings(overrides={**SYNTHETIC, "search_dir": str(tmp_path), "run_name": name, **keys})
+    return Search(settings, SearchFolder.create(settings))
+
+
+def door(*words):
+    command = [sys.executable, ROOT / "tools" / "search.py", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+def write_search(tmp_path, **keys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**SYNTHETIC, "search_dir": str(tmp_path), **keys}))
+    return path
+
+
+def test_trials_are_numbered_and_rewarded(tmp_path):
+    one = search(tmp_path)
+    trials = one.run()
+    assert [trial.number for trial in trials] == list(range(60))
+    reward = one.settings.reward_function()
+    for trial in trials:
+        assert trial.reward == pytest.approx(reward(trial.accuracy, trial.latency_ms))
+        assert trial.latency["device"] == "surrogate (synthetic, not measured)"
+        assert one.space.encode(trial.blocks) == trial.tokens
+
+
+@pytest.mark.parametrize("strategy", ["evolution", "nsga2"])
+def test_a_killed_search_goes_on_to_the_same_end(tmp_path, strategy):
+    """kill -9 at any moment: the same trials and the same state, to the bit."""
+    if strategy == "nsga2":
+        pytest.importorskip("optuna")
+    keys = {"strategy": strategy, "trials": 600, "generation": 20}
+    path = write_search(tmp_path, **keys)
+    straight = door("-c", path, "--run_name", "straight")
+    assert straight.returncode == 0, straight.stderr
+    command = [sys.executable, str(ROOT / "tools" / "search.py"), "-c", str(path), "--run_name", "killed"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "killed" / "trials.jsonl"
+    deadline = time.monotonic() + SECONDS
+    while not (log.exists() and log.stat().st_size > 100_000) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < len(TrialLog(log).read()) < 600
+    resumed = door("--resume", tmp_path / "killed")
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("trials.jsonl", "state.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+def test_every_generation_can_be_the_last_before_a_crash(tmp_path):
+    whole = search(tmp_path, "whole").run()
+    broken = search(tmp_path, "broken")
+    lines = (tmp_path / "whole" / "trials.jsonl").read_bytes().splitlines(keepends=True)
+    for kept in (0, 7, 10, 33):  # within a generation, at its end, before its state was stored
+        broken.folder.state.unlink(missing_ok=True)
+        broken.folder.trials.write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
+        assert Search(broken.settings, broken.folder).run() == whole
+
+
+def test_a_search_may_grow_but_not_change(tmp_path):
+    short = search(tmp_path, "short", trials=30)
+    short.run()
+    grown = door("--resume", short.folder.path, "--trials", 60)
+    assert grown.returncode == 0, grown.stderr
+    assert TrialLog(short.folder.trials).read() == search(tmp_path, "long").run()
+    other = door("--resume", short.folder.path, "--target_ms", 10)
+    assert other.returncode == 2
+    assert "target_ms: a search that goes on may change trials, workers" in other.stderr
+
+
+def test_ctrl_c_stops_after_the_running_trials_and_leaves_a_report(tmp_path):
+    path = write_search(tmp_path, trials=200_000)
+    command = [sys.executable, str(ROOT / "tools" / "search.py"), "-c", str(path), "--run_name", "long"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "long" / "trials.jsonl"
+    deadline = time.monotonic() + SECONDS
+    while not (log.exists() and log.stat().st_size > 10_000) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, complaints = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, complaints
+    assert "of 200000 trials" in output
+    assert (tmp_path / "long" / "report.html").stat().st_size > 10_000
+
+
+def test_networks_that_were_tried_are_not_tried_again(tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump(SPACE))
+    trials = search(tmp_path, space=str(space), strategy="random", trials=150).run()
+    first: dict[tuple[str, ...], int] = {}
+    for trial in trials:
+        assert trial.repeats == first.get(trial.blocks)
+        first.setdefault(trial.blocks, trial.number)
+    assert len(first) <= 64
+
+
+class Faulty(Surrogate):
+    """Some trainings fail in every way that there is."""
+
+    immediate = False
+
+    def run(self, drafts):
+        results = [
+            Result("diverged", "NaN"),
+            Result("timeout", "hangs"),
+            Result("memory", "too much"),
+            Result("failed", "?"),
+        ]
+        for draft in drafts:
+            yield draft.number, faults[draft.number] if draft.number < 4 else Result("ok", "", 0.5)
+
+
+def test_failed_trials_are_states_and_the_search_goes_on(tmp_path, monkeypatch):
+    class Unreachable(SurrogateMeter):
+        def measure(self, network):
+            if next(self.calls) == 5:
+                raise LatencyError("no route to the board")
+            return super().measure(network)
+
+        calls = iter(range(100))
+
+    monkeypatch.setattr(runner, "open_evaluator", lambda *_: Faulty())
+    monkeypatch.setattr(runner, "meter_for", lambda _: Unreachable())
+    trials = search(tmp_path, trials=20).run()
+    assert [trial.status for trial in trials[:7]] == [
+        "diverged",
+        "timeout",
+        "memory",
+        "failed",
+        "ok",
+        "unmeasured",
+        "ok",
+    ]
+    assert all(trial.reward == 0 for trial in trials if not trial.ok)
+    assert trials[5].reason == "no route to the board"
+    assert len(trials) == 20
+
+
+def test_too_many_failures_end_a_search_with_the_last_reason(tmp_path, monkeypatch):
+    class Broken(Surrogate):
+        def run(self, drafts):
+            yield from ((draft.number, Result("failed", "no space left")) for draft in drafts)
+
+    monkeypatch.setattr(runner, "open_evaluator", lambda *_: Broken())
+    with pytest.raises(JobError, match=r"10 of 10 trials failed.*failed: no space left; --resume"):
+        search(tmp_path).run()
+
+
+def test_limits_are_kept_by_a_search(tmp_path):
+    trials = search(tmp_path, max_madds=2.5e8, trials=40).run()
+    assert max(trial.madds for trial in trials) <= 2.5e8
+
+
+def test_references_are_tried_beside_and_never_learnt_from(tmp_path):
+    with_them = search(tmp_path, "a", references=["mnasnet-a1", "mnasnet-b1@0.75"]).run()
+    assert with_them == search(tmp_path, "b").run()
+    stored = {trial.name: trial for trial in TrialLog(tmp_path / "a" / "trials.jsonl").read() if trial.number < 0}
+    assert set(stored) == {"mnasnet-a1", "mnasnet-b1@0.75"}
+    report = write_report(tmp_path / "a").with_suffix(".md").read_text()
+    assert "At the latency of mnasnet-a1" in report
+
+
+def test_a_reference_keeps_its_blocks_and_takes_the_ends_of_the_space():
+    like = load_settings(overrides={**SYNTHETIC, "space": "a1"}).open_space()
+    network = reference_network(
+        "mnasnet_small@0.5", replace(like.network(like.random(np.random.default_rng(0))), head=64)
+    )
+    assert (network.family, network.width_mult, network.head) == ("small", 0.5, 64)
+    with pytest.raises(UserError, match="references: 'mnasnet_small@x'"):
+        reference_network("mnasnet_small@x", network)
+
+
+def test_the_report_says_that_the_synthetic_is_synthetic(tmp_path):
+    one = search(tmp_path)
+    one.run()
+    path = write_report(one.folder.path)
+    text = path.with_suffix(".md").read_text()
+    assert "synthetic, not measured" in text
+    page = path.read_text()
+    assert page.count("data:image/png;base64,") == 6
+    assert "<script" not in page
+
+
+def test_winners_are_recipes_that_describe_the_networks_found(tmp_path, digits):
+    recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10)
+    one = search(tmp_path, recipe=str(recipe), space="a1")
+    trials = one.run()
+    write_report(one.folder.path)
+    (best,) = results.best(trials, 1)
+    winner = load_recipe(one.folder.winners / "1.yaml")
+    network = winner.network()
+    assert network.block_strings == best.blocks
+    assert network.layers() == one.space.network(best.tokens).layers()
+    assert (network.num_classes, winner.lr, winner.data_dir) == (10, PLAIN["lr"], str(digits))
+
+
+def _job(tmp_path, digits, **keys):
+    recipe = {**PLAIN, "data_dir": str(digits), **keys}
+    return proxy.write_job(tmp_path / "job", recipe, 0.1, None)
+
+
+def test_a_training_in_a_process_of_its_own_tells_its_accuracy(tmp_path, digits):
+    pool = LocalPool(1, SECONDS, 0)
+    ((number, result),) = pool.run([(3, _job(tmp_path, digits))])
+    assert (number, result.status) == (3, "ok"), result
+    assert 0 <= result.accuracy <= 1
+    assert result.seconds > 0
+    recipe = load_recipe(tmp_path / "job" / "run" / "recipe.yaml")
+    assert recipe.val_fraction == 0.1
+    assert recipe.data_dir.endswith("train")  # held out of the training pictures, never the validation ones
+
+
+def test_what_goes_wrong_in_a_training_is_its_status(tmp_path, digits, monkeypatch):
+    job = _job(tmp_path, digits, lr=1e30)
+    assert proxy.run(job)["status"] == "diverged"
+    missing = _job(tmp_path, tmp_path / "nothing", dataset="cifar10")
+    assert proxy.run(missing)["status"] == "failed"
+    for error, status in ((DivergedError("NaN"), "diverged"), (MemoryError(), "memory"), (JobError("disk"), "failed")):
+
+        def fails(recipe, error=error):
+            raise error
+
+        monkeypatch.setattr("mindcv_mnasnet.engine.fit", fails)
+        assert proxy.run(_job(tmp_path, digits))["status"] == status
+
+
+def _stand_in(monkeypatch, code):
+    """Processes that run ``code`` in place of a training."""
+    whole = "import sys, pathlib, json, time, os, signal; job = pathlib.Path(sys.argv[-1])\n" + code
+    monkeypatch.setattr(
+        pools.subprocess, "Popen", lambda words, **keys: _POPEN([sys.executable, "-c", whole, words[-1]], **keys)
+    )
+
+
+def _jobs(tmp_path, count):
+    return [(number, proxy.write_job(tmp_path / str(number), {}, 0.1, None)) for number in range(count)]
+
+
+def test_a_hanging_training_is_killed_with_all_that_it_started(tmp_path, monkeypatch):
+    _stand_in(monkeypatch, "child = os.fork()\n(job.parent / str(os.getpid())).touch()\ntime.sleep(600)")
+    ((_, result),) = LocalPool(1, 1.0, 3).run(_jobs(tmp_path, 1))
+    assert result.status == "timeout"
+    assert "trial_timeout_s 1" in result.reason
+    started = [int(path.name) for path in (tmp_path / "0").iterdir() if path.name.isdigit()]
+    deadline = time.monotonic() + 10
+    while any(_alive(pid) for pid in started) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_alive(pid) for pid in started)
+
+
+def _alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_a_worker_that_dies_is_tried_again_then_given_up(tmp_path, monkeypatch):
+    count = "path = job.parent.parent / f'{job.parent.name}.count'; n = int(path.read_text()) if path.exists() else 0\n"
+    count += "path.write_text(str(n + 1))\n"
+    dies_once = "if n == 0: os.kill(os.getpid(), signal.SIGKILL)\n"
+    answer = "(job.parent / 'result.json').write_text(json.dumps({'status': 'ok', 'accuracy': 0.5}))"
+    _stand_in(monkeypatch, count + dies_once + answer)
+    ended = dict(LocalPool(2, 60, 1).run(_jobs(tmp_path, 3)))
+    assert {result.status for result in ended.values()} == {"ok"}
+    _stand_in(monkeypatch, count + "print('out of luck'); sys.exit(3)")
+    ((_, result),) = LocalPool(1, 60, 2).run(_jobs(tmp_path, 1))
+    assert result.status == "failed"
+    assert "exit code 3: out of luck" in result.reason
+    assert (tmp_path / "0.count").read_text() == "5"
+
+
+def test_workers_run_at_once_and_a_stopped_pool_begins_nothing_more(tmp_path, monkeypatch):
+    answer = "(job.parent / 'result.json').write_text(json.dumps({'status': 'ok', 'accuracy': 0.5}))"
+    _stand_in(monkeypatch, f"time.sleep(0.5)\n{answer}")
+    pool = LocalPool(2, 60, 0)
+    seen = []
+    for number, _ in pool.run(_jobs(tmp_path, 6)):
+        seen.append(number)
+        pool.stop()
+    assert sorted(seen) == [0, 1]
+
+
+def test_a_worker_of_a_ray_cluster_that_is_killed_is_replaced(tmp_path):
+    """A real cluster on this machine; the first job kills the Ray worker that runs it, once."""
+    ray = pytest.importorskip("ray")
+    script = tmp_path / "stand_in.py"
+    script.write_text(
+        "import json, os, pathlib, signal, sys\n"
+        "job = pathlib.Path(sys.argv[-1]); once = job.parent.parent / 'once'\n"
+        "if job.parent.name == '0' and not once.exists():\n"
+        "    once.touch(); os.kill(os.getppid(), signal.SIGKILL)\n"
+        "(job.parent / 'result.json').write_text(json.dumps({'status': 'ok', 'accuracy': 0.25}))\n"
+    )
+    pool = pools.RayPool(2, SECONDS, 1, program=(sys.executable, str(script)))
+    try:
+        ended = dict(pool.run(_jobs(tmp_path, 4)))
+    finally:
+        pool.close()
+    assert (tmp_path / "once").exists()
+    assert {number: result.status for number, result in ended.items()} == dict.fromkeys(range(4), "ok")
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        ([], 2, "--config FILE is needed"),
+        (["-c", "nothing.yaml"], 2, "nothing.yaml: No such file"),
+        (["--resume", "nowhere"], 2, "not a search folder"),
+        (["--report", "nowhere"], 2, "not a search folder"),
+        (["-c", "FILE", "--trails", "3"], 2, "unknown key 'trails'"),
+        (["-c", "FILE", "--reward", "softer"], 2, "reward: 'softer'"),
+        (["-c", "FILE", "--evaluator", "proxy"], 2, "needs the recipe"),
+        (["-c", "FILE", "--latency", "table"], 2, "not mixed"),
+        (["-c", "FILE", "--min_madds", "9", "--max_madds", "3"], 2, "min_madds: 9 is above max_madds"),
+        (["-c", "FILE", "--proxy_check", "5"], 2, "has no epochs"),
+        (["-c", "FILE", "--max_params", "10"], 2, "none of 2000 networks"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, words, code, sentence):
+    path = write_search(tmp_path)
+    done = door(*(path if word == "FILE" else word for word in words))
+    assert done.returncode == code
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_searches_in_one_folder_are_refused(tmp_path):
+    one = search(tmp_path)
+    one.folder.lock()
+    done = door("--resume", one.folder.path)
+    assert done.returncode == 2
+    assert "another search is at work" in done.stderr
+    again = door("-c", write_search(tmp_path), "--run_name", "run")
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+
+
+def test_a_dry_run_says_what_it_would_cost_and_makes_nothing(tmp_path, digits):
+    recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10)
+    path = write_search(tmp_path, evaluator="proxy", latency="onnxruntime", recipe=str(recipe), trials=100, workers=2)
+    before = sorted(tmp_path.iterdir())
+    done = door("-c", path, "--dry_run", "--images_per_second", "10")
+    assert done.returncode == 0, done.stderr
+    assert "100 trials" in done.stdout
+    assert "1 epochs of 64 pictures" in done.stdout
+    assert "6 s each" in done.stdout
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_settings_survive_their_file(tmp_path):
+    settings = load_settings(write_search(tmp_path, proxy={"epoch_size": 3}, alpha=-0.2))
+    (tmp_path / "again.yaml").write_text(settings.dump())
+    again = load_settings(tmp_path / "again.yaml")
+    assert again.identity() == settings.identity()
+    assert json.loads(json.dumps(again.identity()))["proxy"] == {"epoch_size": 3}
+    with pytest.raises(UserError, match="unknown key 'epochsize'"):
+        load_settings(write_search(tmp_path, proxy={"epochsize": 3}))

@@ -1,0 +1,155 @@
+"""Search spaces: what is in them, both ways between tokens and networks, limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mindcv_mnasnet.arch import FAMILIES
+from mindcv_mnasnet.cost import network_cost
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.search.latency_table import networks_covering, part_keys
+from mindcv_mnasnet.search.space import Limits, within
+from mindcv_mnasnet.search.space_files import load_space, read_space
+
+PRESETS = ("paper", "a1", "open")
+seeds = st.integers(0, 2**32 - 1)
+TINY = {
+    "stem": 8,
+    "strides": [1, 2],
+    "filters": [8, 16],
+    "layers": [1, 2],
+    "decisions": {"operator": ["sepconv", "mbconv3"], "kernel": [3, 5], "filters": [0.5, 1], "layers": [-1, 0]},
+}
+
+
+def test_the_paper_has_432_choices_per_block_and_seven_blocks():
+    """Section 4.1 and figure 4 of the paper; 2 * 3 * 2 * ... of SEARCH's later space."""
+    paper = load_space("paper")
+    assert (paper.choices_per_stage, len(paper.strides), paper.length) == (432, 7, 42)
+    assert paper.filters == (16, 24, 32, 64, 96, 160, 320)
+    assert paper.layers == (1, 2, 3, 4, 3, 3, 1)
+    assert load_space("a1").choices_per_stage == 432
+    assert load_space("open").length == 7 * 6
+
+
+def test_a_block_of_one_layer_cannot_lose_it():
+    paper = load_space("paper")
+    assert paper.size == 432**5 * (432 * 2 // 3) ** 2
+    assert min(block.repeats for block in paper.blocks(tuple(one[0] for one in paper.allowed))) == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "space", "reasons"),
+    [
+        ("a1", "a1", []),
+        ("a1", "paper", ["block 5 has filters 112"]),
+        ("a1", "open", ["block 1 has skip none"]),
+        ("b1", "paper", ["block 6 has filters 192"]),
+        ("b1", "a1", ["block 5 has filters 96", "block 6 has filters 192"]),
+    ],
+)
+def test_published_networks_are_inside_or_outside_by_a_choice(family, space, reasons):
+    """A1's fifth block has 112 filters: 1.17 of MobileNetV2's 96, which the paper's own choices cannot say."""
+    assert load_space(space).reasons_outside(FAMILIES[family].blocks) == reasons
+
+
+@pytest.mark.parametrize("space", PRESETS)
+def test_small_is_outside_every_preset_by_its_widths(space):
+    reasons = load_space(space).reasons_outside(FAMILIES["small"].blocks)
+    assert "block 1 has filters 8" in reasons
+    with pytest.raises(UserError, match=r"not in space .*: .*block 1 has filters 8"):
+        load_space(space).encode(FAMILIES["small"].blocks)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@given(seed=seeds)
+def test_encoding_inverts_decoding(name, seed):
+    space = load_space(name)
+    tokens = space.random(np.random.default_rng(seed))
+    assert space.encode(space.strings(tokens)) == tokens
+    assert space.encode(space.network(tokens).blocks) == tokens
+
+
+@given(seed=seeds)
+def test_a_mutation_changes_one_decision_and_stays_inside(seed):
+    space = load_space("paper")
+    rng = np.random.default_rng(seed)
+    tokens = space.random(rng)
+    changed = space.mutate(tokens, rng)
+    assert sum(a != b for a, b in zip(tokens, changed, strict=True)) == 1
+    assert len(space.blocks(changed)) == 7
+
+
+def test_every_network_of_a_small_space_is_drawn_alike():
+    space = read_space("tiny", TINY)
+    rng = np.random.default_rng(0)
+    counts: dict[tuple[int, ...], int] = {}
+    for _ in range(space.size * 100):
+        tokens = space.random(rng)
+        counts[tokens] = counts.get(tokens, 0) + 1
+    assert len(counts) == space.size
+    assert min(counts.values()) > 50
+    assert max(counts.values()) < 160
+
+
+def test_limits_are_kept_when_sampling():
+    space, limits = load_space("a1"), Limits(max_params=3.5e6, min_madds=1e8, max_madds=3e8)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        tokens = space.sample(rng, limits)
+        cost = network_cost(space.network(tokens))
+        assert cost.params <= 3.5e6
+        assert 1e8 <= cost.madds <= 3e8
+        assert within(space, tokens, limits)
+
+
+def test_limits_that_cannot_be_kept_end_with_a_sentence():
+    with pytest.raises(UserError, match=r"no network .* in 50 draws \(max_madds: 1e\+06, nearest .*\); loosen"):
+        load_space("a1").sample(np.random.default_rng(0), Limits(max_madds=1e6), attempts=50)
+    with pytest.raises(UserError, match="max_latency_ms"):
+        load_space("a1").sample(np.random.default_rng(0), Limits(max_latency_ms=1.0))
+
+
+def test_a_bound_on_predicted_latency_is_kept():
+    space = load_space("a1")
+    predict = lambda network: network_cost(network).madds / 1e7  # noqa: E731
+    tokens = space.sample(np.random.default_rng(1), Limits(max_latency_ms=30.0), predict)
+    assert predict(space.network(tokens)) <= 30
+
+
+def test_a_table_of_the_covering_networks_has_every_part_of_every_network():
+    space = read_space("tiny", TINY, {"image_size": 16})
+    covered = {key for network in networks_covering(space) for key in part_keys(network)}
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        assert set(part_keys(space.network(space.random(rng)))) <= covered
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"stride": [1, 2]}, "unknown key 'stride'; the nearest known key is strides"),
+        ({"layers": [1]}, "different lengths"),
+        ({"strides": [1, 3]}, "strides is 3"),
+        ({"decisions": {"operator": ["mbconv9"]}}, "operator is 'mbconv9'"),
+        ({"decisions": {"operator": ["mbconv"]}}, "needs the decision expansion"),
+        ({"decisions": {"operator": ["mbconv3"], "expansion": [3]}}, "says its expansion"),
+        ({"decisions": {"operator": ["mbconv3"], "kernels": [3]}}, "unknown decision 'kernels'; the nearest"),
+        ({"decisions": {"operator": ["mbconv3"], "se": [2]}}, "se is 2"),
+        ({"decisions": {"operator": ["mbconv3"], "kernel": []}}, "kernel is \\[\\]"),
+        ({"decisions": {"kernel": [3]}}, "begins with operator"),
+    ],
+)
+def test_mistakes_in_a_space_are_named(change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        read_space("mine", {**TINY, **change})
+
+
+def test_an_unknown_space_lists_the_presets(tmp_path):
+    with pytest.raises(UserError, match="presets are paper, a1, open"):
+        load_space("papr")
+    with pytest.raises(UserError, match="No such file"):
+        load_space(tmp_path / "none.yaml")
