@@ -143,7 +143,7 @@ class Faulty(Surrogate):
     immediate = False
 
     def run(self, drafts):
-        results = [
+        faults = [
             Result("diverged", "NaN"),
             Result("timeout", "hangs"),
             Result("memory", "too much"),
