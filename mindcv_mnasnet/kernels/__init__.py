@@ -1,1 +1,1 @@
-"""Operators of our own for the CPU: depthwise convolution, batch norm and ReLU, compiled on first use."""
+"""CPU operators of our own: what is between a network's 1x1 convolutions, a channel at a time."""

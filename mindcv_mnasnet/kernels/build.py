@@ -17,9 +17,9 @@ from pathlib import Path
 from mindcv_mnasnet import runtime
 
 SOURCE = Path(__file__).with_name("operators.cpp")
-_FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
 _NATIVE = {"x86_64": ("-march=native",), "aarch64": ("-mcpu=native",)}
-_MOST_SECONDS = 300  # a compiler that takes longer hangs
+_MOST_SECONDS = 300  # a compiler that takes longer hangs; it needs 15
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,6 @@ class Kernels:
     note: str | None = None
 
 
-@cache
 def kernels() -> Kernels:
     """The operators for this process, built if they are not in the cache; never fails.
 
@@ -38,24 +37,35 @@ def kernels() -> Kernels:
     """
     if runtime.kernels_switched_off() or runtime.current_device() != "CPU" or platform.system() != "Linux":
         return Kernels(None)
+    return _loaded()
+
+
+@cache
+def _loaded() -> Kernels:
     try:
-        path = _library()
+        path = build(runtime.cache_folder() / "kernels")
         library = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
-        return Kernels(None, f"depthwise operators of our own cannot be built ({_reason(error)}): MindSpore's are used")
+        return Kernels(None, f"fast CPU operators cannot be built here ({_reason(error)}): MindSpore's own are used")
     library.mnasnet_set_threads(runtime.operator_threads())
     return Kernels(str(path))
 
 
-def _library() -> Path:
+def build(folder: Path) -> Path:
+    """The library in ``folder``, compiled if it is not there for this source, compiler and processor.
+
+    Raises:
+        OSError: no compiler, or no place to write.
+        subprocess.SubprocessError: the compiler fails.
+    """
     compiler = shlex.split(runtime.compiler())
     if shutil.which(compiler[0]) is None:
-        raise FileNotFoundError(f"no C++ compiler {compiler[0]} here")
-    flags = [*_FLAGS, *_NATIVE.get(platform.machine(), ())]
+        raise FileNotFoundError(f"no C++ compiler {compiler[0]}")
+    flags = [*FLAGS, *_NATIVE.get(platform.machine(), ())]
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, timeout=30).stdout
-    parts = (SOURCE.read_bytes(), version, " ".join(flags).encode(), _processor().encode())
-    key = hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
-    folder = runtime.cache_folder() / "kernels"
+    sources = [path.read_bytes() for path in sorted([SOURCE, *SOURCE.parent.glob("*.h")])]
+    parts = (*sources, version, " ".join(flags).encode(), _processor().encode())
+    key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
     path = folder / f"operators-{key}.so"
     if path.is_file():
         return path
