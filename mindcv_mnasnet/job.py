@@ -122,16 +122,13 @@ def prepare(recipe: Recipe) -> Job:
     notes += [*machine.notes, *_precision_notes(recipe, machine), *_kernel_notes(recipe), *train.notes, *plan.notes]
     notes += val.notes if val else [f"{recipe.data_dir} has no pictures for validation: no accuracy will be measured"]
     start = _start_checkpoint(recipe) if stored is None else None
-    layers: dict[str, Any] = {
-        "quantisation": Quantisation.of(recipe, plan.batches_per_epoch),
-        "kernels": recipe.kernels,
-    }
+    quantisation = Quantisation.of(recipe, plan.batches_per_epoch)
     if start is not None:
         network = _adopting(network, start.network, recipe.given)
-        model = create_model(network, seed=recipe.seed, **layers)
+        model = create_model(network, seed=recipe.seed, quantisation=quantisation, kernels=recipe.kernels)
         notes.append(start_from(model, start))
     else:
-        model = create_model(network, seed=recipe.seed, **layers)
+        model = create_model(network, seed=recipe.seed, quantisation=quantisation, kernels=recipe.kernels)
     layout = _draw_layout(recipe, model)
     if machine.device != "CPU" and recipe.amp_level != "O0":
         runtime.mixed_precision(model, recipe.amp_level, recipe.amp_dtype)
