@@ -37,11 +37,12 @@ def kernels() -> Kernels:
     """
     if runtime.kernels_switched_off() or runtime.current_device() != "CPU" or platform.system() != "Linux":
         return Kernels(None)
-    return _loaded()
+    return loaded()
 
 
 @cache
-def _loaded() -> Kernels:
+def loaded() -> Kernels:
+    """The operators for this process, whatever the switches say."""
     try:
         path = build(runtime.cache_folder() / "kernels")
         library = ctypes.CDLL(str(path))
@@ -64,7 +65,7 @@ def build(folder: Path) -> Path:
     flags = [*FLAGS, *_NATIVE.get(platform.machine(), ())]
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, timeout=30).stdout
     sources = [path.read_bytes() for path in sorted([SOURCE, *SOURCE.parent.glob("*.h")])]
-    parts = (*sources, version, " ".join(flags).encode(), _processor().encode())
+    parts = (*sources, version, " ".join(flags).encode(), processor().encode())
     key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
     path = folder / f"operators-{key}.so"
     if path.is_file():
@@ -82,7 +83,7 @@ def build(folder: Path) -> Path:
     return path
 
 
-def _processor() -> str:
+def processor() -> str:
     """What -march=native depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

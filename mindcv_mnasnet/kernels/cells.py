@@ -39,7 +39,11 @@ def _put(parent: nn.Cell, name: str, child: nn.Cell) -> None:
 
 
 def _operator(library: str, name: str, shape: Callable[..., Any], outputs: int = 1, bprop: Any = None) -> ops.Custom:
-    kinds = ms.float32 if outputs == 1 else (ms.float32,) * outputs
+    def kinds(x, *_):
+        if x != ms.TensorType(ms.float32):
+            raise TypeError(f"the operators of kernels take float32, not {x}; build the network with kernels=False")
+        return ms.float32 if outputs == 1 else (ms.float32,) * outputs
+
     return ops.Custom(f"{library}:mnasnet_{name}", shape, kinds, func_type="aot", bprop=bprop)
 
 
