@@ -81,7 +81,8 @@ def average(
 class _Forward(nn.Cell):
     def __init__(self, network: Network, recipe: Recipe):
         super().__init__(auto_prefix=False)
-        self.preprocess, self.model = Preprocess(*recipe.pixel_statistics()), create_model(network)
+        self.preprocess = Preprocess(*recipe.pixel_statistics())
+        self.model = create_model(network, kernels=recipe.kernels)
 
     def construct(self, images):
         return self.model(self.preprocess(images))

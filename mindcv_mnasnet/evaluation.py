@@ -31,7 +31,7 @@ class Evaluator:
 
     def __init__(self, network: Network, recipe: Recipe, machine: Runtime):
         self._recipe, self._machine = recipe, machine
-        self._model = create_model(network, quantisation=Quantisation.of(recipe))
+        self._model = create_model(network, quantisation=Quantisation.of(recipe), kernels=recipe.kernels)
         if machine.device != "CPU" and recipe.val_amp_level != "O0":
             runtime.mixed_precision(self._model, recipe.val_amp_level, recipe.amp_dtype)
         self._step = EvalStep(self._model, *recipe.pixel_statistics())

@@ -17,6 +17,7 @@ from mindcv_mnasnet.data.listing import Listing
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.draws import DrawLayout
 from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.kernels.build import kernels
 from mindcv_mnasnet.log import require_tensorboard
 from mindcv_mnasnet.model import MnasNet, create_model
 from mindcv_mnasnet.parameters import freeze, load_parameters, start_from
@@ -118,16 +119,16 @@ def prepare(recipe: Recipe) -> Job:
     network = recipe.network(len(train.class_names))
     if stored is not None:
         network = _adopting(network, stored.network, recipe.allow_changes)
-    notes += [*machine.notes, *_precision_notes(recipe, machine), *train.notes, *plan.notes]
+    notes += [*machine.notes, *_precision_notes(recipe, machine), *_kernel_notes(recipe), *train.notes, *plan.notes]
     notes += val.notes if val else [f"{recipe.data_dir} has no pictures for validation: no accuracy will be measured"]
     start = _start_checkpoint(recipe) if stored is None else None
     quantisation = Quantisation.of(recipe, plan.batches_per_epoch)
     if start is not None:
         network = _adopting(network, start.network, recipe.given)
-        model = create_model(network, seed=recipe.seed, quantisation=quantisation)
+        model = create_model(network, seed=recipe.seed, quantisation=quantisation, kernels=recipe.kernels)
         notes.append(start_from(model, start))
     else:
-        model = create_model(network, seed=recipe.seed, quantisation=quantisation)
+        model = create_model(network, seed=recipe.seed, quantisation=quantisation, kernels=recipe.kernels)
     layout = _draw_layout(recipe, model)
     if machine.device != "CPU" and recipe.amp_level != "O0":
         runtime.mixed_precision(model, recipe.amp_level, recipe.amp_dtype)
@@ -197,6 +198,11 @@ def _precision_notes(recipe: Recipe, machine: Runtime) -> list[str]:
     if machine.device != "CPU" or recipe.amp_level == "O0":
         return []
     return [f"amp_level {recipe.amp_level} needs an NPU; the CPU computes in float32"]
+
+
+def _kernel_notes(recipe: Recipe) -> list[str]:
+    note = kernels().note if recipe.kernels and not recipe.quantize else None
+    return [] if note is None else [note]
 
 
 def _require_agreement(job: Job) -> None:

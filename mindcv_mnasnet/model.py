@@ -10,6 +10,8 @@ from mindspore import nn, ops
 from mindcv_mnasnet import arch, runtime
 from mindcv_mnasnet.checkpoint import read_checkpoint
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.kernels.build import kernels as built_kernels
+from mindcv_mnasnet.kernels.cells import accelerate
 from mindcv_mnasnet.layers import ConvBN, MBConv
 from mindcv_mnasnet.parameters import initialise, start_from
 from mindcv_mnasnet.quantise import FLOAT, Kit, Quantisation, QuantisedKit
@@ -115,6 +117,7 @@ def create_model(
     features_only: bool = False,
     seed: int = 0,
     quantisation: Quantisation | None = None,
+    kernels: bool = True,
     **overrides: Any,
 ) -> MnasNet:
     """Build an initialised network from any source's model name, or from an ``arch.Network``.
@@ -123,6 +126,8 @@ def create_model(
         pretrained: start from the weights that the name's source published, see ``weights.hub.pretrained``; with
             another number of classes the classifier stays a new one.
         quantisation: build it of fake-quantised layers, see ``quantise``.
+        kernels: let it use our own operators where there are some: on CPUs, unquantised. They compute in float32, and
+            no exported file can hold them.
         overrides: fields of ``arch.Network`` (``num_classes``, ``width_mult``, ``dropout``, ``blocks``, ...).
     Raises:
         UserError: unknown names, impossible values, or weights that are not published or do not fit.
@@ -137,6 +142,8 @@ def create_model(
         raise UserError("published weights are found by a model's name; a description of a network has none")
     cell = MnasNet(network, features_only, FLOAT if quantisation is None else QuantisedKit(quantisation))
     initialise(cell, seed)
+    if kernels and quantisation is None and (library := built_kernels().path):
+        accelerate(cell, library)
     if pretrained:
         wanted = {name: overrides[name] for name in ("width_mult", "image_size") if name in overrides}
         start_from(cell, read_checkpoint(hub.pretrained(str(model), **wanted)))

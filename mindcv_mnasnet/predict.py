@@ -68,7 +68,7 @@ class Classifier:
         """
         if self._artifact is not None:
             raise UserError(f"features: {self._artifact.path} gives logits alone; take the checkpoint it was made from")
-        model = create_model(self.network, features_only=maps)
+        model = create_model(self.network, features_only=maps, kernels=self.recipe.kernels)
         weights = self.checkpoint.weights(self._ema)
         wanted = {parameter.name for parameter in model.get_parameters()}
         known = {name: value for name, value in weights.items() if name in wanted} if maps else weights

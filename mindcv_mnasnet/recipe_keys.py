@@ -25,7 +25,7 @@ class Rule:
     rising: bool = False  # items of a list have to increase
     fixed: str | None = None  # why only the default is possible
     none: Any = None  # what "None" stands for, where that is not the default
-    place: bool = False  # where and under what name a job runs, not what it computes
+    place: bool = False  # where, by what means and under what name a job runs, not what it computes
 
 
 def key(default: Any, help: str, **rule: Any) -> Any:
@@ -42,6 +42,7 @@ class JobKeys:
     device_target: str = key("auto", "device; auto takes an NPU if there is one", choices=("auto", "CPU", "Ascend"))
     seed: int = key(42, "seed of every random choice", within="[0, 2147483647]")
     deterministic: bool = key(False, "bit-reproducible operators")
+    kernels: bool = key(True, "our own operators on CPUs: faster, built on first use", place=True)
     jit_level: str | None = key(None, "compilation level of graph mode", choices=("O0", "O1", "O2"))
     run_name: str | None = key(
         None, "folder of this run below ckpt_save_dir", pattern=r"(?!\.+$)[^/\\]+", form="a folder name", place=True

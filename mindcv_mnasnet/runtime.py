@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -169,6 +170,35 @@ def describe() -> dict[str, str | int]:
         "command": " ".join(sys.argv),
         "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
     }
+
+
+def current_device() -> str:
+    """The device that MindSpore works on: CPU or Ascend."""
+    return str(ms.get_context("device_target"))
+
+
+def kernels_switched_off() -> bool:
+    """Whether the environment says ``MNASNET_KERNELS=off``."""
+    return os.environ.get("MNASNET_KERNELS", "").lower() in ("off", "0")
+
+
+def compiler() -> str:
+    """The command of a C++ compiler: ``$CXX``, else the first that is here of c++, g++ and clang++."""
+    known = ("c++", "g++", "clang++")
+    return os.environ.get("CXX") or next((name for name in known if shutil.which(name)), known[0])
+
+
+def cache_folder(cache: str | Path | None = None) -> Path:
+    """Where files are kept: ``cache``, else $MNASNET_CACHE, else mindcv_mnasnet in $XDG_CACHE_HOME or ~/.cache."""
+    if cache or os.environ.get("MNASNET_CACHE"):
+        return Path(cache or os.environ["MNASNET_CACHE"]).expanduser()
+    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (shared if shared.is_absolute() else Path.home() / ".cache") / "mindcv_mnasnet"
+
+
+def operator_threads() -> int:
+    """Threads that one operator may use on the CPU."""
+    return min(int(ms.get_context("runtime_num_threads")), usable_cores())
 
 
 def usable_cores() -> int:

@@ -19,7 +19,7 @@ from file_server import Served, serving
 from processes import PLAIN, ROOT, door, refused, write_recipe
 
 import validate
-from mindcv_mnasnet import job
+from mindcv_mnasnet import job, runtime
 from mindcv_mnasnet.arch import resolve
 from mindcv_mnasnet.checkpoint import read_checkpoint, write_checkpoint
 from mindcv_mnasnet.errors import JobError, UserError
@@ -182,12 +182,12 @@ def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     for name in ("MNASNET_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert hub.cache_folder() == tmp_path / ".cache" / "mindcv_mnasnet"
+    assert runtime.cache_folder() == tmp_path / ".cache" / "mindcv_mnasnet"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert hub.cache_folder() == tmp_path / "xdg" / "mindcv_mnasnet"
+    assert runtime.cache_folder() == tmp_path / "xdg" / "mindcv_mnasnet"
     monkeypatch.setenv("MNASNET_CACHE", str(tmp_path / "own"))
-    assert hub.cache_folder() == tmp_path / "own"
-    assert hub.cache_folder(tmp_path / "said") == tmp_path / "said"
+    assert runtime.cache_folder() == tmp_path / "own"
+    assert runtime.cache_folder(tmp_path / "said") == tmp_path / "said"
 
 
 def test_weights_are_fetched_and_converted_once(cache, served, tensors, monkeypatch):

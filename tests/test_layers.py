@@ -20,7 +20,7 @@ LAYERS = (
     "errors files arch blocks names cost recipe recipe_keys recipe_rules recipe_values command_line plan schedule "
     "reported verdict draws progress curves contact_sheet",
     "runtime checkpoint",
-    "weights",
+    "weights kernels",
     "quantise",
     "layers parameters",
     "model data optim loss preprocess metrics log",

@@ -108,7 +108,7 @@ def train_step(settings: Settings) -> Result:
 
     recipe = _recipe(settings)
     runtime.start(recipe.device_target, jit_level=recipe.jit_level)
-    model = create_model(recipe.network(), seed=recipe.seed).set_train()
+    model = create_model(recipe.network(), seed=recipe.seed, kernels=recipe.kernels).set_train()
     layout = DrawLayout(recipe.image_resize, model.draw_columns)
     rates = np.full(settings["warm_up"] + settings["steps"], _RATE, np.float32)
     step = TrainStep(recipe, model, layout, rates).set_train()

@@ -21,7 +21,8 @@ from mindcv_mnasnet.errors import UserError, run_door
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.recipe import load_recipe
 from mindcv_mnasnet.search import latency_published, latency_table
-from mindcv_mnasnet.search.latency import LatencySettings, Meter, open_meter
+from mindcv_mnasnet.search.latency import LatencySettings, Meter
+from mindcv_mnasnet.search.meters import open_meter
 from mindcv_mnasnet.search.settings import load_settings
 from mindcv_mnasnet.search.space import Space
 from mindcv_mnasnet.search.space_files import load_space

@@ -43,7 +43,7 @@ def write_mindir(tensors: Mapping[str, np.ndarray], path: Path, card: Card, form
         raise UserError("dynamic_batch: MindIR and AIR take a fixed number of pictures; say it with --batch")
     batch = card.batch
     network = card.network_description()
-    model = create_model(network)
+    model = create_model(network, kernels=False)
     load_parameters(model.get_parameters(), tensors, str(path))
     size, channels = network.image_size, network.in_channels
     cell: nn.Cell = model

@@ -102,25 +102,6 @@ class Meter(Protocol):
         """
 
 
-def open_meter(settings: LatencySettings) -> Meter:
-    """The meter that the settings ask for.
-
-    Raises:
-        UserError: an unknown kind, a runtime that is not installed, a pattern that is none, a table that is not there.
-    """
-    if settings.kind in KINDS:
-        return RuntimeMeter(settings)
-    if settings.kind == "command":
-        return CommandMeter(settings)
-    if settings.kind == "table":
-        from mindcv_mnasnet.search.latency_table import Table
-
-        if settings.table is None:
-            raise UserError("table: name the file; tools/latency.py build makes it")
-        return Table.read(settings.table)
-    raise UserError(f"latency: {settings.kind!r} is unknown; it can be {', '.join(KINDS)}, command or table")
-
-
 class RuntimeMeter:
     """Times calls of a runtime in this process, while no other meter of this user times anything."""
 

@@ -1,11 +1,30 @@
-"""The latency meter that a search's settings ask for."""
+"""The meters of latency by their names."""
 
 from __future__ import annotations
 
 from mindcv_mnasnet.arch import Network
-from mindcv_mnasnet.search.latency import Latency, LatencySettings, Meter, open_meter
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.search.latency import KINDS, CommandMeter, Latency, LatencySettings, Meter, RuntimeMeter
+from mindcv_mnasnet.search.latency_table import Table
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.surrogate import LABEL, surrogate_latency_ms
+
+
+def open_meter(settings: LatencySettings) -> Meter:
+    """The meter that the settings ask for.
+
+    Raises:
+        UserError: an unknown kind, a runtime that is not installed, a pattern that is none, a table that is not there.
+    """
+    if settings.kind in KINDS:
+        return RuntimeMeter(settings)
+    if settings.kind == "command":
+        return CommandMeter(settings)
+    if settings.kind == "table":
+        if settings.table is None:
+            raise UserError("table: name the file; tools/latency.py build makes it")
+        return Table.read(settings.table)
+    raise UserError(f"latency: {settings.kind!r} is unknown; it can be {', '.join(KINDS)}, command or table")
 
 
 class SurrogateMeter:

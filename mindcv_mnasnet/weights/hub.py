@@ -19,10 +19,11 @@ from mindcv_mnasnet.files import unwritable
 from mindcv_mnasnet.names import NAMES
 from mindcv_mnasnet.recipe import Recipe
 from mindcv_mnasnet.reported import Reported, load_reported
+from mindcv_mnasnet.runtime import cache_folder
 from mindcv_mnasnet.weights.convert import convert
 from mindcv_mnasnet.weights.download import Patience, check_file, download
 
-__all__ = ["PRETRAINED_KEYS", "Published", "cache_folder", "find", "load_registry", "pretrained", "pretrained_for"]
+__all__ = ["PRETRAINED_KEYS", "Published", "find", "load_registry", "pretrained", "pretrained_for"]
 
 #: Recipe keys that say which published weights are meant, or whose weights are meant instead.
 PRETRAINED_KEYS = ("pretrained", "ckpt_path", "model", "width_mult", "image_resize")
@@ -116,14 +117,6 @@ def _listed(entries: Sequence[Published]) -> str:
     return ", ".join(dict.fromkeys(entry.model for entry in entries))
 
 
-def cache_folder(cache: str | Path | None = None) -> Path:
-    """Where files are kept: ``cache``, else $MNASNET_CACHE, else mindcv_mnasnet in $XDG_CACHE_HOME or ~/.cache."""
-    if cache or os.environ.get("MNASNET_CACHE"):
-        return Path(cache or os.environ["MNASNET_CACHE"]).expanduser()
-    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (shared if shared.is_absolute() else Path.home() / ".cache") / "mindcv_mnasnet"
-
-
 def pretrained(
     name: str,
     cache: str | Path | None = None,
@@ -140,7 +133,7 @@ def pretrained(
 
     Args:
         name, width_mult, image_size: as for ``find``.
-        cache: as for ``cache_folder``.
+        cache: as for ``runtime.cache_folder``.
     Raises:
         UserError: nothing is published for the name; a file in the cache is not the published one; or it is missing
             and must not or cannot be fetched from here. The sentence says which file to put where.

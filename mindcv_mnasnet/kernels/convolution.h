@@ -1,0 +1,151 @@
+// Depthwise convolution of one plane, its gradients, and how planes lie in memory for it.
+//
+// A plane is copied with its padding into rows of one pitch. Stride 2 splits it into four phases (even and odd rows
+// and columns), in which every tap is again a constant offset, so the inner loops are the same for all cases:
+// contiguous vectors, no branches.
+#pragma once
+
+#include "planes.h"
+
+namespace {
+
+inline size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+// Rows or columns of zeros before a plane of ``size``: TensorFlow's SAME, or half the kernel.
+inline int64_t padding_before(int64_t size, int kernel, int stride, bool same) {
+  if (!same) return kernel / 2;
+  return std::max<int64_t>(((size - 1) / stride) * stride + kernel - size, 0) / 2;
+}
+
+template <int K, int S>
+struct Depthwise {
+  static constexpr int kPhases = S * S, kReach = (K - 1) / S;
+  static constexpr int kBlock = 4 * kLanes;
+  Shape in, out;
+  int64_t above, left;  // padding
+  int64_t pitch, rows, length, phase_size, margin, flat_size;
+
+  Depthwise(Shape in_, Shape out_, bool same)
+      : in(in_), out(out_), above(padding_before(in.height, K, S, same)), left(padding_before(in.width, K, S, same)) {
+    pitch = out.width + kReach;
+    rows = out.height + kReach;
+    length = (out.height - 1) * pitch + out.width;
+    phase_size = round_up(rows * pitch + kReach * (pitch + 1), kBlock) + kBlock;
+    margin = round_up(kReach * (pitch + 1), kLanes);
+    flat_size = margin + round_up(rows * pitch, kBlock) + kBlock;
+  }
+
+  static constexpr int phase_of(int ky, int kx) { return (ky % S) * S + kx % S; }
+  int64_t offset_of(int ky, int kx) const { return (ky / S) * pitch + kx / S; }
+
+  // Only the interior is written: phases are zero where the padding is, and stay so.
+  template <bool Normalise>
+  void copy_in(const float* x, float* phases, Affine f) const {
+    for (int64_t y = 0; y < in.height; ++y) {
+      const int64_t py = y + above, row = py / S;
+      if (row >= rows) break;
+      const float* src = x + y * in.width;
+      for (int b = 0; b < S; ++b) {
+        const int64_t first = ((b - left) % S + S) % S;            // first input column of this phase
+        float* dst = phases + ((py % S) * S + b) * phase_size + row * pitch + (first + left) / S;
+        const int64_t room = pitch - (first + left) / S;
+        const int64_t n = std::min(room, (in.width - first + S - 1) / S);
+        for (int64_t i = 0; i < n; ++i) {
+          float v = src[first + i * S];
+          if (Normalise) {
+            v = v * f.scale + f.shift;
+            v = v > 0 ? v : 0;
+          }
+          dst[i] = v;
+        }
+      }
+    }
+  }
+
+  // Gradients of the phases back to the plane; positions that no output saw get zero.
+  void copy_back(const float* phases, float* dx) const {
+    for (int64_t y = 0; y < in.height; ++y) {
+      const int64_t py = y + above, row = py / S;
+      float* dst = dx + y * in.width;
+      if (row >= rows) {
+        std::memset(dst, 0, in.width * sizeof(float));
+        continue;
+      }
+      for (int b = 0; b < S; ++b) {
+        const int64_t first = ((b - left) % S + S) % S;
+        const float* src = phases + ((py % S) * S + b) * phase_size + row * pitch + (first + left) / S;
+        const int64_t room = pitch - (first + left) / S, n = (in.width - first + S - 1) / S;
+        for (int64_t i = 0; i < std::min(n, room); ++i) dst[first + i * S] = src[i];
+        for (int64_t i = std::max<int64_t>(room, 0); i < n; ++i) dst[first + i * S] = 0;
+      }
+    }
+  }
+
+  void forward(const float* phases, const float* w, float* flat) const {
+    for (int64_t i = 0; i < length; i += kBlock) {
+      Vec a0 = {}, a1 = {}, a2 = {}, a3 = {};
+#pragma GCC unroll 7
+      for (int ky = 0; ky < K; ++ky)
+#pragma GCC unroll 7
+        for (int kx = 0; kx < K; ++kx) {
+          const float* p = phases + phase_of(ky, kx) * phase_size + offset_of(ky, kx) + i;
+          const float t = w[ky * K + kx];
+          a0 += load(p) * t;
+          a1 += load(p + kLanes) * t;
+          a2 += load(p + 2 * kLanes) * t;
+          a3 += load(p + 3 * kLanes) * t;
+        }
+      float* q = flat + i;
+      store(q, a0);
+      store(q + kLanes, a1);
+      store(q + 2 * kLanes, a2);
+      store(q + 3 * kLanes, a3);
+    }
+  }
+
+  // flat: output gradients, zero before it (margin), in the gaps between rows, and behind it.
+  void backward_input(const float* flat, const float* w, float* phases) const {
+    for (int phase = 0; phase < kPhases; ++phase)
+      for (int64_t i = 0; i < rows * pitch; i += kBlock) {
+        Vec a0 = {}, a1 = {}, a2 = {}, a3 = {};
+#pragma GCC unroll 7
+        for (int ky = 0; ky < K; ++ky)
+#pragma GCC unroll 7
+          for (int kx = 0; kx < K; ++kx) {
+            if (phase_of(ky, kx) != phase) continue;
+            const float* p = flat - offset_of(ky, kx) + i;
+            const float t = w[ky * K + kx];
+            a0 += load(p) * t;
+            a1 += load(p + kLanes) * t;
+            a2 += load(p + 2 * kLanes) * t;
+            a3 += load(p + 3 * kLanes) * t;
+          }
+        float* q = phases + phase * phase_size + i;
+        store(q, a0);
+        store(q + kLanes, a1);
+        store(q + 2 * kLanes, a2);
+        store(q + 3 * kLanes, a3);
+      }
+  }
+
+  void backward_weight(const float* phases, const float* flat, double* dw) const {
+    for (int ky = 0; ky < K; ++ky) {
+      Vec acc[K] = {};
+      const float* base[K];
+      for (int kx = 0; kx < K; ++kx) base[kx] = phases + phase_of(ky, kx) * phase_size + offset_of(ky, kx);
+      for (int64_t i = 0; i < length; i += kLanes) {
+        const Vec g = load(flat + i);
+#pragma GCC unroll 7
+        for (int kx = 0; kx < K; ++kx) acc[kx] += g * load(base[kx] + i);
+      }
+      for (int kx = 0; kx < K; ++kx) dw[ky * K + kx] += sum_lanes(acc[kx]);
+    }
+  }
+
+  void rows_out(const float* flat, float* y) const {
+    for (int64_t r = 0; r < out.height; ++r)
+      std::memcpy(y + r * out.width, flat + r * pitch, out.width * sizeof(float));
+  }
+};
+
+}  // namespace

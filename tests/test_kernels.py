@@ -1,0 +1,433 @@
+"""The CPU operators compute what MindSpore's own do, are used where they may be, and are missed by nobody."""
+
+from __future__ import annotations
+
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+import tiny
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from mindspore import nn, ops
+from processes import PLAIN, ROOT, write_recipe
+
+from mindcv_mnasnet import runtime
+from mindcv_mnasnet.job import prepare
+from mindcv_mnasnet.kernels import build
+from mindcv_mnasnet.kernels.cells import Depthwise, Gating, NormAct
+from mindcv_mnasnet.model import create_model
+from mindcv_mnasnet.parameters import load_parameters
+from mindcv_mnasnet.quantise import Quantisation
+from mindcv_mnasnet.recipe import load_recipe
+
+pytestmark = pytest.mark.usefixtures("cpu")
+BLOCKS = "r1_k3_s11_e1_o8_noskip r2_k5_s22_e3_o8_se0.25 r2_k7_s22_e3_o16 r1_k9_s11_e3_o16"
+
+
+@pytest.fixture(scope="module")
+def library(cpu):
+    """The operators, which every machine with a compiler has."""
+    found = build.kernels()
+    if found.path is None:
+        pytest.skip(found.note or "no operators")
+    return found.path
+
+
+@pytest.fixture
+def pynative():
+    """Without compilation, so that many shapes are tried quickly."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    yield
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+@pytest.fixture
+def unbuilt(tmp_path, monkeypatch):
+    """A process that has built nothing yet, with an empty cache."""
+    monkeypatch.setenv("MNASNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MNASNET_KERNELS", raising=False)
+    monkeypatch.delenv("CXX", raising=False)
+    loaded = build.loaded()
+    build.loaded.cache_clear()
+    yield tmp_path / "cache" / "kernels"
+    build.loaded.cache_clear()
+    monkeypatch.undo()
+    assert build.loaded() == loaded
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def close(ours: np.ndarray, theirs: np.ndarray, what: str) -> None:
+    scale = max(float(np.abs(theirs).max()), 1.0)  # sums of numbers about 1 may cancel
+    np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=3e-5, err_msg=what)
+
+
+def compare(cell: nn.Cell, stock, x: np.ndarray, *more: np.ndarray) -> None:
+    """Outputs, all gradients, and what happens to moving averages."""
+    parameters = list(cell.get_parameters())
+    weights = [parameter for parameter in parameters if parameter.requires_grad]
+    inputs = [tiny.tensor(array) for array in (x, *more)]
+    before = tiny.values(parameters)
+    results = []
+    for function in (stock, cell):
+        load_parameters(parameters, before, "the test")
+        y = function(*inputs)
+        load_parameters(parameters, before, "the test")
+        factors = tiny.tensor(tiny.normal(*y.shape, seed=3))
+
+        def total(*given, function=function, factors=factors):
+            return ops.sum(function(*given) * factors)
+
+        wanted = ms.grad(total, tuple(range(len(inputs))), weights or None)(*inputs)
+        of_inputs, of_weights = wanted if weights else (wanted, ())
+        of_inputs = of_inputs if isinstance(of_inputs, tuple) else (of_inputs,)
+        found = {f"gradient of input {i}": value.asnumpy() for i, value in enumerate(of_inputs)}
+        found |= {f"gradient of {p.name}": g.asnumpy() for p, g in zip(weights, of_weights, strict=True)}
+        results.append({"output": y.asnumpy()} | found | tiny.values(parameters))
+    for name, value in results[0].items():
+        close(results[1][name], value, name)
+
+
+def norm(width: int, seed: int, training: bool, name: str = "") -> nn.BatchNorm2d:
+    """A batch norm in the middle of a training."""
+    cell = nn.BatchNorm2d(width, eps=1e-3, momentum=0.9)
+    for index, parameter in enumerate(cell.get_parameters()):
+        value = 1 + 0.3 * tiny.normal(width, seed=seed + index)
+        parameter.set_data(tiny.tensor(np.abs(value) if "variance" in parameter.name else value))
+        parameter.name = f"{name}.{parameter.name}"
+    return cell.set_train(training)
+
+
+def decided(values: ms.Tensor) -> bool:
+    """Whether no value is so near zero that rounding decides what its ReLU does."""
+    return bool((np.abs(values.asnumpy()) > 1e-5).all())
+
+
+sizes = st.integers(1, 19)
+property_test = settings(
+    max_examples=60,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # the mode is the same for all shapes
+)
+
+
+@property_test
+@given(
+    kernel=st.sampled_from([3, 5, 7]), stride=st.sampled_from([1, 2]), same=st.booleans(), has_before=st.booleans(),
+    training=st.booleans(), batch=st.integers(1, 3), width=st.integers(1, 5), height=sizes, length=sizes,
+    seed=st.integers(0, 999),
+)  # fmt: skip
+def test_depthwise_and_its_norms_equal_the_stock_operators(
+    library, pynative, kernel, stride, same, has_before, training, batch, width, height, length, seed
+):
+    assume(not training or batch * -(-height // stride) * -(-length // stride) > 1)  # MindSpore's variance is NaN
+    padding = {"pad_mode": "same"} if same else {"pad_mode": "pad", "padding": kernel // 2}
+    conv = nn.Conv2d(width, width, kernel, stride, group=width, weight_init="zeros", **padding)
+    conv.weight.set_data(tiny.tensor(tiny.normal(*conv.weight.shape, seed=seed)))
+    before = norm(width, seed, training, "before") if has_before else None
+    after = norm(width, seed + 10, training, "after")
+    x = 2 * tiny.normal(batch, width, height, length, seed=seed + 20) + 1
+
+    def stock(x):
+        return ops.relu(after(conv(x if before is None else ops.relu(before(x)))))
+
+    cell = Depthwise(library, conv, before, after)
+    kept = tiny.values(cell.get_parameters())
+    inner = tiny.tensor(x) if before is None else before(tiny.tensor(x))
+    assume(before is None or decided(inner))
+    assume(decided(after(conv(inner if before is None else ops.relu(inner)))))
+    load_parameters(cell.get_parameters(), kept, "the test")
+    compare(cell, stock, x)
+
+
+@property_test
+@given(
+    form=st.sampled_from(["plain", "relu", "add"]), training=st.booleans(), batch=st.integers(1, 3),
+    width=st.integers(1, 5), height=sizes, length=sizes, seed=st.integers(0, 999),
+)  # fmt: skip
+def test_a_norm_with_what_follows_equals_the_stock_operators(
+    library, pynative, form, training, batch, width, height, length, seed
+):
+    assume(not training or batch * height * length > 1)
+    cell = norm(width, seed, training)
+    x = 2 * tiny.normal(batch, width, height, length, seed=seed + 20) + 1
+    ours = NormAct(library, cell, relu=form == "relu", add=form == "add")
+    if form == "add":
+        compare(ours, lambda x, summand: cell(x) + summand, x, tiny.normal(*x.shape, seed=seed + 30))
+        return
+    kept = tiny.values(cell.get_parameters())
+    assume(form == "plain" or decided(cell(tiny.tensor(x))))
+    load_parameters(cell.get_parameters(), kept, "the test")
+    compare(ours, lambda x: ops.relu(cell(x)) if form == "relu" else cell(x), x)
+
+
+@property_test
+@given(batch=st.integers(1, 3), width=st.integers(1, 5), height=sizes, length=sizes, seed=st.integers(0, 999))
+def test_the_ends_of_squeeze_and_excitation_equal_the_stock_operators(
+    library, pynative, batch, width, height, length, seed
+):
+    gating = Gating(library)
+    x, gates = tiny.normal(batch, width, height, length, seed=seed), tiny.normal(batch, width, 1, 1, seed=seed + 1)
+
+    class Both(nn.Cell):
+        def construct(self, x, gates):
+            return gating.scale(x, gates) + gating.mean(x)
+
+    compare(Both(), lambda x, gates: x * gates + ops.mean(x, (2, 3), True), x, gates)
+
+
+# --- in the network -----------------------------------------------------------------------------------------------
+
+
+def operators_in(model: nn.Cell) -> int:
+    return sum(type(cell).__module__.startswith("mindcv_mnasnet.kernels") for _, cell in model.cells_and_names())
+
+
+def pair(**overrides) -> list:
+    """The same network with and without our operators."""
+    network = tiny.network(**{"blocks": BLOCKS, "image_size": 33, **overrides})
+    return [create_model(network, kernels=kernels) for kernels in (True, False)]
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_feature_maps_names_and_order_are_those_of_the_stock_network(library, padding):
+    network = tiny.network(blocks=BLOCKS, image_size=33, padding=padding)
+    ours, stock = (create_model(network, features_only=True, kernels=kernels) for kernels in (True, False))
+    assert operators_in(ours) > 0 == operators_in(stock)
+    assert [p.name for p in ours.get_parameters()] == [p.name for p in stock.get_parameters()]
+    assert [p.name for p in ours.trainable_params()] == [p.name for p in stock.trainable_params()]
+    for training in (True, False):
+        ours.set_train(training), stock.set_train(training)
+        for mine, theirs in zip(
+            *(model(tiny.tensor(tiny.normal(2, 3, 33, 30))) for model in (ours, stock)), strict=True
+        ):
+            close(mine.asnumpy(), theirs.asnumpy(), f"training {training}")
+
+
+def squares(model: nn.Cell):
+    def total(x):
+        return ops.sum(ops.square(model(x)))
+
+    return total
+
+
+@pytest.mark.parametrize("frozen", ["", "depthwise", "expand", "expand depthwise project"])
+def test_frozen_batch_norms_in_any_mixture(library, frozen):
+    images, results = tiny.tensor(tiny.normal(4, 3, 16, 16)), []
+    for model in pair():
+        model.set_train()
+        for name in frozen.split():
+            getattr(model.blocks[2], name).set_train(False)
+        weights = model.trainable_params()
+        gradients = ms.grad(squares(model), None, weights)(images)
+        found = {f"gradient of {p.name}": g.asnumpy() for p, g in zip(weights, gradients, strict=True)}
+        results.append({**found, **tiny.values(model.get_parameters())})
+    largest = max(np.abs(value).max() for name, value in results[1].items() if name.startswith("gradient"))
+    for name, value in results[1].items():  # some gradients vanish but for rounding, as a batch norm follows
+        atol = 1e-5 * largest if name.startswith("gradient") else 1e-5
+        np.testing.assert_allclose(results[0][name], value, rtol=1e-3, atol=atol, err_msg=name)
+
+
+def losses(kernels: bool, monkeypatch) -> tuple[list[float], dict[str, np.ndarray]]:
+    with monkeypatch.context() as patch:
+        if not kernels:
+            patch.setenv("MNASNET_KERNELS", "off")
+        net = tiny.network(blocks=BLOCKS, padding="same", drop_connect=0.3, dropout=0.2, image_size=17)
+        step = tiny.train_step(0.02, net, ema=True, image_resize=17)
+    assert (operators_in(step.model) > 0) == kernels
+    curve = [tiny.run(step, *tiny.batch(number % 4, 8, 17), number) for number in range(20)]
+    return curve, tiny.values(step.state())
+
+
+def test_the_loss_curve_is_that_of_the_stock_operators_and_the_same_bits_twice(library, monkeypatch):
+    (ours, state), (again, repeated), (stock, _) = (losses(kernels, monkeypatch) for kernels in (True, True, False))
+    assert ours[0] - ours[-1] > 0.1
+    np.testing.assert_allclose(ours, stock, rtol=2e-4)
+    assert ours == again
+    assert all(np.array_equal(value, repeated[name]) for name, value in state.items())
+
+
+def test_half_precision_is_refused_not_misread(library, pynative):
+    with pytest.raises(TypeError, match="float32"):
+        NormAct(library, nn.BatchNorm2d(2))(ms.Tensor(np.ones((1, 2, 3, 3), np.float16)))
+
+
+# --- where there are none -----------------------------------------------------------------------------------------
+
+
+def test_networks_for_ascend_or_integers_or_export_have_none(library, monkeypatch):
+    assert operators_in(create_model(tiny.network())) > 0
+    assert operators_in(create_model(tiny.network(), kernels=False)) == 0
+    assert operators_in(create_model(tiny.network(), quantisation=Quantisation())) == 0
+    monkeypatch.setattr(runtime, "current_device", lambda: "Ascend")
+    assert build.kernels() == build.Kernels(None)
+    assert operators_in(create_model(tiny.network())) == 0
+
+
+def test_the_environment_switches_them_off_without_a_word(monkeypatch):
+    monkeypatch.setenv("MNASNET_KERNELS", "off")
+    assert build.kernels() == build.Kernels(None)
+    assert operators_in(create_model(tiny.network())) == 0
+
+
+def test_the_recipe_switches_them_off_and_stays_the_same_recipe(unbuilt, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    job = prepare(load_recipe(write_recipe(tmp_path, PLAIN), {"kernels": False, "ckpt_save_dir": str(tmp_path)}))
+    with job:
+        assert not [note for note in job.notes if "operators" in note]
+        assert operators_in(job.step.model) == 0
+    assert load_recipe(overrides={"kernels": False}).fingerprint() == load_recipe().fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        (None, r"no C\+\+ compiler /nowhere/c\+\+"),
+        ('test "$1" = --version || { echo cannot >&2; exit 1; }', "the compiler says: cannot"),
+        ('test "$1" = --version && exit; eval last=\\${$#}; echo no library > $last', "invalid ELF header|too short"),
+    ],
+    ids=["none", "failing", "lying"],
+)
+def test_without_a_library_one_note_and_the_stock_operators(unbuilt, tmp_path, monkeypatch, compiler, reason):
+    command = "/nowhere/c++" if compiler is None else script(tmp_path / "compiler", compiler)
+    monkeypatch.setenv("CXX", command)
+    with prepare(load_recipe(write_recipe(tmp_path, PLAIN), {"ckpt_save_dir": str(tmp_path)})) as job:
+        (note,) = [note for note in job.notes if "operators" in note]
+        assert re.search(reason, note)
+        assert "\n" not in note
+        assert operators_in(job.step.model) == 0
+    assert not list(unbuilt.glob("tmp*"))
+
+
+# --- building -----------------------------------------------------------------------------------------------------
+
+
+def test_processes_that_build_at_once_all_get_the_one_library(library, tmp_path):
+    quick = script(tmp_path / "compiler", f'exec {runtime.compiler()} "$@" -O0')
+    program = (
+        "import ctypes, sys, pathlib; from mindcv_mnasnet.kernels import build; "
+        "path = build.build(pathlib.Path(sys.argv[1])); print(ctypes.CDLL(str(path)).mnasnet_pool(0), path)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "kernels")]
+    environment = {"PATH": "/usr/bin:/bin", "CXX": quick, "HOME": str(tmp_path)}
+    several = [
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    outputs = {process.communicate(timeout=300)[0].splitlines()[-1] for process in several}
+    (file,) = (tmp_path / "kernels").iterdir()
+    assert outputs == {f"1 {file}"}  # operators refuse a wrong number of tensors
+
+
+def test_another_processor_or_compiler_or_source_is_another_library(library, tmp_path, monkeypatch):
+    def path(compiler: str = "one", processor: str = "this") -> str:
+        text = f'test "$1" = --version && echo {compiler} && exit; eval last=\\${{$#}}; echo > $last'
+        monkeypatch.setenv("CXX", script(tmp_path / "compiler", text))
+        monkeypatch.setattr(build, "processor", lambda: processor)
+        return build.build(tmp_path / "kernels").name
+
+    first = path()
+    assert path() == first
+    names = {first, path("two"), path(processor="that")}
+    monkeypatch.setattr(build, "SOURCE", tmp_path / "operators.cpp")
+    build.SOURCE.write_text("int other;")
+    assert len(names | {path()}) == 4
+
+
+# --- memory -------------------------------------------------------------------------------------------------------
+
+DRIVER = '''
+import ctypes, sys
+import numpy as np
+
+library = ctypes.CDLL(sys.argv[1])
+library.mnasnet_set_threads(2)
+short = int(sys.argv[2])  # floats that the first output lacks
+
+
+def call(name, inputs, outputs):
+    """Every tensor in memory of its own, of exactly its size."""
+    shapes = [array.shape for array in inputs] + outputs
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    missing = [0] * len(inputs) + [short] + [0] * len(outputs)
+    held = [ctypes.c_void_p(libc.malloc(ctypes.c_size_t(4 * (int(np.prod(s)) - m)))) for s, m in zip(shapes, missing)]
+    for memory, array in zip(held, inputs):
+        ctypes.memmove(memory, array.ctypes.data, array.nbytes)
+    pointers = (ctypes.c_void_p * len(shapes))(*[memory.value for memory in held])
+    sizes = [(ctypes.c_int64 * len(shape))(*shape) for shape in shapes]
+    table = (ctypes.c_void_p * len(shapes))(*[ctypes.addressof(size) for size in sizes])
+    assert getattr(library, "mnasnet_" + name)(len(shapes), pointers, None, table, None, None, None) == 0
+    for memory in held:
+        libc.free(memory)
+
+
+def some(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def whole(*values):
+    return np.array(values, np.int32)
+
+
+eps, one = np.full(1, 1e-3, np.float32), np.zeros(1, np.float32)
+for height, length in [(1, 1), (1, 5), (2, 2), (4, 7), (9, 6), (16, 16), (33, 18)]:
+    x, c = some(2, 3, height, length), (3,)
+    per_channel = [np.abs(some(3)) for _ in range(8)]
+    g1, b1, m1, v1, g2, b2, m2, v2 = per_channel
+    for kernel in (3, 5, 7):
+        for stride in (1, 2):
+            y = (2, 3, -(-height // stride), -(-length // stride))
+            w = some(3, 1, kernel, kernel)
+            for same in (0, 1):
+                for pre in (0, 1):
+                    config, fixed = whole(kernel, stride, same, pre, 0), whole(kernel, stride, same, pre, 1)
+                    first = per_channel[:4] if pre else [one] * 4
+                    outs = [c if pre else (1,)] * 2
+                    call("depthwise_train", [x, w, *first[:2], g2, b2, config, eps], [y, *outs, c, c])
+                    call("depthwise_infer", [x, w, *first, *per_channel[4:], fixed, eps], [y])
+                    for given in (config, fixed):
+                        tensors = [x, w, some(*y), *first, *per_channel[4:], given, eps]
+                        call("depthwise_backward", tensors, [x.shape, w.shape, *outs, c, c])
+    for relu, add in ((0, 0), (1, 0), (0, 1)):
+        name, summand = "norm_add" if add else "norm", some(*x.shape) if add else one
+        call(name + "_train", [x, summand, g1, b1, whole(relu, add, 0), eps], [x.shape, c, c])
+        call(name + "_infer", [x, summand, g1, b1, m1, v1, whole(relu, add, 1), eps], [x.shape])
+        call("norm_backward", [x, x, g1, b1, m1, v1, whole(relu, add, 0), eps], [x.shape, c, c])
+    gates = some(2, 3, 1, 1)
+    call("pool", [x], [gates.shape])
+    call("spread", [x, gates], [x.shape])
+    call("scale", [x, gates], [x.shape])
+    call("scale_backward", [x, gates, x], [x.shape, gates.shape])
+print("done")
+'''
+
+
+@pytest.mark.slow
+def test_the_address_sanitizer_finds_nothing_but_planted_errors(library, tmp_path):
+    compiler = runtime.compiler()
+    flags = [*build.FLAGS, "-march=native", "-fsanitize=address", "-g", "-O1"]
+    subprocess.run([compiler, *flags, str(build.SOURCE), "-o", str(tmp_path / "checked.so")], check=True)
+    asked = subprocess.run([compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    runtime_library = Path(asked.stdout.strip())
+    if not runtime_library.is_absolute():
+        pytest.skip("the compiler has no address sanitizer")
+    environment = {"PATH": "/usr/bin:/bin", "LD_PRELOAD": str(runtime_library), "ASAN_OPTIONS": "detect_leaks=0"}
+
+    def run(short: int) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", DRIVER, str(tmp_path / "checked.so"), str(short)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    clean, planted = run(0), run(1)
+    assert (clean.returncode, clean.stdout) == (0, "done\n"), clean.stderr[:3000]
+    assert planted.returncode != 0
+    assert "heap-buffer-overflow" in planted.stderr
