@@ -69,6 +69,7 @@ def meter_for(settings: Settings) -> Meter:
             format=settings.latency_format,
             pattern=settings.latency_pattern,
             json_path=settings.latency_json_path,
+            scale=settings.latency_scale,
             table=table,
         )
     )

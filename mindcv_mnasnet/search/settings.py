@@ -63,6 +63,7 @@ class LatencyKeys:
     latency_format: str = key("onnx", "file that the command gets", choices=("onnx", "tflite", "mindir"))
     latency_pattern: str | None = key(None, "regular expression whose group is its milliseconds", pattern=".+")
     latency_json_path: str | None = key(None, "place of the milliseconds in JSON output, a.b.0", pattern=".+")
+    latency_scale: float = key(1.0, "milliseconds per unit of the answer: 0.001 for microseconds", within="(0, inf)")
     latency_table: str | None = key(None, "file of tools/latency.py build, for latency: table", pattern=".+")
 
 
@@ -72,6 +73,7 @@ class TrialKeys:
 
     evaluator: str = key("proxy", "where accuracy comes from", choices=("proxy", "supernet", "surrogate"))
     recipe: str | None = key(None, "recipe that the winners are trained by; None for the surrogate", pattern=".+")
+    data_dir: str | None = key(None, "data of recipe, in place of its own data_dir", pattern=".+", place=True)
     held_out: float = key(0.1, "share of the training pictures that measures accuracy", within="(0, 1)")
     workers: int = key(1, "trainings at once", within="[1, 1024]", place=True)
     pool: str = key("local", "processes here, or Ray's", choices=("local", "ray"), place=True)
@@ -120,7 +122,8 @@ class Settings(PlaceKeys, TrialKeys, LatencyKeys, RewardKeys, SearchKeys):
 
     def final_recipe(self) -> Recipe:
         """The recipe of a winner, but for its blocks."""
-        return load_recipe(None if self.recipe is None else self.beside(self.recipe))
+        moved = {} if self.data_dir is None else {"data_dir": self.data_dir}
+        return load_recipe(None if self.recipe is None else self.beside(self.recipe), moved)
 
     def proxy_keys(self, recipe: Recipe) -> dict[str, Any]:
         """``recipe`` as trials train: all its keys that are not default, with the proxy's."""
@@ -221,6 +224,8 @@ def _check_together(settings: Settings) -> None:
         if low is not None and high is not None and low > high:
             raise UserError(f"min_{what}: {low:g} is above max_{what}, {high:g}")
     settings.reward_function()
+    if settings.recipe is not None:
+        load_recipe(overrides=settings.proxy_keys(settings.final_recipe()))  # keys that contradict each other
 
 
 def changed(settings: Settings, **values: Any) -> Settings:
