@@ -54,9 +54,9 @@ def _integers(*values: int) -> ms.Tensor:
 
 def _average(norm, mean, variance, count):
     """Move a ``nn.BatchNorm2d``'s averages; its ``momentum`` is the share of the new values."""
-    unbiased = variance * (count / max(count - 1, 1))
-    ops.assign_add(norm.moving_mean, norm.momentum * (mean - norm.moving_mean))
-    ops.assign_add(norm.moving_variance, norm.momentum * (unbiased - norm.moving_variance))
+    share, unbiased = norm.momentum, variance * (count / max(count - 1, 1))
+    ops.assign(norm.moving_mean, (1 - share) * norm.moving_mean + share * mean)
+    ops.assign(norm.moving_variance, (1 - share) * norm.moving_variance + share * unbiased)
 
 
 class NormAct(nn.Cell):
