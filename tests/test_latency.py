@@ -1,0 +1,272 @@
+"""Latency: records, commands that misbehave, tables that predict, published networks."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from processes import ROOT, SECONDS
+
+from mindcv_mnasnet.arch import FAMILIES, resolve
+from mindcv_mnasnet.cost import network_cost
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.export.folded import fold, parts
+from mindcv_mnasnet.reported import load_reported
+from mindcv_mnasnet.search import latency, latency_table
+from mindcv_mnasnet.search.latency import Latency, LatencyError, LatencySettings, RuntimeMeter, random_tensors
+from mindcv_mnasnet.search.latency_published import UNIFORM, format_rows, measure_grid, measure_uniform, uniform_network
+from mindcv_mnasnet.search.latency_table import Table, build, check, part_keys
+from mindcv_mnasnet.search.meters import open_meter
+from mindcv_mnasnet.search.space_files import read_space
+
+SMALL = {"image_size": 24, "num_classes": 10, "head": 32}
+NETWORK = resolve("mnasnet_small", width_mult=0.35, **SMALL)
+SPACE = read_space(
+    "tiny",
+    {
+        "stem": 8,
+        "strides": [1, 2],
+        "filters": [8, 16],
+        "layers": [1, 2],
+        "decisions": {"operator": ["sepconv", "mbconv3", "mbconv6"], "kernel": [3, 5], "filters": [0.5, 1]},
+    },
+    {**SMALL, "stem_stride": 1},
+)
+
+
+def record(ms, network=NETWORK):
+    return Latency(ms, ms, 0.0, ms, 100, 10, 1, 1, network.image_size, "fake", "fake")
+
+
+class CostMeter:
+    """A device whose latency follows from multiply-adds and layers, with parts that pay for their ends."""
+
+    def __init__(self, settings=None):
+        self.parts_measured = 0
+
+    def measure(self, network):
+        return record(0.05 * len(network.layers()) + network_cost(network).madds / 1e6, network)
+
+    def measure_part(self, part):
+        self.parts_measured += 1
+        if part.stem is not None or part.head is not None:
+            return record(0.2)
+        weights = sum(c.weight.size for b in part.blocks for c in (b.expand, b.spatial, b.project) if c is not None)
+        return record(0.3 + 2 * (0.05 + weights * part.network.image_size**2 / part.blocks[0].layer.stride ** 2 / 1e6))
+
+
+def command(tmp_path, code, **keys):
+    program = tmp_path / "device.py"
+    program.write_text(code)
+    words = f"'{sys.executable}' '{program}' {{model}} {{threads}}"
+    return open_meter(LatencySettings("command", command=words, **{"timeout_s": 30.0, **keys}))
+
+
+@pytest.fixture(autouse=True)
+def _no_model(monkeypatch, request):
+    """Commands get an empty file: what is tested is how they are asked, and onnx may be missing."""
+    if "command" in request.node.name:
+        monkeypatch.setattr(latency, "write_model", lambda network, path, batch: path)
+
+
+def test_a_record_is_read_as_it_was_written():
+    one = record(1.5)
+    assert Latency.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+    with pytest.raises(UserError, match="missing or unknown keys: device"):
+        Latency.from_dict({k: v for k, v in one.to_dict().items() if k != "device"})
+    with pytest.raises(UserError, match="median_ms"):
+        Latency.from_dict({**one.to_dict(), "median_ms": math.nan})
+
+
+def test_a_command_is_asked_and_its_answer_is_scaled(tmp_path):
+    code = "import sys; assert sys.argv[1].endswith('.tflite'); print('threads', sys.argv[2], 'avg=1234.5 us')"
+    meter = command(tmp_path, code, pattern=r"avg=([\d.]+)", scale=0.001, threads=3, format="tflite")
+    found = meter.measure(NETWORK)
+    assert (found.median_ms, found.repetitions, found.runtime, found.threads) == (1.2345, 0, "command", 3)
+
+
+def test_a_commands_json_is_read_by_its_path(tmp_path):
+    meter = command(tmp_path, 'print(\'{"runs": [{"ms": 7}, {"ms": 8.5}]}\')', json_path="runs.1.ms")
+    assert meter.measure(NETWORK).median_ms == 8.5
+
+
+@pytest.mark.parametrize(
+    ("code", "keys", "reason"),
+    [
+        ("print('hello')", {"pattern": r"avg=([\d.]+)"}, "matches the pattern; it says 'hello'"),
+        ("print('avg=fast')", {"pattern": r"avg=(\w+)"}, "'fast' is not a number"),
+        ("print('avg=nan')", {"pattern": r"avg=(\w+)"}, "no latency"),
+        ("print('avg=-3')", {"pattern": r"avg=(-?\d+)"}, "no latency"),
+        ("print('rubbish')", {"json_path": "a.b"}, "no a.b as JSON"),
+        ("print('{}')", {"json_path": "a"}, "no a as JSON"),
+        ("print('{\"a\": null}')", {"json_path": "a"}, "not a number"),
+        ("import sys; sys.exit('no route to host')", {"pattern": "(x)"}, "ended with code 1: 'no route to host'"),
+        ("import time; time.sleep(60)", {"pattern": "(x)", "timeout_s": 0.5}, "took longer than 0.5 s"),
+        ("import os; os.write(1, bytes(range(256)))", {"pattern": "(zz)"}, "nothing in its output matches"),
+    ],
+)
+def test_a_command_that_misbehaves_is_a_failure_with_its_reason(tmp_path, code, keys, reason):
+    began = time.monotonic()
+    with pytest.raises(LatencyError, match=reason):
+        command(tmp_path, code, **keys).measure(NETWORK)
+    assert time.monotonic() - began < 30
+
+
+def test_a_command_that_is_not_there_is_a_failure():
+    meter = open_meter(LatencySettings("command", command="/no/such/program {model}", pattern="(x)"))
+    with pytest.raises(LatencyError, match="/no/such/program cannot be started: No such file"):
+        meter.measure(NETWORK)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"command": "device"}, "with {model} in it"),
+        ({"command": "device {model}"}, "either a pattern or"),
+        ({"command": "device {model}", "pattern": "x"}, "has 0 groups"),
+        ({"command": "device {model}", "pattern": "(x"}, "no regular expression"),
+        ({"command": "device '{model}", "pattern": "(x)"}, "no command line"),
+        ({"kind": "table"}, "tools/latency.py build"),
+        ({"kind": "table", "table": "none.jsonl"}, "none.jsonl cannot be read"),
+        ({"kind": "tpu"}, "can be onnxruntime, litert, mindspore, command or table"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_once(keys, sentence):
+    with pytest.raises(UserError, match=sentence):
+        open_meter(LatencySettings(**{"kind": "command", **keys}))
+
+
+def test_one_process_measures_at_a_time():
+    code = "from mindcv_mnasnet.search.latency import one_at_a_time\nwith one_at_a_time(): print('in')"
+    with latency.one_at_a_time():
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(5)
+    assert process.communicate(timeout=SECONDS)[0] == "in\n"
+
+
+def test_calls_that_take_too_long_are_a_failure():
+    with pytest.raises(LatencyError, match=r"of 110 calls took longer than 0\.05 s"):
+        latency._timed(lambda: time.sleep(0.02), LatencySettings(timeout_s=0.05))
+
+
+@pytest.mark.parametrize(
+    ("kind", "modules"),
+    [("onnxruntime", ("onnx", "onnxruntime")), ("litert", ("tensorflow", "ai_edge_litert")), ("mindspore", ())],
+)
+def test_runtimes_time_whole_networks_and_parts(cpu, kind, modules):
+    for module in modules:
+        pytest.importorskip(module)
+    meter = RuntimeMeter(LatencySettings(kind, repetitions=5, warm_up=1))
+    whole = meter.measure(NETWORK)
+    assert (whole.repetitions, whole.image_size, whole.runtime) == (5, 24, kind)
+    assert 0 < whole.median_ms <= whole.p90_ms
+    if kind != "mindspore":
+        for part in parts(fold(NETWORK, random_tensors(NETWORK)))[:4]:
+            assert meter.measure_part(part).median_ms > 0
+
+
+def test_a_network_is_its_parts():
+    whole = resolve("mnasnet-a1", image_size=33)
+    folded = fold(whole, random_tensors(whole))
+    cut = parts(folded)
+    assert len(cut) == len(part_keys(whole)) == len(whole.layers()) + 2
+    assert [part.network.image_size for part in cut] == [33, 17, 17, 9, 9, 5, 5, 5, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2]
+    assert cut[0].head is None
+    assert cut[-1].blocks == ()
+
+
+def test_a_table_predicts_whole_networks_from_parts(tmp_path, monkeypatch):
+    """Parts pay for their ends and networks do not: a line makes up for it."""
+    monkeypatch.setattr(latency_table, "RuntimeMeter", CostMeter)
+    rng = np.random.default_rng(0)
+    draw = lambda count: [SPACE.network(SPACE.random(rng)) for _ in range(count)]  # noqa: E731
+    table = build(latency_table.networks_covering(SPACE), draw(8), LatencySettings(), tmp_path / "t.jsonl")
+    found, pairs = check(Table.read(table.path), CostMeter(), draw(30))
+    assert found.spearman > 0.95
+    assert found.relative_error < 0.2
+    assert len(pairs) == 30
+    predicted = Table.read(table.path).measure(draw(1)[0])
+    assert (predicted.repetitions, predicted.runtime) == (0, "table of onnxruntime")
+
+
+def test_a_table_that_was_interrupted_measures_only_what_is_missing(tmp_path, monkeypatch):
+    meters = []
+
+    def meter(settings):
+        meters.append(CostMeter())
+        return meters[-1]
+
+    monkeypatch.setattr(latency_table, "RuntimeMeter", meter)
+    networks, path = latency_table.networks_covering(SPACE), tmp_path / "t.jsonl"
+    whole = build(networks, networks[:3], LatencySettings(), path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:11]) + lines[11][:7])
+    again = build(networks, networks[:3], LatencySettings(), path)
+    assert again.entries == whole.entries
+    assert meters[1].parts_measured == meters[0].parts_measured - 10
+
+
+def test_a_table_refuses_what_it_does_not_know(tmp_path, monkeypatch):
+    monkeypatch.setattr(latency_table, "RuntimeMeter", CostMeter)
+    networks, path = latency_table.networks_covering(SPACE), tmp_path / "t.jsonl"
+    table = build(networks, networks[:3], LatencySettings(), path)
+    with pytest.raises(LatencyError, match=r"has no entry for 'stem in=3 .*tools/latency.py build"):
+        table.measure(resolve("mnasnet-a1"))
+    with pytest.raises(UserError, match="name another"):
+        build(networks, networks[:3], LatencySettings(threads=2), path)
+    with pytest.raises(UserError, match="not command"):
+        build(networks, networks[:3], LatencySettings("command"), tmp_path / "other.jsonl")
+    path.write_text("{}\n")
+    with pytest.raises(UserError, match="no table of schema"):
+        Table.read(path)
+    path.write_text("rubbish\n{}\n")
+    with pytest.raises(UserError, match="line 1 cannot be read"):
+        Table.read(path)
+
+
+def test_uniform_networks_are_a1_with_one_kind_of_layer():
+    for expand, kernel in UNIFORM:
+        layers = uniform_network(expand, kernel).layers()
+        assert {(layer.expand, layer.kernel, layer.se_width) for layer in layers} == {(expand, kernel, 0)}
+        assert len(layers) == sum(block.repeats for block in FAMILIES["a1"].blocks)
+    madds = [network_cost(uniform_network(*kind)).madds for kind in UNIFORM]
+    assert madds == sorted(madds)  # as the paper's latencies rise
+
+
+def test_the_grid_is_the_authors_25_rows():
+    rows = measure_grid(CostMeter())
+    published = [one for one in load_reported() if (one.source, one.model) == ("tf", "mnasnet-a1") and one.latency_ms]
+    assert len(rows) == 25 == len(published)
+    assert [row.published_ms for row in rows] == [one.latency_ms for one in published]
+    text = format_rows(rows)
+    assert "Spearman 0.9" in text
+    assert len(measure_uniform(CostMeter())) == 5
+
+
+def door(*words):
+    command = [sys.executable, ROOT / "tools" / "latency.py", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "the following arguments are required"),
+        (("measure", "mnasnet_10"), "unknown model 'mnasnet_10'"),
+        (("measure", "mnasnet_100@wide"), "not a model's name"),
+        (("measure", "mnasnet_100", "--threads", "0"), "threads: 0 is impossible"),
+        (("predict", "mnasnet_100", "--table", "none"), "none cannot be read"),
+        (("build", "--space", "papr", "--table", "t"), "presets are paper"),
+    ],
+)
+def test_mistakes_at_the_door_are_one_sentence(words, sentence):
+    done = door(*words)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
