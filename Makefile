@@ -31,8 +31,8 @@ lint: .venv/.installed-dev ## ruff and mypy
 	@.venv/bin/python -m ruff format --check .
 	@.venv/bin/python -m mypy
 
-bench: .venv/.installed-peers ## training speed beside MindCV's network
-	@.venv/bin/python tools/benchmark.py $(ARGS)
+bench: .venv-all/.installed ## speed beside MindCV, PyTorch, ONNX Runtime and LiteRT
+	@.venv-all/bin/python tools/benchmark.py $(ARGS)
 
 clean: ## remove environments, caches and build products (runs and data sets stay)
 	@rm -rf .venv .venv-*/ build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -80,9 +80,6 @@ endef
 .venv-all/.installed: requirements-all.txt pyproject.toml
 	$(call install,.venv-all,$<,.installed,once: 2 GB to download and 6 GB on disk; some minutes)
 
-.venv/.installed-peers: requirements-peers.txt .venv/.installed
-	$(call install,.venv,$<,.installed-peers,once: MindCV)
-
 # --- locks --------------------------------------------------------------------------------------------------------
 
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" UV_PYTHON_DOWNLOADS=never .venv-lock/bin/python -m uv pip compile \
@@ -93,8 +90,7 @@ lock: ## regenerate requirements*.txt from pyproject.toml (ARGS=--upgrade for ne
 		.venv-lock/bin/python -m pip install -qq "uv>=0.5"; touch .venv-lock/.installed; }
 	@$(COMPILE) -o requirements.txt
 	@$(COMPILE) -c requirements.txt --extra dev --extra tensorboard -o requirements-dev.txt
-	@$(COMPILE) -c requirements.txt --extra peers -o requirements-peers.txt
-	@$(COMPILE) -c requirements.txt $(patsubst %,--extra %,test tensorboard torch tensorflow onnx litert peers) -o requirements-all.txt
+	@$(COMPILE) -c requirements.txt $(patsubst %,--extra %,test tensorboard torch tensorflow onnx litert search ray peers) -o requirements-all.txt
 	@$(COMPILE) --resolution lowest-direct --extra test --extra tensorboard -o requirements-oldest.txt
 	@grep -v -E '^(nvidia-|cuda-|triton)' requirements-all.txt >lock.partial  # torch's CUDA build pins those itself, its CPU build has none
 	@mv lock.partial requirements-all.txt

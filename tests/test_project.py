@@ -29,7 +29,6 @@ EXTRAS = PROJECT["optional-dependencies"]
 LOCKS = {  # lock: the extras that it holds besides the dependencies
     "requirements.txt": (),
     "requirements-dev.txt": ("dev", "test", "tensorboard"),
-    "requirements-peers.txt": ("peers",),
     "requirements-oldest.txt": ("test", "tensorboard"),
 }
 PYTHONS = ("3.10", "3.11", "3.12")
@@ -74,9 +73,8 @@ def test_locks_pin_every_direct_dependency_within_its_range(lock, python):
 @pytest.mark.parametrize("python", PYTHONS)
 def test_tools_do_not_change_what_is_trained_with(python):
     base = locked("requirements.txt", python)
-    for lock in ("requirements-dev.txt", "requirements-peers.txt"):
-        pins = locked(lock, python)
-        assert {name: pins[name] for name in base} == base
+    pins = locked("requirements-dev.txt", python)
+    assert {name: pins[name] for name in base} == base
 
 
 def test_the_oldest_lock_holds_the_lower_bounds():

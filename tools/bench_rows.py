@@ -5,6 +5,7 @@ SETTINGS is JSON, ``benchmark.settings_of``'s. RESULT is the file for what was m
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 # Without tools/, whose profile.py would hide Python's own from what is imported below.
 sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry).resolve() != ROOT / "tools")]
+peers = importlib.import_module("tools.bench_peers")
 
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import replace_file
@@ -153,6 +155,7 @@ def train_py(settings: Settings) -> Result:
         keys = recipe_values(settings) | {"ckpt_save_dir": folder, "run_name": "run"}
         options = [text for key, value in keys.items() for text in (f"--{key}", str(value))]
         command = [sys.executable, str(ROOT / "train.py"), "--config", str(ROOT / RECIPE), *options]
+        began = time.time()
         log, output = Path(folder) / "run" / "log.jsonl", Path(folder) / "output.txt"
         with output.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
             try:
@@ -169,6 +172,7 @@ def train_py(settings: Settings) -> Result:
         return {
             **steady_state(read_log(log), settings),
             "first_step_seconds": summary["graph_compile_seconds"],
+            "start_seconds": next(r["time"] for r in read_log(log) if r["kind"] == "step") - began,
             "onednn_max_cpu_isa": summary["environment"]["onednn_max_cpu_isa"],
             "recipe_fingerprint": summary["recipe_fingerprint"],
         }
@@ -206,7 +210,18 @@ ROWS: dict[str, Callable[[Settings], Result]] = {
     "train_py": train_py,
     "mindcv": mindcv_loop,
     "mindcv_avx2": mindcv_loop,
+    "mindcv_start": lambda settings: peers.mindcv_start(settings, _recipe(settings)),
+    "train_start": lambda settings: peers.train_start(settings, train_py),
+    "timm": lambda settings: peers.torch_step(settings, measure, channels_last=False),
+    "timm_channels_last": lambda settings: peers.torch_step(settings, measure, channels_last=True),
     "pipeline": pipeline,
+    "mindcv_pipeline": lambda settings: peers.mindcv_pipeline(settings, _recipe(settings), PIPELINE_PASSES),
+    "torch_pipeline": lambda settings: peers.torch_pipeline(settings, _recipe(settings), PIPELINE_PASSES),
+    "infer": peers.infer,
+    "timm_infer": peers.torch_infer,
+    "onnx_one": lambda settings: peers.artifact_one(settings, "onnxruntime"),
+    "litert_one": lambda settings: peers.artifact_one(settings, "litert"),
+    "timm_one": peers.torch_infer_one,
 }
 
 

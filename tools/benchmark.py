@@ -1,4 +1,4 @@
-"""Training speed beside MindCV's network on this machine, such as tools/benchmark.py --json results/benchmark_cpu.json.
+"""Speed beside MindCV, PyTorch and exported files, such as tools/benchmark.py --json results/benchmark_cpu.json.
 
 Every measurement has a process of its own, and rounds take the rows in turn: what slows the machine for a while slows
 all of them, and ratios are taken within a round. Files to train on are made up where --data_dir is not given.
@@ -13,6 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,17 +31,39 @@ ROWS = {
     "train_py": "train.py as a whole, JPEG files",
     "mindcv": "MindCV's network in a plain MindSpore loop as installed, one constant batch",
     "mindcv_avx2": "the same with ONEDNN_MAX_CPU_ISA=AVX2 set by hand",
+    "timm": "timm's network in a plain PyTorch loop, default layout, one constant batch",
+    "timm_channels_last": "the same in channels_last",
     "pipeline": "the input pipeline of train_py alone",
+    "mindcv_pipeline": "MindCV's input pipeline alone, same files, augmentation and cores",
+    "torch_pipeline": "torchvision's transforms in PyTorch's DataLoader, the same",
+    "infer": "our network at inference through MindSpore, one constant batch",
+    "timm_infer": "timm's network at inference, PyTorch eager, channels_last",
+    "onnx_one": "our ONNX file in ONNX Runtime, one picture, one thread",
+    "litert_one": "our TFLite file in LiteRT, one picture, one thread",
+    "timm_one": "timm's network, PyTorch eager, channels_last, one picture, one thread",
+    "train_start": "train.py from the command to the end of its first step (a batch over those seconds)",
+    "mindcv_start": "the same calls through MindCV, from the command to the end of the first step",
 }
-DEFAULT_ROWS = "train_step,train_py,mindcv,pipeline"
+DEFAULT_ROWS = "train_step,train_py,mindcv,timm,timm_channels_last,infer,timm_infer,onnx_one,litert_one,timm_one"
+DEFAULT_ROWS += ",pipeline,mindcv_pipeline,torch_pipeline,train_start,mindcv_start"
 RATIOS = (
-    ("train_py", "mindcv"),
     ("train_step", "mindcv"),
+    ("train_step", "timm"),
+    ("train_step", "timm_channels_last"),
+    ("infer", "timm_infer"),
+    ("onnx_one", "timm_one"),
+    ("litert_one", "timm_one"),
+    ("pipeline", "mindcv_pipeline"),
+    ("pipeline", "torch_pipeline"),
+    ("train_start", "mindcv_start"),
+    ("train_py", "mindcv"),
     ("train_step", "mindcv_avx2"),
     ("train_py", "train_step"),
     ("pipeline", "train_py"),
 )
-READ_FILES = {"train_py", "pipeline"}
+READ_FILES = {"train_py", "pipeline", "mindcv_pipeline", "torch_pipeline", "train_start", "mindcv_start"}
+NEEDS = {"mindcv": "mindcv", "timm": "timm", "torch": "torch", "onnx": "onnxruntime", "litert": "tensorflow"}
+TIMM_FAMILIES = {"b1": "mnasnet", "a1": "semnasnet"}
 MINDCV_WIDTHS = (0.5, 0.75, 1.0, 1.3, 1.4)
 ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # "as installed" means without them
 # What the input pipeline holds ready: without so many more, all could be decoded before measuring begins.
@@ -137,9 +160,15 @@ def settings_of(options: argparse.Namespace, rows: Sequence[str]) -> Settings:
     if any(row.startswith("mindcv") for row in rows):
         if network.family != "b1" or network.width_mult not in MINDCV_WIDTHS:
             raise UserError(f"--model: MindCV has no {options.model}, only B1 at widths {MINDCV_WIDTHS}")
-        if importlib.util.find_spec("mindcv") is None:
-            raise UserError("row mindcv: MindCV is not installed; make bench installs it, or leave the row out")
         settings["mindcv_model"] = f"mnasnet_{round(100 * network.width_mult):03d}"
+    for row in rows:
+        package = NEEDS.get(row.partition("_")[0])
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise UserError(f"row {row}: {package} is not installed; make bench installs it, or leave the row out")
+    if any(row.startswith("timm") for row in rows):
+        if network.family not in TIMM_FAMILIES or network.width_mult is None:
+            raise UserError(f"--model: rows of timm compare B1 and A1, not {options.model}")
+        settings["timm_model"] = f"{TIMM_FAMILIES[network.family]}_{round(100 * network.width_mult):03d}"
     return settings
 
 
@@ -164,7 +193,8 @@ def run_row(row: str, settings: Settings, scratch: Path) -> dict[str, Any]:
     variables = {name: value for name, value in os.environ.items() if name not in ISA_VARIABLES}
     if row == "mindcv_avx2":
         variables["ONEDNN_MAX_CPU_ISA"] = "AVX2"
-    measured = run_tool("bench_rows.py", [row, json.dumps(settings)], scratch, variables)
+    told = {**settings, "began": time.time()}
+    measured = run_tool("bench_rows.py", [row, json.dumps(told)], scratch, variables)
     if "error" in measured:
         raise JobError(f"row {row}: {measured['error']}")
     return measured
@@ -223,12 +253,12 @@ def format_report(report: dict[str, Any]) -> str:
         f"{settings['model']}, batch {settings['batch_size']}, {settings['image_size']} px, float32; median (range) of "
         f"{len(report['rounds'])} rounds; load average at the start {machine['load_average']}",
         "",
-        f"{'row':12}{'images/s':>10}{'':20}{'ms/step':>9}  ",
+        f"{'row':19}{'images/s':>10}{'':20}{'ms/step':>9}  ",
     ]
     for row, found in report["rows"].items():
         rate, step = found["images_per_second"], found.get("ms_per_step")
         shown = f"{step['median']:.0f}" if step else "-"
-        lines.append(f"{row:12}{rate['median']:>10.1f} {_range(rate, 1):19}{shown:>9}  {found['meaning']}")
+        lines.append(f"{row:19}{rate['median']:>10.1f} {_range(rate, 1):19}{shown:>9}  {found['meaning']}")
     lines.append("")
     for name, ratio in report["ratios"].items():
         lines.append(f"{name:26}{ratio['median']:>8.2f} {_range(ratio, 2)}")
