@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -35,6 +36,10 @@ class SuperBlock(MBConv):
     kernel's taps. A layer that a candidate has not is a shortcut without output channels.
     """
 
+    depthwise: Any  # always there, unlike in other blocks
+    project: Any
+    se: Any
+
     def __init__(self, network: Network, layer: Layer, bypasses: bool):
         super().__init__(network, replace(layer, residual=False))
         self.layer, self.bypasses = layer, bypasses and layer.expands
@@ -54,7 +59,7 @@ class SuperBlock(MBConv):
         mask[self.ends[3] :] = _centre(np.ones((layer.kernel,) * 2), largest.kernel).ravel()
         return mask
 
-    def construct(self, x, mask):
+    def construct(self, x, mask):  # type: ignore[override]
         start, mid_end, squeeze_end, out_end, _ = self.ends
         used = mask[start:mid_end].reshape(1, -1, 1, 1)
         y = self.filter(x, mask[1], mask[out_end:].reshape(1, 1, self.layer.kernel, self.layer.kernel))
@@ -91,9 +96,9 @@ class SuperNetwork(nn.Cell):
     """Logits (batch, classes) of one of ``choices``' networks: ``supernet(images, *supernet.masks(network))``.
 
     Images are normalised, float32 (batch, channels, height, width). Expansions of 1 may stand beside larger ones: the
-    block's 1x1 convolution is passed by. In training batch norms take the batch's statistics, and in ``set_train(False)``
-    those of their ``moving_*``, which are the last batch's: averages over candidates say nothing about any of them
-    (``Ranker`` estimates anew). There is no dropout and no drop-connect.
+    block's 1x1 convolution is passed by. In training batch norms take the batch's statistics, else their ``moving_*``.
+    These are the last batch's, as averages over candidates say nothing about any one of them; ``Ranker`` estimates
+    them anew. There is no dropout and no drop-connect.
     """
 
     features_only = False  # for ``accelerate``

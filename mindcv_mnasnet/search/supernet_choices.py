@@ -42,9 +42,13 @@ class StageChoices:
         for block in blocks:
             if block.conv or block.pool:
                 what = "plain convolutions" if block.conv else "pooled shortcuts"
-                raise UserError(f"a supernet shares weights of MBConv blocks only, without {what}: {format_block(block)}")
+                raise UserError(
+                    f"a supernet shares weights of MBConv blocks only, without {what}: {format_block(block)}"
+                )
             if block.stride != blocks[0].stride:
-                raise UserError(f"one stage of a supernet has one stride: {format_block(blocks[0])}, {format_block(block)}")
+                raise UserError(
+                    f"one stage of a supernet has one stride: {format_block(blocks[0])}, {format_block(block)}"
+                )
         values = {name: tuple(sorted({getattr(block, name) for block in blocks})) for name in FREE}
         return cls(stride=blocks[0].stride, **values)
 
