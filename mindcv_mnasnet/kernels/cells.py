@@ -137,7 +137,8 @@ class Depthwise(nn.Cell):
         self.train = _operator(library, "depthwise_train", train_shapes, 5, train_bprop)
         self.infer = _operator(library, "depthwise_infer", infer_shape, 1, infer_bprop)
 
-    def construct(self, x):
+    def construct(self, x, weight=None):
+        """``weight``: in place of the convolution's own."""
         before, after = self.before, self.after
         first = (self.nothing, self.nothing, self.nothing, self.nothing)
         if before is not None:
@@ -145,7 +146,8 @@ class Depthwise(nn.Cell):
                 return ops.relu(after(self.conv(ops.relu(before(x)))))
             first = (before.gamma, before.beta, before.moving_mean, before.moving_variance)
         second = (after.gamma, after.beta, after.moving_mean, after.moving_variance)
-        weight = self.conv.weight
+        if weight is None:
+            weight = self.conv.weight
         if not after.training:
             return self.infer(x, weight, *first, *second, self.fixed, self.eps)
         trained = self.train(x, weight, first[0], first[1], second[0], second[1], self.config, self.eps)
