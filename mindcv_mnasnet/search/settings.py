@@ -84,6 +84,7 @@ class TrialKeys:
     most_failures: float = key(0.5, "share of failed trials that ends the search", within="(0, 1]")
     top: int = key(3, "winners to write recipes for", within="[1, 1000]")
     supernet_epochs: int = key(30, "epochs that evaluator: supernet trains", within="[1, inf)")
+    supernet_sandwich: bool = key(False, "train the largest and the smallest network in every step too")
 
 
 @dataclass(frozen=True)
