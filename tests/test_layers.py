@@ -18,7 +18,7 @@ PACKAGE = "mindcv_mnasnet"
 # works without MindSpore, modules may also import each other, never in a circle.
 LAYERS = (
     "errors files arch blocks names cost recipe recipe_keys recipe_rules recipe_values command_line plan schedule "
-    "reported verdict draws progress curves contact_sheet",
+    "reported verdict draws progress curves contact_sheet ascend_model",
     "runtime checkpoint",
     "weights kernels",
     "quantise",
