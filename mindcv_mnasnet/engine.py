@@ -60,7 +60,8 @@ class _Training:
 
     def __init__(self, job: Job, log: RunLog, stop: list[int]):
         self.job, self.log, self.stop = job, log, stop
-        self.feed = Feed(job.step, job.layout, job.plan, job.recipe.seed, job.runtime.rank)
+        machine = job.runtime
+        self.feed = Feed(job.step, job.layout, job.plan, job.recipe.seed, machine.rank, machine.jit_level)
         self.evaluator = Evaluator(job.network, job.recipe, job.runtime) if job.val is not None else None
         self.pace = Pace(job.plan.global_batch)
         self.compile_seconds = 0.0

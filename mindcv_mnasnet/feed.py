@@ -22,7 +22,10 @@ class Feed:
     ``seconds_waiting`` and ``seconds_total`` grow as batches are run; the engine takes differences.
     """
 
-    def __init__(self, step: TrainStep, layout: DrawLayout, plan: Plan, seed: int, rank: int):
+    def __init__(
+        self, step: TrainStep, layout: DrawLayout, plan: Plan, seed: int, rank: int, jit_level: str | None = None
+    ):
+        self._jit = ms.JitConfig() if jit_level is None else ms.JitConfig(jit_level=jit_level)
         self._step, self._layout, self._plan = step, layout, plan
         self._seed, self._rank = seed, rank
         self._accumulate = Accumulate(step) if plan.accumulation > 1 else None
@@ -70,7 +73,7 @@ class Feed:
             source = ds.GeneratorDataset(_DrawSource(self, numbers), ["draws"], shuffle=False, num_parallel_workers=1)
             dataset = ds.zip((dataset, source))
         with batches.seeded():
-            sunk = ms.data_sink(self._step, dataset, sink_size=sink_size, jit_config=ms.JitConfig())
+            sunk = ms.data_sink(self._step, dataset, sink_size=sink_size, jit_config=self._jit)
             for done in range(sink_size, len(batches) + 1, sink_size):
                 began = time.perf_counter()
                 loss = sunk()

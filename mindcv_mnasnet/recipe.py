@@ -66,7 +66,7 @@ class Recipe(ScheduleKeys, OptimiserKeys, NetworkKeys, DataKeys, JobKeys):
         """YAML of the keys that differ from their defaults or were given; loading it gives an equal recipe."""
         values = self.to_dict()
         kept = {name: values[name] for name in key_table() if name in self.given or self._differs(name)}
-        return yaml.dump(kept, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True) if kept else "{}\n"
+        return to_yaml(kept)
 
     def _differs(self, name: str) -> bool:
         return bool(getattr(self, name) != key_table()[name].default)
@@ -140,6 +140,13 @@ def diff(a: Recipe, b: Recipe) -> list[str]:
     """Keys whose values differ, of those that say what is computed; empty exactly when the fingerprints are equal."""
     mine, theirs = a.identity(), b.identity()
     return [name for name in key_table() if (name in mine or name in theirs) and getattr(a, name) != getattr(b, name)]
+
+
+def to_yaml(values: Mapping[str, Any]) -> str:
+    """Keys and values as YAML that ``read_recipe_file`` reads."""
+    if not values:
+        return "{}\n"
+    return str(yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True))
 
 
 def _checked(merged: Mapping[str, tuple[Any, str]], given: frozenset[str] | None) -> Recipe:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.recipe import to_yaml
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.trials import Trial
 
@@ -95,7 +95,7 @@ def write_winners(trials: Iterable[Trial], settings: Settings, folder: Path) -> 
             f"{100 * _accuracy(trial):.2f} % on held-out training pictures by evaluator {trial.evaluator}.\n"
             f"#\n#   python train.py --config {path}\n"
         )
-        body = yaml.safe_dump({**own, **given}, sort_keys=False, width=1000)
+        body = to_yaml({**own, **given})
         replace_file(path, (header + "\n" + body).encode())
         paths.append(path)
     return paths

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe import Recipe, load_recipe, read_recipe_file
+from mindcv_mnasnet.recipe import Recipe, load_recipe, read_recipe_file, to_yaml
 from mindcv_mnasnet.recipe_keys import key
 from mindcv_mnasnet.recipe_values import key_table, typed
 from mindcv_mnasnet.search.reward import EXPONENTS, Reward
@@ -175,7 +173,7 @@ class Settings(PlaceKeys, TrialKeys, LatencyKeys, RewardKeys, SearchKeys):
         kept = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         if self.proxy:
             kept["proxy"] = dict(self.proxy)
-        return yaml.safe_dump(kept, sort_keys=False, width=1000) if kept else "{}\n"
+        return to_yaml(kept)
 
 
 def _num_classes(recipe: Recipe) -> int:
