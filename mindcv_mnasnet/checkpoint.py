@@ -83,7 +83,17 @@ def write_checkpoint(path: Path, tensors: Mapping[str, np.ndarray], meta: Mappin
     described = json.dumps({"format": _FORMAT, **meta}, sort_keys=True)
     arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     stored = {_KEY: described, "checksum": _checksum(arrays, described)}
-    replace_file(path, save(arrays, stored))
+    replace_file(path, _settled(save(arrays, stored)))
+
+
+def _settled(content: bytes) -> bytes:
+    """The file with the entries of its description in order: safetensors writes them in another one every time."""
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begin])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(content)[begin:]))
 
 
 def read_checkpoint(path: str | Path, only_meta: bool = False) -> Checkpoint:

@@ -125,7 +125,7 @@ def test_weights_are_quantised_as_their_folded_form_would_be():
 def convolutions(folded):
     yield folded.stem
     for block in folded.blocks:
-        yield from (conv for conv in (block.expand, block.depthwise, block.reduce, block.project) if conv is not None)
+        yield from (conv for conv in (block.expand, block.spatial, block.reduce, block.project) if conv is not None)
     yield folded.head
 
 

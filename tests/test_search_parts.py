@@ -16,7 +16,8 @@ from mindcv_mnasnet.search.agreement import agreement
 from mindcv_mnasnet.search.results import best, best_feasible, expected_best, front, hypervolume
 from mindcv_mnasnet.search.reward import EXPONENTS, Reward
 from mindcv_mnasnet.search.space_files import read_space
-from mindcv_mnasnet.search.strategies import Outcome, make_strategy
+from mindcv_mnasnet.search.strategies import make_strategy
+from mindcv_mnasnet.search.strategy import Outcome
 from mindcv_mnasnet.search.surrogate import surrogate_accuracy, surrogate_latency_ms
 from mindcv_mnasnet.search.trials import Trial, TrialLog
 

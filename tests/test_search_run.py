@@ -401,3 +401,29 @@ def test_settings_survive_their_file(tmp_path):
     assert json.loads(json.dumps(again.identity()))["proxy"] == {"epoch_size": 3}
     with pytest.raises(UserError, match="unknown key 'epochsize'"):
         load_settings(write_search(tmp_path, proxy={"epochsize": 3}))
+
+
+def test_a_supernet_is_trained_once_and_ranks_all_trials(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(runner, "meter_for", lambda _: SurrogateMeter())
+    recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10, num_samples=256)
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump({**SPACE, "decisions": {**SPACE["decisions"], "operator": ["sepconv", "mbconv3"]}}))
+    keys = {"evaluator": "supernet", "latency": "onnxruntime", "recipe": str(recipe), "space": str(space)}
+    one = search(tmp_path, strategy="random", trials=4, generation=2, supernet_epochs=1, **keys)
+    trials = one.run()
+    assert [trial.status for trial in trials] == ["ok"] * 4
+    assert all(0 <= trial.accuracy <= 1 for trial in trials)
+    stored = (one.folder.path / "supernet.safetensors").read_bytes()
+    one.folder.trials.unlink()
+    one.folder.state.unlink()
+    again = Search(one.settings, one.folder).run()
+    assert [trial.accuracy for trial in again] == [trial.accuracy for trial in trials]
+    assert (one.folder.path / "supernet.safetensors").read_bytes() == stored
+
+
+def test_a_supernet_refuses_plain_convolutions(tmp_path, digits):
+    recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10)
+    path = write_search(tmp_path, evaluator="supernet", latency="mindspore", recipe=str(recipe), space="paper")
+    done = door("-c", path)
+    assert done.returncode == 2
+    assert "MBConv blocks only" in done.stderr

@@ -22,7 +22,7 @@ from mindcv_mnasnet.search.supernet_ranking import Ranker
 from mindcv_mnasnet.search.supernet_training import SuperTrainer, SuperTraining, load_supernet
 from mindcv_mnasnet.weights.schemes import shapes
 
-SIZE, CLASSES, BATCH, EPOCHS = 16, 4, 8, 6
+SIZE, CLASSES, BATCH, EPOCHS = 16, 4, 8, 14
 PIXELS = ([127.5] * 3, [64.0] * 3)
 SMALL = "r1_k3_s11_e1_o4_noskip r1_k3_s22_e2_o8_noskip r1_k3_s11_e1_o6_noskip"
 LARGE = "r2_k5_s11_e3_o8_se0.25 r2_k5_s22_e4_o12_se0.5 r1_k3_s11_e1_o12"

@@ -101,9 +101,10 @@ def _meter(options: argparse.Namespace) -> Meter:
 
 
 def _measure(options: argparse.Namespace) -> int:
+    networks = {name: _network(name, options.image_size) for name in options.networks}
     meter, rows = _meter(options), []
-    for name in options.networks:
-        found = meter.measure(_network(name, options.image_size))
+    for name, network in networks.items():
+        found = meter.measure(network)
         rows.append({"network": name, **found.to_dict()})
         spread = f" (90 % below {found.p90_ms:.3f}, {found.repetitions} calls)" if found.repetitions else ""
         print(

@@ -17,7 +17,7 @@ from mindspore import nn, ops
 
 from mindcv_mnasnet import runtime
 from mindcv_mnasnet.search.space import Space, Tokens
-from mindcv_mnasnet.search.strategies import Accept, Arrays, Outcome, draw, generator
+from mindcv_mnasnet.search.strategy import Accept, Arrays, Outcome, draw, generator
 
 UNITS = 100
 LEARNING_RATE = 3.5e-4

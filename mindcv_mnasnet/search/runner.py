@@ -19,7 +19,8 @@ from mindcv_mnasnet.search.meters import meter_for
 from mindcv_mnasnet.search.pools import Result
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.space import Tokens, within
-from mindcv_mnasnet.search.strategies import Outcome, make_strategy
+from mindcv_mnasnet.search.strategies import make_strategy
+from mindcv_mnasnet.search.strategy import Outcome
 from mindcv_mnasnet.search.trials import Trial, TrialLog
 
 #: Kinds of latency that this machine's cores are timed for: nothing else may run meanwhile.
@@ -116,7 +117,9 @@ class Search:
         progress: Callable[[Trial], None],
     ) -> None:
         """Make the trials that are not done; networks that were tried before are not tried again."""
-        known = {trial.blocks: trial for trial in done.values() if trial.ok and trial.number >= 0}
+        known = {
+            trial.blocks: trial for trial in done.values() if trial.ok and trial.number >= 0 and trial.repeats is None
+        }
         first: dict[tuple[str, ...], Draft] = {}
         repeated = []
         for draft in drafts:

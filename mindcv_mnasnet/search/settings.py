@@ -14,7 +14,7 @@ from mindcv_mnasnet.recipe_values import key_table, typed
 from mindcv_mnasnet.search.reward import EXPONENTS, Reward
 from mindcv_mnasnet.search.space import Limits, Space
 from mindcv_mnasnet.search.space_files import load_space
-from mindcv_mnasnet.search.strategies import NAMES
+from mindcv_mnasnet.search.strategy import NAMES
 
 
 @dataclass(frozen=True)
