@@ -3,6 +3,7 @@
 
 PYTHON ?=
 ARGS ?=
+PARALLEL = -n 2 --dist loadfile  # most of the tests' time is graph compilation, which uses one core
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
 .DELETE_ON_ERROR:
@@ -15,16 +16,16 @@ demo: .venv/.installed ## train on handwritten digits, validate, show the result
 	@.venv/bin/python tools/demo.py $(ARGS)
 
 test: .venv/.installed-dev ## the test suite
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest $(ARGS)
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 test-all: .venv-all/.installed ## the test suite with all extras: PyTorch, TensorFlow, ONNX Runtime, LiteRT, MindCV
-	@PATH="$(CURDIR)/.venv-all/bin:$$PATH" .venv-all/bin/python -m pytest $(ARGS)
+	@PATH="$(CURDIR)/.venv-all/bin:$$PATH" .venv-all/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: .venv/.installed-dev ## the tests that take minutes each
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest -m slow $(ARGS)
 
 test-oldest: .venv-oldest/.installed ## the test suite on the oldest versions that pyproject.toml allows
-	@PATH="$(CURDIR)/.venv-oldest/bin:$$PATH" .venv-oldest/bin/python -m pytest $(ARGS)
+	@PATH="$(CURDIR)/.venv-oldest/bin:$$PATH" .venv-oldest/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 lint: .venv/.installed-dev ## ruff and mypy
 	@.venv/bin/python -m ruff check .

@@ -249,6 +249,7 @@ def losses(kernels: bool, monkeypatch) -> tuple[list[float], dict[str, np.ndarra
     return curve, tiny.values(step.state())
 
 
+@pytest.mark.slow
 def test_the_loss_curve_is_that_of_the_stock_operators_and_the_same_bits_twice(library, monkeypatch):
     (ours, state), (again, repeated), (stock, _) = (losses(kernels, monkeypatch) for kernels in (True, True, False))
     assert ours[0] - ours[-1] > 0.1

@@ -11,7 +11,6 @@ from mindspore import nn, ops
 from processes import PLAIN, TINY, door, messages, refused, run, run_until, state, unequal, write_recipe
 
 import validate
-from mindcv_mnasnet.arch import resolve
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.folded import fold
 from mindcv_mnasnet.model import create_model
@@ -106,7 +105,7 @@ def test_before_the_delay_activations_and_gradients_pass_untouched():
 
 def test_weights_are_quantised_as_their_folded_form_would_be():
     """int8 of weight x factor per output channel, factors of either sign, against the layer's own before folding."""
-    network = resolve("a1", width_mult=0.35, num_classes=10, image_size=32)
+    network = tiny.network()
     tensors = exported.tensors(network)
     rng = np.random.default_rng(0)
     gammas = {n: (v * rng.choice([-1, 1], v.shape)).astype(np.float32) for n, v in tensors.items() if "gamma" in n}
@@ -237,6 +236,7 @@ def test_training_after_both_delays_is_what_evaluation_computes():
     assert levels.min() > 0.99 * (high - low) / 255
 
 
+@pytest.mark.slow
 def test_averaged_weights_have_the_ranges_as_they_are():
     step = quantised_step(ema=True, ema_decay=0.999)
     for number in range(3):
@@ -249,6 +249,7 @@ def test_averaged_weights_have_the_ranges_as_they_are():
     assert not np.array_equal(sets["_ema"]["stem.conv.weight"], sets[""]["stem.conv.weight"])
 
 
+@pytest.mark.slow
 def test_a_step_that_overflows_leaves_ranges_and_count():
     step = quantised_step(loss_scale_type="dynamic", loss_scale=1024)
     tiny.run(step, *tiny.batch(0))
@@ -327,6 +328,7 @@ def test_a_plain_checkpoint_cannot_be_validated_in_8_bits(float_run, capsys):
     assert "missing (ranges.input" in sentence
 
 
+@pytest.mark.slow
 def test_a_quantised_run_killed_and_resumed_ends_with_the_same_bits(tmp_path, digits):
     keys = {"quantize": True, "quant_delay_epochs": 0.6, "bn_freeze_epochs": 1.1, "data_dir": str(digits)}
     recipe = write_recipe(tmp_path, TINY, **keys)

@@ -196,6 +196,7 @@ def test_another_global_batch_is_refused_with_the_way_out(started, capsys):
     assert "--allow_changes batch_size" in refused(capsys, "--resume", started, "--batch_size", "16")
 
 
+@pytest.mark.slow
 def test_the_same_global_batch_by_accumulation_goes_on_and_stays_the_newest(started):
     """Twice as many batches count as the same progress, and back again."""
     halves = ("--batch_size", "16", "--gradient_accumulation_steps", "2")
@@ -259,6 +260,7 @@ def test_a_stop_between_log_lines_loses_none(tmp_path, digits):
     assert [step for step, *_ in steps(folder)] == [1, 3, 4, 5, 6, 8]
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_run_resumes(ordeal, tmp_path, digits):
     start = ordeal.straight / "checkpoints" / "best.safetensors"
     recipe = write_recipe(tmp_path, TINY, data_dir=str(digits), init_from=str(start), lr=0.001, epoch_size=1)
