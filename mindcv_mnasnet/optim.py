@@ -13,6 +13,8 @@ from mindspore import nn, ops
 
 from mindcv_mnasnet.recipe import Recipe
 
+add, sub, mul, div, sqrt = ops.Add(), ops.Sub(), ops.Mul(), ops.Div(), ops.Sqrt()
+assign, assign_add, assign_sub = ops.Assign(), ops.AssignAdd(), ops.AssignSub()
 _NORM_ENDINGS = (".gamma", ".beta")
 _BIAS_ENDINGS = (*_NORM_ENDINGS, ".bias")
 
@@ -39,6 +41,8 @@ class Optimiser(nn.Cell):
         self.lr_shares = tuple(lr_shares)
         self.kept = tuple(ms.Tensor(share, ms.float32) for share in kept)
         self.one = ms.Tensor(1.0, ms.float32)
+        self.map = ops.HyperMap()
+        self.slots: tuple[ms.ParameterTuple, ...] = ()
 
     def slot(self, name: str, init: str = "zeros") -> ms.ParameterTuple:
         """One tensor per parameter, named ``optimiser.<name>.<parameter>``."""
@@ -53,19 +57,29 @@ class Optimiser(nn.Cell):
 
         Where ``applies``, a bool scalar, is False, nothing changes and the gradients may hold anything: they count as
         0, moving averages keep everything, and the rate is 0.
+
+        Parameters are mapped over, not looped over: MindSpore compiles a loop many times more slowly.
         """
         moves, kept = self.one, self.kept
         if applies is not None:
             moves = applies.astype(ms.float32)
             kept = tuple([ops.where(applies, share, self.one) for share in kept])
-        for index, parameter in enumerate(self.parameters):
-            gradient = gradients[index]
-            if self.l2 and self.decays[index] > 0:
-                gradient = gradient + self.decays[index] * parameter
-            if applies is not None:
-                gradient = ops.where(applies, gradient, 0.0)
-            self.update(index, parameter, gradient, lr * moves * self.lr_shares[index], step, kept, moves)
+        one = ops.partial(self.one_update, lr * moves, step, applies, moves, kept)
+        if len(self.slots) == 1:
+            self.map(one, self.decays, self.lr_shares, self.parameters, gradients, self.slots[0])
+        else:
+            self.map(one, self.decays, self.lr_shares, self.parameters, gradients, self.slots[0], self.slots[1])
         return step
+
+    def one_update(self, lr, step, applies, moves, kept, decay, lr_share, parameter, gradient, *slots):
+        """Update one parameter, whose ``slots`` are what the rule keeps of it."""
+        if self.l2 and decay > 0:
+            gradient = add(gradient, mul(parameter, decay))
+        if applies is not None:
+            gradient = ops.where(applies, gradient, 0.0)
+        if lr_share != 1:
+            lr = mul(lr, lr_share)
+        return self.update(parameter, gradient, slots, lr, decay, step, kept, moves)
 
 
 class RMSProp(Optimiser):
@@ -76,16 +90,17 @@ class RMSProp(Optimiser):
 
     def __init__(self, recipe: Recipe, *groups):
         super().__init__((recipe.rmsprop_decay, recipe.momentum), *groups)
-        self.mean_square = self.slot("mean_square", "ones")
-        self.moment = self.slot("momentum")
-        self.eps = 1e-3 if recipe.eps is None else recipe.eps
+        self.mean_square, self.moment = self.slot("mean_square", "ones"), self.slot("momentum")
+        self.slots = (self.mean_square, self.moment)
+        self.eps = ms.Tensor(1e-3 if recipe.eps is None else recipe.eps, ms.float32)
         self.apply = ops.ApplyMomentum()
 
-    def update(self, index, parameter, gradient, lr, step, kept, moves):
-        mean_square = self.mean_square[index]
-        mean_square = ops.assign_add(mean_square, (gradient * gradient - mean_square) * (1 - kept[0]))
-        change = lr * gradient / ops.sqrt(mean_square + self.eps)
-        self.apply(parameter, self.moment[index], moves, change, kept[1])
+    def update(self, parameter, gradient, slots, lr, decay, step, kept, moves):
+        mean_square, moment = slots
+        difference = sub(mul(gradient, gradient), mean_square)
+        mean_square = assign_add(mean_square, mul(difference, sub(self.one, kept[0])))
+        change = div(mul(lr, gradient), sqrt(add(mean_square, self.eps)))
+        return self.apply(parameter, moment, moves, change, kept[1])
 
 
 class SGD(Optimiser):
@@ -97,16 +112,16 @@ class SGD(Optimiser):
     def __init__(self, recipe: Recipe, *groups):
         super().__init__((recipe.momentum,), *groups)
         self.moment = self.slot("momentum")
+        self.slots = (self.moment,)
         self.nesterov = recipe.use_nesterov
         self.apply = ops.ApplyMomentum()
 
-    def update(self, index, parameter, gradient, lr, step, kept, moves):
-        moment = self.moment[index]
-        if self.nesterov:
-            moment = ops.assign(moment, kept[0] * moment + gradient)
-            ops.assign_sub(parameter, lr * (gradient + kept[0] * moment))
-        else:
-            self.apply(parameter, moment, lr, gradient, kept[0])
+    def update(self, parameter, gradient, slots, lr, decay, step, kept, moves):
+        (moment,) = slots
+        if not self.nesterov:
+            return self.apply(parameter, moment, lr, gradient, kept[0])
+        moment = assign(moment, add(mul(kept[0], moment), gradient))
+        return assign_sub(parameter, mul(lr, add(gradient, mul(kept[0], moment))))
 
 
 class AdamW(Optimiser):
@@ -117,22 +132,23 @@ class AdamW(Optimiser):
     def __init__(self, recipe: Recipe, *groups):
         super().__init__(recipe.betas, *groups)
         self.first, self.second = self.slot("first_moment"), self.slot("second_moment")
+        self.slots = (self.first, self.second)
         self.beta1, self.beta2 = recipe.betas
         self.eps = (1e-8 if recipe.opt == "adamw" else 1e-6) if recipe.eps is None else recipe.eps
 
-    def direction(self, index, gradient, step, kept):
+    def direction(self, gradient, slots, step, kept):
         """Bias-corrected first moment over the root of the second."""
         count = (step + 1).astype(ms.float32)
-        first, second = self.first[index], self.second[index]
-        m = ops.assign(first, kept[0] * first + (1 - kept[0]) * gradient)
-        v = ops.assign(second, kept[1] * second + (1 - kept[1]) * gradient * gradient)
-        m_hat = m / (1 - ops.pow(self.beta1, count))
-        v_hat = v / (1 - ops.pow(self.beta2, count))
-        return m_hat / (ops.sqrt(v_hat) + self.eps)
+        first, second = slots
+        m = assign(first, add(mul(kept[0], first), mul(sub(self.one, kept[0]), gradient)))
+        v = assign(second, add(mul(kept[1], second), mul(mul(sub(self.one, kept[1]), gradient), gradient)))
+        m_hat = div(m, 1 - ops.pow(self.beta1, count))
+        v_hat = div(v, 1 - ops.pow(self.beta2, count))
+        return div(m_hat, add(sqrt(v_hat), self.eps))
 
-    def update(self, index, parameter, gradient, lr, step, kept, moves):
-        change = self.direction(index, gradient, step, kept) + self.decays[index] * parameter
-        ops.assign_sub(parameter, lr * change)
+    def update(self, parameter, gradient, slots, lr, decay, step, kept, moves):
+        change = add(self.direction(gradient, slots, step, kept), mul(parameter, decay))
+        return assign_sub(parameter, mul(lr, change))
 
 
 class LAMB(AdamW):
@@ -141,13 +157,14 @@ class LAMB(AdamW):
     Tensors that are not decayed (norms, biases) keep the ratio 1, as timm does.
     """
 
-    def update(self, index, parameter, gradient, lr, step, kept, moves):
-        change = self.direction(index, gradient, step, kept) + self.decays[index] * parameter
-        if self.decays[index] > 0:
+    def update(self, parameter, gradient, slots, lr, decay, step, kept, moves):
+        change = add(self.direction(gradient, slots, step, kept), mul(parameter, decay))
+        if decay > 0:
             weight_norm, change_norm = _norm(parameter), _norm(change)
             both = ops.logical_and(weight_norm > 0, change_norm > 0)
-            change = change * ops.select(both, weight_norm / (change_norm + 1e-30), ops.ones_like(weight_norm))
-        ops.assign_sub(parameter, lr * change)
+            ratio = div(weight_norm, add(change_norm, 1e-30))
+            change = mul(change, ops.select(both, ratio, ops.ones_like(weight_norm)))
+        return assign_sub(parameter, mul(lr, change))
 
 
 def _norm(x):

@@ -17,6 +17,7 @@ from mindcv_mnasnet.preprocess import MixAndErase, Preprocess
 from mindcv_mnasnet.quantise import PREFIXES
 from mindcv_mnasnet.recipe import Recipe
 
+for_each = ops.HyperMap()  # MindSpore compiles loops over tensors many times more slowly
 SCALE_FACTOR = 2.0
 SCALE_WINDOW = 2000  # good steps before a dynamic loss scale grows, MindSpore's and NVIDIA's default
 SCALE_LIMIT = 2.0**24  # where it stops growing, NVIDIA's default; far beyond, its inverse would be 0 in float32
@@ -38,6 +39,8 @@ class Backward(nn.Cell):
         self.loss = Loss(recipe.loss, recipe.label_smoothing, model.network.num_classes)
         self.weights = ms.ParameterTuple(p for p in model.get_parameters() if p.requires_grad)
         self.guarded = _statistics(model) if skips_overflow(recipe) else None
+        # Without half precision a fixed scale is nothing but two roundings, and compiling it takes seconds.
+        self.scales = recipe.amp_level != "O0" or skips_overflow(recipe)
         self.gradient = ops.value_and_grad(self.forward, None, self.weights, has_aux=True)
 
     def forward(self, images, labels, draws):
@@ -50,7 +53,7 @@ class Backward(nn.Cell):
             weight = draws[0, 5]
             losses = weight * losses + (1 - weight) * self.loss(logits, ops.flip(labels, (0,)))
         loss = ops.mean(losses)
-        return loss * self.loss_scale, (loss, logits)
+        return loss * self.loss_scale if self.scales else loss, (loss, logits)
 
     def construct(self, images, labels, draws):
         """(loss, hits, gradients); hits is float32 (3,): mean loss, top-1 and top-5 hits, where ties and NaN miss.
@@ -61,8 +64,8 @@ class Backward(nn.Cell):
         (_, (loss, logits)), gradients = self.gradient(images, labels, draws)
         if self.guarded is not None:
             _set_flat(self.guarded, ops.where(_all_finite(gradients), _flat(self.guarded), before))
-        inverse = 1 / self.loss_scale.value()
-        gradients = tuple(gradient * inverse for gradient in gradients)
+        if self.scales:
+            gradients = for_each(ops.partial(ops.Mul(), 1 / self.loss_scale.value()), gradients)
         own = ops.gather_elements(logits, 1, labels.reshape(-1, 1))
         rank = ops.sum(ops.logical_not(logits < own).astype(ms.float32), 1) - 1
         hits = ops.stack([loss, ops.sum((rank < 1).astype(ms.float32)), ops.sum((rank < 5).astype(ms.float32))])
@@ -100,10 +103,15 @@ class TrainStep(nn.Cell):
         self.ema = ms.ParameterTuple(_copy("ema", p) for p in self.averaged) if recipe.ema else None
         self.ema_decay, self.ema_ramp = recipe.ema_decay, recipe.ema_ramp
         ranges = [p.name.startswith(PREFIXES) for p in self.averaged]  # averages over batches already
-        self.smoothed = tuple(index for index, is_range in enumerate(ranges) if not is_range)
-        self.copied = tuple(index for index, is_range in enumerate(ranges) if is_range)
+        self.smoothed, self.copied = (self._averages(ranges, which) for which in (False, True))
         self.reduce_gradients = nn.DistributedGradReducer(weights) if world > 1 else None
         self.all_reduce: Any = ops.AllReduce() if world > 1 else None
+
+    def _averages(self, are_ranges: Sequence[bool], which: bool) -> tuple[ms.ParameterTuple, ms.ParameterTuple]:
+        """Averages beside what they are of."""
+        places = [place for place, is_range in enumerate(are_ranges) if is_range == which]
+        ema = self.ema or ()
+        return tuple(ms.ParameterTuple(p[place] for place in places if p) for p in (ema, self.averaged))
 
     def state(self) -> list[ms.Parameter]:
         """Parameters that make up the training state, model first."""
@@ -170,11 +178,9 @@ class TrainStep(nn.Cell):
                 count = step.astype(ms.float32)
                 decay = ops.minimum((1 + count) / (10 + count), ms.Tensor(self.ema_decay, ms.float32))
             share = 1 - decay if applies is None else (1 - decay) * applies.astype(ms.float32)
-            for index in self.smoothed:
-                average = self.ema[index]
-                ops.assign_add(average, share * (self.averaged[index] - average))
-            for index in self.copied:
-                ops.assign(self.ema[index], self.averaged[index])
+            for_each(ops.partial(_approach, share), *self.smoothed)
+            if self.copied[0]:
+                for_each(ops.Assign(), *self.copied)
         ops.assign_add(self.step, 1 if applies is None else applies.astype(ms.int32))
 
     def rescale(self, finite):
@@ -191,12 +197,7 @@ class TrainStep(nn.Cell):
 
     def take_summed(self, gradients):
         """Mean over the accumulated batches and this one; the accumulators start again from zero."""
-        means: Any = ()
-        for index, gradient in enumerate(gradients):
-            total = self.summed[index]
-            means = (*means, (total + gradient) / self.accumulation)
-            ops.assign(total, ops.zeros_like(total))
-        return means
+        return for_each(ops.partial(_take_mean, self.accumulation), self.summed, gradients)
 
     def share(self, loss, hits):
         """Average batch-norm statistics, loss and counts over the ranks in one collective."""
@@ -214,8 +215,7 @@ class Accumulate(nn.Cell):
 
     def construct(self, images, labels, draws=None):
         loss, hits, gradients = self.backward(images, labels, draws)
-        for index, gradient in enumerate(gradients):
-            ops.assign_add(self.summed[index], gradient)
+        for_each(ops.AssignAdd(), self.summed, gradients)
         if self.train_step.all_reduce is not None:
             hits = self.train_step.all_reduce(hits) / self.train_step.world
         self.train_step.count(hits)
@@ -256,28 +256,48 @@ def _statistics(model: MnasNet) -> ms.ParameterTuple:
     )
 
 
+def _approach(share, average, value):
+    """Move ``average`` towards ``value`` by a share of the way."""
+    return ops.AssignAdd()(average, ops.Mul()(share, ops.Sub()(value, average)))
+
+
+def _take_mean(count, total, last):
+    mean = ops.Div()(ops.Add()(total, last), count)
+    ops.Assign()(total, ops.ZerosLike()(total))
+    return mean
+
+
 def _flat(parameters):
-    return ops.cat([parameter.reshape(-1) for parameter in parameters])
+    return ops.cat(for_each(_flat_one, parameters))
+
+
+def _flat_one(parameter):
+    return ops.Reshape()(parameter, (-1,))
 
 
 def _set_flat(parameters, values):
-    start = 0
-    for parameter in parameters:
-        ops.assign(parameter, values[start : start + parameter.size].reshape(parameter.shape))
-        start += parameter.size
+    sizes = tuple([parameter.size for parameter in parameters])
+    for_each(_set_one, parameters, ops.split(values, sizes))
+
+
+def _set_one(parameter, values):
+    return ops.Assign()(parameter, ops.Reshape()(values, parameter.shape))
 
 
 def _all_finite(gradients):
-    finite = ms.Tensor(True)
-    for gradient in gradients:
-        finite = ops.logical_and(finite, ops.isfinite(gradient).all())
-    return finite
+    return ops.stack(for_each(_is_finite, gradients)).all()
+
+
+def _is_finite(gradient):
+    return ops.ReduceAll()(ops.IsFinite()(gradient))
 
 
 def _clip(gradients, limit):
     """Scale all gradients so that their joint norm is at most ``limit``."""
-    total = ops.zeros((), ms.float32)
-    for gradient in gradients:
-        total = total + ops.sum(ops.square(gradient))
+    total = ops.stack(for_each(_squares, gradients)).sum()
     factor = ops.minimum(limit / (ops.sqrt(total) + 1e-6), ms.Tensor(1.0, ms.float32))
-    return tuple(gradient * factor for gradient in gradients)
+    return for_each(ops.partial(ops.Mul(), factor), gradients)
+
+
+def _squares(gradient):
+    return ops.ReduceSum()(ops.Square()(gradient))

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mindcv_mnasnet.arch import resolve
+from mindcv_mnasnet.cost import network_cost
 from mindcv_mnasnet.errors import JobError, UserError
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
@@ -22,12 +24,13 @@ def load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 benchmark, rows, pictures = load("benchmark"), load("bench_rows"), load("bench_pictures")
+roofline, scaling = load("roofline"), load("scaling")
 
 
 def settings(*arguments: str) -> dict[str, Any]:
@@ -213,3 +216,37 @@ def test_the_rows_of_mindcv_for_real(tmp_path, row, isa):
     found = benchmark.run_row(row, told, tmp_path)
     assert found["images_per_second"] > 0
     assert found["onednn_max_cpu_isa"] == isa
+
+
+def test_speeds_and_seconds_are_compared_alike():
+    rounds = [{"train_start": {"seconds": 5.0}, "mindcv_start": {"seconds": 20.0}}]
+    found = benchmark.summarise(rounds)
+    assert found["ratios"]["train_start / mindcv_start"]["median"] == 4
+    assert found["rows"]["train_start"]["seconds"]["median"] == 5
+
+
+def test_a_bound_is_the_longer_of_computing_and_moving():
+    network = resolve("b1", image_size=64)
+    computing, moving = roofline.Peak(1e9, 1e30, 2), roofline.Peak(1e30, 1e9, 2)
+    parts = roofline.parts(network, 4, computing)
+    assert [part.name for part in parts[:2]] == ["stem", "blocks.0"]
+    assert sum(part.bound_s for part in parts) == pytest.approx(4 * 2 * network_cost(network).madds / 1e9)
+    stem, first = roofline.parts(network, 4, moving)[:2]
+    assert stem.bytes == 4 * (4 * (3 * 64**2 + 32 * 32**2) + 27 * 32 + 2 * 32)
+    assert stem.bound_s == pytest.approx(stem.bytes / 1e9)
+    weights = 9 * 32 + 2 * 32 + 32 * 16 + 2 * 16  # depthwise and project, with batch norm
+    assert first.bytes == 4 * (4 * (32 + 32 + 32 + 16) * 32**2 + weights)
+
+
+def test_growth_is_fitted_by_a_line():
+    offset, slope, fit = scaling.line([1, 2, 4], [7.0, 9.0, 13.0])
+    assert (offset, slope, fit) == (pytest.approx(5), pytest.approx(2), pytest.approx(1))
+    assert scaling.line([1, 2, 4], [7.0, 13.0, 9.0])[2] < 0.2
+    assert scaling.carried("image_size", "32", 224) == 1024
+    assert scaling.carried("model", "b1", 32) == network_cost(resolve("b1"), 32).madds
+
+
+@pytest.mark.parametrize("vary", ["batch_size=1,2", "widths=1,2,3", "batch_size"])
+def test_a_line_needs_three_values_of_something_known(vary):
+    with pytest.raises(UserError, match="KEY=V,V,V"):
+        scaling.main(["--vary", vary])

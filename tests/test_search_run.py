@@ -427,3 +427,37 @@ def test_a_supernet_refuses_plain_convolutions(tmp_path, digits):
     done = door("-c", path)
     assert done.returncode == 2
     assert "MBConv blocks only" in done.stderr
+
+
+def test_searches_are_compared_in_numbers_and_pictures(tmp_path):
+    for reward in ("soft", "hard"):
+        search(tmp_path, reward, reward=reward).run()
+    done = door("--compare", tmp_path / "soft", tmp_path / "hard", "--to", tmp_path / "both")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "both" / "compare.json").read_text())["searches"]
+    for row in found:
+        trials = TrialLog(tmp_path / row["search"] / "trials.jsonl").read()
+        assert row["mean_reward"] == pytest.approx(np.mean([trial.reward for trial in trials]))
+        late = [trial.latency_ms for trial in trials[30:]]
+        assert row["within_target"] == pytest.approx(np.mean([ms <= 75 for ms in late]))
+        assert row["best_feasible"] == max(trial.accuracy for trial in trials if trial.latency_ms <= 75)
+        assert f"| {row['search']} | 60 |" in done.stdout
+    assert (tmp_path / "both" / "latencies.png").stat().st_size > 5000
+    search(tmp_path, "faster", target_ms=40.0).run()
+    other = door("--compare", tmp_path / "soft", tmp_path / "faster")
+    assert (other.returncode, other.stdout) == (2, "")
+    assert "searches of different targets" in other.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_at_full_scale_the_controller_beats_random_search(tmp_path, seed):
+    """8000 trials, hard reward, space paper: in mean reward and in the best accuracy within the target."""
+    mean, best = {}, {}
+    for strategy in ("controller", "random"):
+        keys = {"strategy": strategy, "trials": 8000, "generation": 20, "reward": "hard", "seed": seed}
+        trials = search(tmp_path, strategy, **keys).run()
+        mean[strategy] = np.mean([trial.reward for trial in trials])
+        best[strategy] = results.best_feasible(trials, 75.0).accuracy
+    assert mean["controller"] > mean["random"] + MARGIN_MEAN
+    assert best["controller"] > best["random"] + MARGIN_BEST

@@ -9,6 +9,7 @@ import importlib
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -205,6 +206,28 @@ def steady_state(records: list[dict[str, Any]], settings: Settings) -> Result:
     }
 
 
+def convert(settings: Settings, exported: str | None = None) -> Result:
+    """tools/convert.py on timm's weights; or, with ``exported``, tools/export.py on what comes of it."""
+    with TemporaryDirectory() as folder:
+        theirs, ours = f"{folder}/timm.pth", f"{folder}/ours.safetensors"
+        peers.save_timm(settings, theirs)
+        seconds = _tool_seconds("convert.py", theirs, ours)
+        if exported:
+            words = ("--format", exported, "--data_dir", settings["data_dir"], "--check_images", "32")
+            seconds = _tool_seconds("export.py", ours, *words)
+    return {"seconds": seconds}
+
+
+def _tool_seconds(tool: str, *words: str) -> float:
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / tool), *words], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise JobError(f"{tool} failed: {done.stderr.strip()}")
+    return time.perf_counter() - began
+
+
 ROWS: dict[str, Callable[[Settings], Result]] = {
     "train_step": train_step,
     "train_py": train_py,
@@ -222,6 +245,9 @@ ROWS: dict[str, Callable[[Settings], Result]] = {
     "onnx_one": lambda settings: peers.artifact_one(settings, "onnxruntime"),
     "litert_one": lambda settings: peers.artifact_one(settings, "litert"),
     "timm_one": peers.torch_infer_one,
+    "convert": convert,
+    "export_onnx": lambda settings: convert(settings, "onnx"),
+    "export_tflite": lambda settings: convert(settings, "tflite"),
 }
 
 
@@ -233,6 +259,8 @@ def main() -> int:
         measured = {"error": str(error)}
     except Exception as error:  # MindSpore's own last words would hide the first
         measured = {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    measured["peak_memory_gb"] = round(max(resource.getrusage(one).ru_maxrss for one in who) / 2**20, 3)
     replace_file(Path(result), json.dumps(measured).encode())
     return 0
 

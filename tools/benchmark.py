@@ -41,11 +41,13 @@ ROWS = {
     "onnx_one": "our ONNX file in ONNX Runtime, one picture, one thread",
     "litert_one": "our TFLite file in LiteRT, one picture, one thread",
     "timm_one": "timm's network, PyTorch eager, channels_last, one picture, one thread",
-    "train_start": "train.py from the command to the end of its first step (a batch over those seconds)",
-    "mindcv_start": "the same calls through MindCV, from the command to the end of the first step",
+    "train_start": "train.py, from the command to the end of the first step",
+    "mindcv_start": "the same calls through MindCV",
+    "convert": "tools/convert.py, timm's weights to ours",
+    "export_onnx": "tools/export.py to ONNX, checked on 32 pictures",
+    "export_tflite": "tools/export.py to TFLite, the same",
 }
-DEFAULT_ROWS = "train_step,train_py,mindcv,timm,timm_channels_last,infer,timm_infer,onnx_one,litert_one,timm_one"
-DEFAULT_ROWS += ",pipeline,mindcv_pipeline,torch_pipeline,train_start,mindcv_start"
+DEFAULT_ROWS = ",".join(row for row in ROWS if row != "mindcv_avx2")
 RATIOS = (
     ("train_step", "mindcv"),
     ("train_step", "timm"),
@@ -62,7 +64,9 @@ RATIOS = (
     ("pipeline", "train_py"),
 )
 READ_FILES = {"train_py", "pipeline", "mindcv_pipeline", "torch_pipeline", "train_start", "mindcv_start"}
+READ_FILES |= {"export_onnx", "export_tflite"}
 NEEDS = {"mindcv": "mindcv", "timm": "timm", "torch": "torch", "onnx": "onnxruntime", "litert": "tensorflow"}
+NEEDS |= {"convert": "timm", "export": "timm"}
 TIMM_FAMILIES = {"b1": "mnasnet", "a1": "semnasnet"}
 MINDCV_WIDTHS = (0.5, 0.75, 1.0, 1.3, 1.4)
 ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # "as installed" means without them
@@ -165,7 +169,7 @@ def settings_of(options: argparse.Namespace, rows: Sequence[str]) -> Settings:
         package = NEEDS.get(row.partition("_")[0])
         if package is not None and importlib.util.find_spec(package) is None:
             raise UserError(f"row {row}: {package} is not installed; make bench installs it, or leave the row out")
-    if any(row.startswith("timm") for row in rows):
+    if any(NEEDS.get(row.partition("_")[0]) == "timm" for row in rows):
         if network.family not in TIMM_FAMILIES or network.width_mult is None:
             raise UserError(f"--model: rows of timm compare B1 and A1, not {options.model}")
         settings["timm_model"] = f"{TIMM_FAMILIES[network.family]}_{round(100 * network.width_mult):03d}"
@@ -180,7 +184,7 @@ def measure_rounds(rows: Sequence[str], rounds: int, run: Callable[[str], dict[s
         for row in rows:
             load = os.getloadavg()[0]
             measured = found[-1][row] = {**run(row), "load_average_before": round(load, 2)}
-            _say(f"round {number} of {rounds}, {row}: {measured['images_per_second']:.1f} images/s")
+            _say(f"round {number} of {rounds}, {row}: {_words(measured)}")
     return found
 
 
@@ -231,13 +235,20 @@ def summarise(rounds: Sequence[Round]) -> dict[str, Any]:
             **texts,
         }
     ratios = {
-        f"{ours} / {theirs}": _spread(
-            [one[ours]["images_per_second"] / one[theirs]["images_per_second"] for one in rounds]
-        )
+        f"{ours} / {theirs}": _spread([_speed(one[ours]) / _speed(one[theirs]) for one in rounds])
         for ours, theirs in RATIOS
         if ours in rows and theirs in rows
     }
     return {"rows": rows, "ratios": ratios}
+
+
+def _speed(measured: dict[str, Any]) -> float:
+    return float(measured["images_per_second"] if "images_per_second" in measured else 1 / measured["seconds"])
+
+
+def _words(measured: dict[str, Any]) -> str:
+    rate = measured.get("images_per_second")
+    return f"{measured['seconds']:.1f} s" if rate is None else f"{rate:.1f} images/s"
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -253,12 +264,13 @@ def format_report(report: dict[str, Any]) -> str:
         f"{settings['model']}, batch {settings['batch_size']}, {settings['image_size']} px, float32; median (range) of "
         f"{len(report['rounds'])} rounds; load average at the start {machine['load_average']}",
         "",
-        f"{'row':19}{'images/s':>10}{'':20}{'ms/step':>9}  ",
+        f"{'row':19}{'images/s':>10}{'':20}{'ms/step':>9}{'GB':>7}  ",
     ]
     for row, found in report["rows"].items():
-        rate, step = found["images_per_second"], found.get("ms_per_step")
-        shown = f"{step['median']:.0f}" if step else "-"
-        lines.append(f"{row:19}{rate['median']:>10.1f} {_range(rate, 1):19}{shown:>9}  {found['meaning']}")
+        rate, step = found.get("images_per_second", found.get("seconds")), found.get("ms_per_step")
+        shown = f"{step['median']:.0f}" if step else "seconds" if "seconds" in found else "-"
+        memory = f"{found['peak_memory_gb']['median']:.2f}" if "peak_memory_gb" in found else "-"
+        lines.append(f"{row:19}{rate['median']:>10.1f} {_range(rate, 1):19}{shown:>9}{memory:>7}  {found['meaning']}")
     lines.append("")
     for name, ratio in report["ratios"].items():
         lines.append(f"{name:26}{ratio['median']:>8.2f} {_range(ratio, 2)}")

@@ -87,8 +87,12 @@ def benchmark_table(report: dict[str, Any]) -> str:
     """What tools/benchmark.py wrote, as a Markdown table with a line on the machine and one on the ratios."""
     machine, settings = report["machine"], report["settings"]
     head = f"{settings['model']}, batch {settings['batch_size']}, {settings['image_size']} px, float32"
-    lines = [f"| {head}, {machine['cores']} CPU cores | images/s (range) |", "|---|---|"]
-    lines += [f"| {row['meaning']} | {_spread(row['images_per_second'], 1)} |" for row in report["rows"].values()]
+    lines = [f"| {head}, {machine['cores']} CPU cores | images/s (range) | most memory, GB |", "|---|---|---|"]
+    for row in report["rows"].values():
+        speed = (
+            _spread(row["images_per_second"], 1) if "images_per_second" in row else f"{_spread(row['seconds'], 1)} s"
+        )
+        lines.append(f"| {row['meaning']} | {speed} | {row['peak_memory_gb']['median']:.1f} |")
     ratios = "; ".join(f"{name.replace('_', ' ')}: {_spread(ratio, 1)}" for name, ratio in report["ratios"].items())
     waiting = report["rows"]["train_py"]["data_wait_percent"]["median"]
     return "\n".join([*lines, "", f"{ratios}. `train.py` waits for input {waiting:.1f} % of its time."])

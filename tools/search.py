@@ -18,8 +18,10 @@ def _parser() -> Parser:
     does = parser.add_argument_group("instead of a new search")
     does.add_argument("--resume", metavar="RUN", help="go on with a search; --trials and --workers may be others")
     does.add_argument("--report", metavar="RUN", help="write report.html, report.md and winners/ of a search again")
+    does.add_argument("--compare", metavar="RUN", nargs="+", help="a table of searches; at most four in the pictures")
     does.add_argument("--dry_run", action="store_true", help="print what the search would cost")
     does.add_argument("--proxy_check", metavar="N", type=int, help="train N random networks shortly and longer")
+    parser.add_argument("--to", metavar="FOLDER", type=Path, help="--compare: write its figures and pictures there")
     parser.add_argument("--longer", type=int, default=4, help="--proxy_check: times the proxy's epochs (default 4)")
     parser.add_argument("--seeds", type=int, default=3, help="--proxy_check: seeds of the spread (default 3)")
     parser.add_argument(
@@ -31,9 +33,10 @@ def _parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Search as the command line says; returns the exit code."""
     config, overrides, options = parse_command_line(sys.argv[1:] if argv is None else argv, _parser(), SECTIONS)
-    if (options.resume or options.report) and config:
+    given = options.resume or options.report or options.compare
+    if given and config:
         raise UserError("--config: a search that is there has its own; leave it out")
-    if not (config or options.resume or options.report):
+    if not (config or given):
         raise UserError("--config FILE is needed (configs/search/ has some), or --resume RUN")
     if options.dry_run:
         from mindcv_mnasnet.search.estimate import estimate
@@ -44,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mindcv_mnasnet.search.report import write_report
 
         print(write_report(options.report))
+        return 0
+
+    if options.compare:
+        from mindcv_mnasnet.search.compare import compare
+
+        print(compare(options.compare, options.to))
         return 0
 
     with interrupts_wait():

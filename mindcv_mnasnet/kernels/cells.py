@@ -14,6 +14,8 @@ import numpy as np
 from mindspore import nn, ops
 
 KERNEL_SIZES = (3, 5, 7)  # of depthwise convolutions
+# Operators as they are: what + and ops.assign wrap around them takes MindSpore longer to compile.
+add, mul, assign, zeros = ops.Add(), ops.Mul(), ops.Assign(), ops.ZerosLike()
 
 
 def accelerate(model: nn.Cell, library: str) -> None:
@@ -54,9 +56,9 @@ def _integers(*values: int) -> ms.Tensor:
 
 def _average(norm, mean, variance, count):
     """Move a ``nn.BatchNorm2d``'s averages; its ``momentum`` is the share of the new values."""
-    share, unbiased = norm.momentum, variance * (count / max(count - 1, 1))
-    ops.assign(norm.moving_mean, (1 - share) * norm.moving_mean + share * mean)
-    ops.assign(norm.moving_variance, (1 - share) * norm.moving_variance + share * unbiased)
+    unbiased = mul(variance, count / max(count - 1, 1))
+    for moving, value in ((norm.moving_mean, mean), (norm.moving_variance, unbiased)):
+        assign(moving, add(mul(moving, 1 - norm.momentum), mul(value, norm.momentum)))
 
 
 class NormAct(nn.Cell):
@@ -69,7 +71,6 @@ class NormAct(nn.Cell):
         self.eps = ms.Tensor(np.array([norm.eps], np.float32))
         self.config, self.fixed = _integers(relu, add, 0), _integers(relu, add, 1)
         backward = _operator(library, "norm_backward", lambda x, dy, g, b, m, v, config, eps: (x, g, b), 3)
-        zeros = ops.zeros_like
 
         def train_bprop(x, summand, gamma, beta, config, eps, out, dout):
             dx, dgamma, dbeta = backward(x, dout[0], gamma, beta, out[1], out[2], config, eps)
@@ -113,7 +114,6 @@ class Depthwise(nn.Cell):
             lambda x, w, dy, g1, b1, m1, v1, g2, b2, m2, v2, config, eps: (x, w, g1, b1, g2, b2),
             6,
         )
-        zeros = ops.zeros_like
 
         def train_bprop(x, w, g1, b1, g2, b2, config, eps, out, dout):
             given = (g1, b1, out[1], out[2]), (g2, b2, out[3], out[4])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _DPI = 110
 _ALL, _FRONT, _REFERENCE, _RANDOM = "#9aa5b1", "#1f6f8b", "#c8553d", "#d9a441"
+_GROUPS = (_FRONT, _REFERENCE, _RANDOM, _ALL)
 
 
 def _axes(width: float = 7.0, height: float = 4.2) -> Axes:
@@ -59,7 +60,7 @@ def draw_latencies(groups: dict[str, Sequence[Trial]], target_ms: float, path: P
     values = {name: np.array([t.latency_ms for t in trials if t.ok]) for name, trials in groups.items()}
     every = np.concatenate(list(values.values()))
     bins = np.linspace(every.min(), np.percentile(every, 99.5), 41).tolist() if len(every) else 10
-    for (name, one), color in zip(values.items(), (_FRONT, _REFERENCE, _RANDOM), strict=False):
+    for (name, one), color in zip(values.items(), _GROUPS, strict=False):
         axes.hist(one, bins=bins, alpha=0.6, color=color, label=name)
     axes.axvline(target_ms, color="black", lw=0.8, ls=":")
     axes.set(xlabel="latency, ms", ylabel="trials")
@@ -75,15 +76,23 @@ def draw_rewards(trials: Sequence[Trial], random: Sequence[float], path: Path) -
     axes.scatter(range(1, len(rewards) + 1), rewards, s=8, color=_ALL, label="trials")
     axes.plot(range(1, len(rewards) + 1), running_best(trials), color=_FRONT, label="best so far")
     if random:
-        axes.plot(
-            range(1, len(rewards) + 1),
-            expected_best(random, len(rewards)),
-            color=_RANDOM,
-            label="random search, expected",
-        )
+        expected = expected_best(random, min(len(random), len(rewards)))
+        axes.plot(range(1, len(expected) + 1), expected, color=_RANDOM, label="random search, expected")
     positive = [reward for reward in rewards if reward > 0]
     if positive:
         axes.set_ylim(bottom=float(np.percentile(positive, 1)) * 0.98)
+    axes.set(xlabel="trial", ylabel="reward")
+    axes.legend(frameon=False)
+    return _save(axes, path)
+
+
+def draw_learning(groups: dict[str, Sequence[Trial]], path: Path) -> Path:
+    """The mean reward of every fiftieth of a search, and its best so far (dashed)."""
+    axes = _axes()
+    for (name, trials), color in zip(groups.items(), _GROUPS, strict=False):
+        parts = [part for part in np.array_split([trial.reward for trial in trials], 50) if len(part)]
+        axes.plot(np.cumsum([len(part) for part in parts]), [part.mean() for part in parts], color=color, label=name)
+        axes.plot(range(1, len(trials) + 1), running_best(trials), color=color, lw=0.8, ls="--")
     axes.set(xlabel="trial", ylabel="reward")
     axes.legend(frameon=False)
     return _save(axes, path)
