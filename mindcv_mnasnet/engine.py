@@ -6,16 +6,19 @@ import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mindcv_mnasnet import runtime
+from mindcv_mnasnet.compile_cache import CompileCache
 from mindcv_mnasnet.data.pipeline import train_batches, train_stream
 from mindcv_mnasnet.errors import DivergedError
 from mindcv_mnasnet.evaluation import Evaluator
 from mindcv_mnasnet.feed import Feed, Pace
 from mindcv_mnasnet.job import Job, prepare
+from mindcv_mnasnet.kernels.build import kernels
 from mindcv_mnasnet.log import RunLog
 from mindcv_mnasnet.recipe import Recipe
 from mindcv_mnasnet.summary import summarise
@@ -61,7 +64,7 @@ class _Training:
     def __init__(self, job: Job, log: RunLog, stop: list[int]):
         self.job, self.log, self.stop = job, log, stop
         machine = job.runtime
-        self.feed = Feed(job.step, job.layout, job.plan, job.recipe.seed, machine.rank, machine.jit_level)
+        self.feed = Feed(job.step, job.layout, job.plan, job.recipe.seed, machine.rank, machine.jit_level, _graphs(job))
         self.evaluator = Evaluator(job.network, job.recipe, job.runtime) if job.val is not None else None
         self.pace = Pace(job.plan.global_batch)
         self.compile_seconds = 0.0
@@ -192,6 +195,13 @@ class _Training:
         if self.job.attempted_steps % STOP_EVERY_STEPS:
             return False
         return bool(runtime.sum_over_ranks(np.array([len(self.stop)], np.int32), world)[0])
+
+
+def _graphs(job: Job) -> CompileCache | None:
+    if job.runtime.device != "CPU" or job.plan.world_size > 1 or not job.recipe.compile_cache:
+        return None
+    operators = kernels().path if job.recipe.kernels else None
+    return CompileCache(job.recipe.identity(), job.network, job.layout, replace(job.plan, notes=()), operators)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import mindspore as ms
 import mindspore.dataset as ds
 import numpy as np
 
+from mindcv_mnasnet.compile_cache import CompileCache
 from mindcv_mnasnet.data.pipeline import Batches
 from mindcv_mnasnet.draws import DrawLayout, draw
 from mindcv_mnasnet.plan import Plan
@@ -23,14 +24,30 @@ class Feed:
     """
 
     def __init__(
-        self, step: TrainStep, layout: DrawLayout, plan: Plan, seed: int, rank: int, jit_level: str | None = None
+        self,
+        step: TrainStep,
+        layout: DrawLayout,
+        plan: Plan,
+        seed: int,
+        rank: int,
+        jit_level: str | None = None,
+        graphs: CompileCache | None = None,
     ):
         self._jit = ms.JitConfig() if jit_level is None else ms.JitConfig(jit_level=jit_level)
         self._step, self._layout, self._plan = step, layout, plan
         self._seed, self._rank = seed, rank
         self._accumulate = Accumulate(step) if plan.accumulation > 1 else None
+        self._graphs = graphs
+        self._compiled: list[Any] = []
         self.seconds_waiting = 0.0
         self.seconds_total = 0.0
+
+    def _call(self, cell: Any, *inputs: Any) -> Any:
+        if cell in self._compiled or self._graphs is None:
+            return cell(*inputs)
+        self._compiled.append(cell)
+        with self._graphs.first_call(cell, *inputs):
+            return cell(*inputs)
 
     def _draws(self, batch: int) -> np.ndarray | None:
         if not self._layout.columns:
@@ -54,7 +71,7 @@ class Feed:
             draws = self._draws(offset + done - 1)
             ends_step = done % plan.accumulation == 0
             cell = self._step if ends_step or self._accumulate is None else self._accumulate
-            loss = cell(images, labels, None if draws is None else ms.Tensor(draws))
+            loss = self._call(cell, images, labels, None if draws is None else ms.Tensor(draws))
             self.seconds_waiting += waited - began
             self.seconds_total += time.perf_counter() - began
             if ends_step:

@@ -43,6 +43,7 @@ class JobKeys:
     seed: int = key(42, "seed of every random choice", within="[0, 2147483647]")
     deterministic: bool = key(False, "bit-reproducible operators")
     kernels: bool = key(True, "our own operators on CPUs: faster, built on first use", place=True)
+    compile_cache: bool = key(True, "keep compiled graphs for the next run (CPU, one process)", place=True)
     jit_level: str | None = key(None, "compilation level of graph mode", choices=("O0", "O1", "O2"))
     run_name: str | None = key(
         None, "folder of this run below ckpt_save_dir", pattern=r"(?!\.+$)[^/\\]+", form="a folder name", place=True

@@ -10,9 +10,14 @@ import platform
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+# MindSpore warns whenever it uses its compile cache, which compile_cache.py answers for. It reads this when loaded.
+os.environ.setdefault("MS_SUBMODULE_LOG_v", "{PIPELINE:3}")
 
 import mindspore as ms
 import numpy as np
@@ -194,6 +199,22 @@ def cache_folder(cache: str | Path | None = None) -> Path:
         return Path(cache or os.environ["MNASNET_CACHE"]).expanduser()
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (shared if shared.is_absolute() else Path.home() / ".cache") / "mindcv_mnasnet"
+
+
+@contextmanager
+def graphs_kept_in(folder: Path) -> Iterator[None]:
+    """What is compiled meanwhile is kept in ``folder``, or taken from there."""
+    names = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(folder)}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def operator_threads() -> int:

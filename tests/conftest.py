@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+# Libraries and graphs that tests compile: kept between runs, apart from the user's own; make clean removes them.
+os.environ.setdefault("MNASNET_CACHE", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "compiled"))
 
 
 @pytest.fixture(scope="session")

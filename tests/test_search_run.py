@@ -459,5 +459,5 @@ def test_at_full_scale_the_controller_beats_random_search(tmp_path, seed):
         trials = search(tmp_path, strategy, **keys).run()
         mean[strategy] = np.mean([trial.reward for trial in trials])
         best[strategy] = results.best_feasible(trials, 75.0).accuracy
-    assert mean["controller"] > mean["random"] + MARGIN_MEAN
-    assert best["controller"] > best["random"] + MARGIN_BEST
+    assert mean["controller"] > mean["random"] + 0.06
+    assert best["controller"] > best["random"] + 0.005  # noise of the surrogate: 0.003

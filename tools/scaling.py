@@ -68,9 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     y = [float(np.median([one[value]["ms_per_step"] for one in rounds])) for value in values]
     offset, slope, fit = line(x, y)
     for value, carrier, found in zip(values, x, y, strict=True):
-        print(
-            f"{key} {value:12}{carrier:>14.4g} {_KEYS[key]}{found:>10.1f} ms, the line says {offset + slope * carrier:.1f}"
-        )
+        print(f"{key} {value:12}{carrier:>14.4g} {_KEYS[key]}{found:>10.1f} ms; line {offset + slope * carrier:.1f}")
     print(f"{options.row}: {offset:.1f} ms and {slope:.4g} ms for each of the {_KEYS[key]}; R squared {fit:.4f}")
     if options.json:
         content: dict[str, Any] = {"row": options.row, "key": key, "values": values, "x": x, "ms": y}

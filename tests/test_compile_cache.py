@@ -1,0 +1,113 @@
+"""Graphs kept between runs: the same bits, found again only for what they were compiled for, never half written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from mindcv_mnasnet.compile_cache import KEPT, CompileCache
+
+pytestmark = pytest.mark.usefixtures("cpu")
+TESTS = Path(__file__).resolve().parent
+TRAIN = """
+import pathlib, sys
+import numpy as np
+from mindcv_mnasnet import runtime
+import tiny
+from mindcv_mnasnet.compile_cache import CompileCache
+runtime.start("CPU", deterministic=True)
+step = tiny.train_step(float(sys.argv[2]), seed=int(sys.argv[3]), opt="rmsprop", momentum=0.9, ema=True)
+images, labels = tiny.batch()
+with CompileCache("test", folder=pathlib.Path(sys.argv[1])).first_call(step, images, labels, None):
+    losses = [tiny.run(step, images, labels)]
+losses += [tiny.run(step, images, labels) for _ in range(3)]
+print("RESULT", *losses, *(float(np.abs(p.asnumpy()).sum(dtype=np.float64)) for p in step.state()))
+"""
+
+
+def train(folder, rate=0.01, seed=0):
+    program = folder.with_name("train_tiny.py")
+    program.write_text(TRAIN)
+    command = [sys.executable, str(program), str(folder), str(rate), str(seed)]
+    paths = os.pathsep.join((str(TESTS), str(TESTS.parent)))
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": paths})
+    return next(line.split()[1:] for line in done.stdout.splitlines() if line.startswith("RESULT")), done.stderr
+
+
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_a_kept_graph_computes_the_same_bits_also_for_other_weights_and_rates(tmp_path):
+    first, _ = train(tmp_path / "a")
+    kept = stamps(tmp_path / "a")
+    assert len(kept) >= 2
+    again, said = train(tmp_path / "a")
+    assert again == first
+    other, _ = train(tmp_path / "a", rate=0.02, seed=1)
+    assert stamps(tmp_path / "a") == kept
+    assert other == train(tmp_path / "b", rate=0.02, seed=1)[0] != first
+    assert "WARNING" not in said
+
+
+def test_a_damaged_graph_is_not_used(tmp_path):
+    folder = tmp_path / "graphs"
+    first, _ = train(folder)
+    (graph,) = folder.rglob("*.mindir")
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:-100])
+    assert train(folder)[0] == first
+    (written,) = folder.rglob("*.mindir")
+    assert written.stat().st_size == len(whole)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_whatever_changes_the_graph_changes_its_place(tmp_path):
+    images, labels = tiny.batch()
+    cache, step = CompileCache("one", folder=tmp_path), tiny.train_step()
+    own = cache._key(step, (images, labels))
+    assert own == CompileCache("one", folder=tmp_path)._key(tiny.train_step(0.5, seed=3), (images, labels))
+    others = {
+        CompileCache("two", folder=tmp_path)._key(step, (images, labels)),
+        cache._key(step, (images[:2], labels)),
+        cache._key(step, (images.astype(np.float32), labels)),
+        cache._key(tiny.train_step(net=tiny.network(head=24)), (images, labels)),
+        cache._key(tiny.train_step(ema=True), (images, labels)),
+        cache._key(step.set_train(False), (images, labels)),
+    }
+    assert len(others | {own}) == 7
+
+
+def test_what_fails_leaves_nothing_and_a_place_that_cannot_be_written_is_done_without(tmp_path):
+    step, inputs = tiny.train_step(), tiny.batch()
+    with pytest.raises(ZeroDivisionError), CompileCache(folder=tmp_path / "new").first_call(step, *inputs):
+        raise ZeroDivisionError
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with CompileCache(folder=tmp_path / "file" / "graphs").first_call(step, *inputs):
+        pass
+    assert "MS_COMPILER_CACHE_ENABLE" not in os.environ
+
+
+def test_at_a_prompt_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [""])
+    with CompileCache(folder=tmp_path / "graphs").first_call(tiny.train_step(), *tiny.batch()):
+        assert "MS_COMPILER_CACHE_ENABLE" not in os.environ
+    assert not (tmp_path / "graphs").exists()
+
+
+def test_the_oldest_graphs_go(tmp_path):
+    for number in range(KEPT + 3):
+        (tmp_path / f"{number:03}").mkdir()
+        os.utime(tmp_path / f"{number:03}", (number, number))
+    with CompileCache(folder=tmp_path).first_call(tiny.train_step(), *tiny.batch()):
+        pass
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == KEPT
+    assert not left & {"000", "001", "002", "003"}
