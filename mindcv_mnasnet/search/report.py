@@ -135,7 +135,10 @@ def _reward_section(settings: Settings, trials: Sequence[Trial], folder: Path) -
 
 def _random_rewards(settings: Settings, trials: Sequence[Trial]) -> list[float]:
     """Rewards of the trials that were drawn evenly: all, the first population, or the controller's first generation."""
-    even = {"random": len(trials), "evolution": 50, "nsga2": 40, "controller": settings.generation}[settings.strategy]
+    bred = settings.population
+    even = {"random": len(trials), "evolution": bred, "nsga2": bred, "controller": settings.generation}[
+        settings.strategy
+    ]
     return [trial.reward for trial in trials[:even]]
 
 

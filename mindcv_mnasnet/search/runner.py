@@ -69,7 +69,7 @@ class Search:
             UserError: settings that this machine or data set cannot serve.
         """
         settings = self.settings
-        strategy = make_strategy(settings.strategy, self.space, settings.seed)
+        strategy = make_strategy(settings.strategy, self.space, settings.seed, settings.population)
         limits = settings.limits()
         accept = (lambda tokens: within(self.space, tokens, limits)) if limits.bounded else None
         done = {trial.number: trial for trial in self.log.read()}

@@ -25,6 +25,7 @@ class SearchKeys:
     strategy: str = key("controller", "what proposes networks", choices=NAMES)
     trials: int = key(200, "networks to try", within="[1, inf)")
     generation: int = key(20, "networks proposed at once, then learnt from", within="[1, 10000]")
+    population: int = key(50, "networks that evolution and nsga2 breed from", within="[2, 10000]")
     seed: int = key(42, "seed of every random choice", within="[0, 2147483647]")
     references: tuple[str, ...] = key((), "models (NAME or NAME@WIDTH) tried beside, as what there is already")
     min_params: float | None = key(None, "least parameters", within="[0, inf)")

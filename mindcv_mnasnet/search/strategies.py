@@ -41,12 +41,12 @@ class RandomSearch:
 class Evolution:
     """Regularised evolution: a child of the best of a random few, and the oldest dies. Real et al. 2019, algorithm 1.
 
-    Their population of 100 and sample of 25 are for 20,000 trials; 50 and 10 suit hundreds.
+    Their population of 100 and sample of 25 are for 20,000 trials; here a fifth of the population is sampled.
     """
 
-    def __init__(self, space: Space, seed: int, population: int = 50, sample: int = 10):
+    def __init__(self, space: Space, seed: int, population: int):
         self._space, self._seed = space, seed
-        self._most, self._sample = population, sample
+        self._most, self._sample = population, max(2, population // 5)
         self._population: list[tuple[Tokens, float]] = []
 
     def ask(self, generation: int, count: int, accept: Accept | None = None) -> list[Tokens]:
@@ -89,7 +89,7 @@ class NSGA2:
     Its state is the history: loading asks and tells all generations again, which takes milliseconds each.
     """
 
-    def __init__(self, space: Space, seed: int, population: int = 40):
+    def __init__(self, space: Space, seed: int, population: int):
         self._optuna = require_extra("optuna", "search")
         self._space, self._seed, self._population = space, seed, population
         self._begin()
@@ -151,8 +151,8 @@ class NSGA2:
             self.tell(generation, [Outcome(tokens, 0.0, accuracy, latency) for tokens, (accuracy, latency) in told])
 
 
-def make_strategy(name: str, space: Space, seed: int) -> Strategy:
-    """The strategy of that name.
+def make_strategy(name: str, space: Space, seed: int, population: int = 50) -> Strategy:
+    """The strategy of that name; ``population`` is what evolution and NSGA-II breed from.
 
     Raises:
         UserError: an unknown name, or one whose extra is not installed.
@@ -161,8 +161,10 @@ def make_strategy(name: str, space: Space, seed: int) -> Strategy:
         from mindcv_mnasnet.search.controller import Controller
 
         return Controller(space, seed)
-    makers: dict[str, Any] = {"random": RandomSearch, "evolution": Evolution, "nsga2": NSGA2}
+    if name == "random":
+        return RandomSearch(space, seed)
+    makers: dict[str, Any] = {"evolution": Evolution, "nsga2": NSGA2}
     if name not in makers:
         raise UserError(f"strategy: {name!r} is unknown; it can be {', '.join(NAMES)}")
-    made: Strategy = makers[name](space, seed)
+    made: Strategy = makers[name](space, seed, population)
     return made
