@@ -358,7 +358,7 @@ def test_a_worker_of_a_ray_cluster_that_is_killed_is_replaced(tmp_path):
         (["-c", "FILE", "--evaluator", "proxy"], 2, "needs the recipe"),
         (["-c", "FILE", "--latency", "table"], 2, "not mixed"),
         (["-c", "FILE", "--min_madds", "9", "--max_madds", "3"], 2, "min_madds: 9 is above max_madds"),
-        (["-c", "FILE", "--proxy_check", "5"], 2, "has no epochs"),
+        (["-c", "FILE", "--proxy_check", "5"], 2, "trains nothing"),
         (["-c", "FILE", "--max_params", "10"], 2, "none of 2000 networks"),
     ],
 )

@@ -20,7 +20,7 @@ def _parser() -> Parser:
     does.add_argument("--report", metavar="RUN", help="write report.html, report.md and winners/ of a search again")
     does.add_argument("--compare", metavar="RUN", nargs="+", help="a table of searches; at most four in the pictures")
     does.add_argument("--dry_run", action="store_true", help="print what the search would cost")
-    does.add_argument("--proxy_check", metavar="N", type=int, help="train N random networks shortly and longer")
+    does.add_argument("--proxy_check", metavar="N", type=int, help="evaluate and train N random networks")
     parser.add_argument("--to", metavar="FOLDER", type=Path, help="--compare: write its figures and pictures there")
     parser.add_argument("--longer", type=int, default=4, help="--proxy_check: times the proxy's epochs (default 4)")
     parser.add_argument("--seeds", type=int, default=3, help="--proxy_check: seeds of the spread (default 3)")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.progress import duration
-from mindcv_mnasnet.search.agreement import Agreement, agreement
+from mindcv_mnasnet.search.agreement import agreement
 from mindcv_mnasnet.search.evaluators import open_evaluator
 from mindcv_mnasnet.search.folder import SearchFolder
 from mindcv_mnasnet.search.report import write_report
@@ -122,18 +122,20 @@ def _two_interrupts(search: Search) -> Iterator[None]:
 
 
 def proxy_check(settings: Settings, networks: int, longer: int, seeds: int) -> str:
-    """Whether the proxy ranks networks as longer training does; written to ``proxy_check.json`` of a new folder.
+    """Whether the evaluator ranks networks as training does; written to ``proxy_check.json`` of a new folder.
 
-    ``networks`` random ones are trained by the proxy and for ``longer`` times its epochs; the first three also with
-    ``seeds`` seeds each, whose spread says which differences mean anything.
+    ``networks`` random ones are evaluated, by the proxy or by the supernet, and trained on their own for ``longer``
+    times the proxy's epochs. With the proxy the first three are tried with ``seeds`` seeds each too: their spread says
+    which differences mean anything.
 
     Raises:
-        UserError: an evaluator without epochs, or too few networks.
+        UserError: an evaluator that trains nothing, or too few networks.
     """
-    if settings.evaluator != "proxy":
-        raise UserError(f"--proxy_check: evaluator {settings.evaluator} has no epochs; it is for evaluator proxy")
-    if networks < 3 or longer < 2 or seeds < 1:
-        raise UserError("--proxy_check: at least 3 networks, 2 times the epochs and 1 seed are needed")
+    if settings.evaluator not in ("proxy", "supernet"):
+        raise UserError(f"--proxy_check: evaluator {settings.evaluator} trains nothing; it is for proxy and supernet")
+    shared = settings.evaluator == "supernet"
+    if networks < 3 or longer < (1 if shared else 2) or seeds < 1:
+        raise UserError("--proxy_check: at least 3 networks, 2 times the epochs (a supernet: 1) and 1 seed are needed")
     folder = SearchFolder.create(changed(settings, run_name=None))
     folder.lock()
     print(f"search folder {folder.path}", flush=True)
@@ -143,23 +145,31 @@ def proxy_check(settings: Settings, networks: int, longer: int, seeds: int) -> s
     drafts = [Draft(i, 0, one, space.network(one), settings.seed + i) for i, one in enumerate(tokens)]
     more = [
         Draft(networks + i * seeds + seed, 0, drafts[i].tokens, drafts[i].network, settings.seed + 1000 + seed)
-        for i in range(3)
+        for i in range(0 if shared else 3)
         for seed in range(seeds)
     ]
     short = _accuracies(settings, folder.path / "short", [*drafts, *more])
-    long_settings = changed(settings, proxy={**settings.proxy, "epoch_size": epochs * longer})
-    long = _accuracies(long_settings, folder.path / "long", drafts)
+    alone = changed(settings, evaluator="proxy", proxy={**settings.proxy, "epoch_size": epochs * longer})
+    long = _accuracies(alone, folder.path / "long", drafts)
     both = [draft.number for draft in drafts if draft.number in short and draft.number in long]
     found = agreement([short[number] for number in both], [long[number] for number in both])
-    groups = [[short[d.number] for d in more[i * seeds :][:seeds] if d.number in short] for i in range(3)]
-    spread = float(np.mean([np.std(group, ddof=1) for group in groups if len(group) > 1])) if seeds > 1 else None
-    content = {"epochs": [epochs, epochs * longer], "spearman": found.spearman, "kendall": found.kendall}
-    content |= {"networks": len(both), "spread_over_seeds": spread, "short": short, "long": long}
+    groups = [[short[d.number] for d in more[i : i + seeds] if d.number in short] for i in range(0, len(more), seeds)]
+    spreads = [np.std(group, ddof=1) for group in groups if len(group) > 1]
+    spread = float(np.mean(spreads)) if spreads else None
+    evaluated = f"a supernet of {settings.supernet_epochs} epochs" if shared else f"{epochs} epochs"
+    content = {"evaluated": evaluated, "alone_epochs": epochs * longer, "spread_over_seeds": spread}
+    content |= {"spearman": found.spearman, "kendall": found.kendall, "networks": len(both)}
+    content |= {"short": short, "long": long}
     replace_file(folder.path / "proxy_check.json", json.dumps(content, indent=2).encode())
-    return _sentence(found, epochs, longer, spread, folder.path)
+    spread_words = "" if spread is None else f"; spread over seeds {100 * spread:.2f} points"
+    return (
+        f"{found.count} networks, {evaluated} against {epochs * longer} epochs alone: Spearman {found.spearman:.3f}, "
+        f"Kendall {found.kendall:.3f}{spread_words}; {folder.path / 'proxy_check.json'}"
+    )
 
 
 def _accuracies(settings: Settings, folder: Path, drafts: list[Draft]) -> dict[int, float]:
+    folder.mkdir()
     evaluator = open_evaluator(settings, settings.open_space(), folder)
     found = {}
     try:
@@ -171,11 +181,3 @@ def _accuracies(settings: Settings, folder: Path, drafts: list[Draft]) -> dict[i
     finally:
         evaluator.close()
     return found
-
-
-def _sentence(found: Agreement, epochs: int, longer: int, spread: float | None, folder: Path) -> str:
-    spread_words = "" if spread is None else f"; spread over seeds {100 * spread:.2f} points"
-    return (
-        f"{found.count} networks, {epochs} against {epochs * longer} epochs: Spearman {found.spearman:.3f}, "
-        f"Kendall {found.kendall:.3f}{spread_words}; {folder / 'proxy_check.json'}"
-    )
