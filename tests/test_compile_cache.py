@@ -15,6 +15,14 @@ from mindcv_mnasnet.compile_cache import KEPT, CompileCache
 
 pytestmark = pytest.mark.usefixtures("cpu")
 TESTS = Path(__file__).resolve().parent
+
+
+@pytest.fixture(autouse=True)
+def program(monkeypatch):
+    """A file, which pytest's parallel workers do not have."""
+    monkeypatch.setattr(sys, "argv", [__file__])
+
+
 TRAIN = """
 import pathlib, sys
 import numpy as np
