@@ -213,7 +213,8 @@ def convert(settings: Settings, exported: str | None = None) -> Result:
         peers.save_timm(settings, theirs)
         seconds = _tool_seconds("convert.py", theirs, ours)
         if exported:
-            words = ("--format", exported, "--data_dir", settings["data_dir"], "--check_images", "32")
+            (Path(folder) / "val").symlink_to(Path(settings["data_dir"], "train").resolve())
+            words = ("--format", exported, "--data_dir", folder, "--check_images", "32")
             seconds = _tool_seconds("export.py", ours, *words)
     return {"seconds": seconds}
 
