@@ -99,7 +99,8 @@ def benchmark_table(report: dict[str, Any]) -> str:
 
 
 def _spread(number: dict[str, float], digits: int) -> str:
-    return f"{number['median']:.{digits}f} ({number['min']:.{digits}f} to {number['max']:.{digits}f})"
+    median, low, high = (f"{number[key]:.{digits}f}" for key in ("median", "min", "max"))
+    return median if low == high else f"{median} ({low} to {high})"
 
 
 def readme_with(text: str, folder: Path) -> str:
