@@ -12,6 +12,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from mindcv_mnasnet.recipe import Recipe
+from mindcv_mnasnet.tensor_lists import for_each
 
 add, sub, mul, div, sqrt = ops.Add(), ops.Sub(), ops.Mul(), ops.Div(), ops.Sqrt()
 assign, assign_add, assign_sub = ops.Assign(), ops.AssignAdd(), ops.AssignSub()
@@ -41,7 +42,6 @@ class Optimiser(nn.Cell):
         self.lr_shares = tuple(lr_shares)
         self.kept = tuple(ms.Tensor(share, ms.float32) for share in kept)
         self.one = ms.Tensor(1.0, ms.float32)
-        self.map = ops.HyperMap()
         self.slots: tuple[ms.ParameterTuple, ...] = ()
 
     def slot(self, name: str, init: str = "zeros") -> ms.ParameterTuple:
@@ -57,8 +57,6 @@ class Optimiser(nn.Cell):
 
         Where ``applies``, a bool scalar, is False, nothing changes and the gradients may hold anything: they count as
         0, moving averages keep everything, and the rate is 0.
-
-        Parameters are mapped over, not looped over: MindSpore compiles a loop many times more slowly.
         """
         moves, kept = self.one, self.kept
         if applies is not None:
@@ -66,9 +64,9 @@ class Optimiser(nn.Cell):
             kept = tuple([ops.where(applies, share, self.one) for share in kept])
         one = ops.partial(self.one_update, lr * moves, step, applies, moves, kept)
         if len(self.slots) == 1:
-            self.map(one, self.decays, self.lr_shares, self.parameters, gradients, self.slots[0])
+            for_each(one, self.decays, self.lr_shares, self.parameters, gradients, self.slots[0])
         else:
-            self.map(one, self.decays, self.lr_shares, self.parameters, gradients, self.slots[0], self.slots[1])
+            for_each(one, self.decays, self.lr_shares, self.parameters, gradients, self.slots[0], self.slots[1])
         return step
 
     def one_update(self, lr, step, applies, moves, kept, decay, lr_share, parameter, gradient, *slots):

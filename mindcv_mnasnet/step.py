@@ -16,8 +16,8 @@ from mindcv_mnasnet.optim import create_optimiser
 from mindcv_mnasnet.preprocess import MixAndErase, Preprocess
 from mindcv_mnasnet.quantise import PREFIXES
 from mindcv_mnasnet.recipe import Recipe
+from mindcv_mnasnet.tensor_lists import all_finite, clip, flat, for_each, set_flat, zeros_like
 
-for_each = ops.HyperMap()  # MindSpore compiles loops over tensors many times more slowly
 SCALE_FACTOR = 2.0
 SCALE_WINDOW = 2000  # good steps before a dynamic loss scale grows, MindSpore's and NVIDIA's default
 SCALE_LIMIT = 2.0**24  # where it stops growing, NVIDIA's default; far beyond, its inverse would be 0 in float32
@@ -60,10 +60,10 @@ class Backward(nn.Cell):
 
         Where overflows are skipped, the statistics (see ``_statistics``) of a batch that overflows are forgotten.
         """
-        before = None if self.guarded is None else _flat(self.guarded)
+        before = None if self.guarded is None else flat(self.guarded)
         (_, (loss, logits)), gradients = self.gradient(images, labels, draws)
         if self.guarded is not None:
-            _set_flat(self.guarded, ops.where(_all_finite(gradients), _flat(self.guarded), before))
+            set_flat(self.guarded, ops.where(all_finite(gradients), flat(self.guarded), before))
         if self.scales:
             gradients = for_each(ops.partial(ops.Mul(), 1 / self.loss_scale.value()), gradients)
         own = ops.gather_elements(logits, 1, labels.reshape(-1, 1))
@@ -97,21 +97,14 @@ class TrainStep(nn.Cell):
         weights = self.backward.weights
         self.optimiser = create_optimiser(recipe, weights, model.depths())
         self.accumulation = recipe.gradient_accumulation_steps
-        self.summed: Any = _zeros_like("accumulated", weights) if self.accumulation > 1 else None
+        self.summed: Any = zeros_like("accumulated", weights) if self.accumulation > 1 else None
         self.statistics = _statistics(model)
         self.averaged = ms.ParameterTuple(model.get_parameters())
         self.ema = ms.ParameterTuple(_copy("ema", p) for p in self.averaged) if recipe.ema else None
         self.ema_decay, self.ema_ramp = recipe.ema_decay, recipe.ema_ramp
-        ranges = [p.name.startswith(PREFIXES) for p in self.averaged]  # averages over batches already
-        self.smoothed, self.copied = (self._averages(ranges, which) for which in (False, True))
+        self.smoothed, self.copied = (_averages(self.ema or (), self.averaged, ranges) for ranges in (False, True))
         self.reduce_gradients = nn.DistributedGradReducer(weights) if world > 1 else None
         self.all_reduce: Any = ops.AllReduce() if world > 1 else None
-
-    def _averages(self, are_ranges: Sequence[bool], which: bool) -> tuple[ms.ParameterTuple, ms.ParameterTuple]:
-        """Averages beside what they are of."""
-        places = [place for place, is_range in enumerate(are_ranges) if is_range == which]
-        ema = self.ema or ()
-        return tuple(ms.ParameterTuple(p[place] for place in places if p) for p in (ema, self.averaged))
 
     def state(self) -> list[ms.Parameter]:
         """Parameters that make up the training state, model first."""
@@ -155,7 +148,7 @@ class TrainStep(nn.Cell):
         if self.reduce_gradients is not None:
             gradients = self.reduce_gradients(gradients)
             loss, hits = self.share(loss, hits)
-        finite = _all_finite(gradients) if self.skips_overflow else None
+        finite = all_finite(gradients) if self.skips_overflow else None
         self.update(gradients, finite)
         if self.dynamic_scale:
             self.rescale(finite)
@@ -169,7 +162,7 @@ class TrainStep(nn.Cell):
         ``set_data`` nor ``asnumpy`` reaches afterwards.
         """
         if self.clip is not None:
-            gradients = _clip(gradients, self.clip)
+            gradients = clip(gradients, self.clip)
         step = self.step.value()
         self.optimiser(self.rates[step], step, gradients, applies)
         if self.ema is not None:
@@ -179,7 +172,7 @@ class TrainStep(nn.Cell):
                 decay = ops.minimum((1 + count) / (10 + count), ms.Tensor(self.ema_decay, ms.float32))
             share = 1 - decay if applies is None else (1 - decay) * applies.astype(ms.float32)
             for_each(ops.partial(_approach, share), *self.smoothed)
-            if self.copied[0]:
+            if len(self.copied) > 0:
                 for_each(ops.Assign(), *self.copied)
         ops.assign_add(self.step, 1 if applies is None else applies.astype(ms.int32))
 
@@ -201,8 +194,8 @@ class TrainStep(nn.Cell):
 
     def share(self, loss, hits):
         """Average batch-norm statistics, loss and counts over the ranks in one collective."""
-        mean = self.all_reduce(ops.cat([hits, loss.reshape(1), _flat(self.statistics)])) / self.world
-        _set_flat(self.statistics, mean[4:])
+        mean = self.all_reduce(ops.cat([hits, loss.reshape(1), flat(self.statistics)])) / self.world
+        set_flat(self.statistics, mean[4:])
         return mean[3], mean[:3]
 
 
@@ -242,18 +235,18 @@ def _copy(prefix: str, parameter: ms.Parameter) -> ms.Parameter:
     return ms.Parameter(ms.Tensor(parameter.asnumpy().copy()), f"{prefix}.{parameter.name}", False)
 
 
-def _zeros_like(prefix: str, parameters: ms.ParameterTuple) -> ms.ParameterTuple:
-    zeros = (ops.zeros(parameter.shape, ms.float32) for parameter in parameters)
-    named = zip(zeros, parameters, strict=True)
-    return ms.ParameterTuple(ms.Parameter(zero, f"{prefix}.{p.name}", False) for zero, p in named)
-
-
 def _statistics(model: MnasNet) -> ms.ParameterTuple:
     """What a forward pass in training changes: statistics of batch norms, observed ranges of activations."""
     endings = (".moving_mean", ".moving_variance")
     return ms.ParameterTuple(
         p for p in model.get_parameters() if p.name.endswith(endings) or p.name.startswith(PREFIXES)
     )
+
+
+def _averages(ema: Sequence[ms.Parameter], averaged: Sequence[ms.Parameter], ranges: bool) -> tuple[Any, ...]:
+    """Averages and what they are of: of ``ranges``, which average over batches already, or of all else."""
+    pairs = [pair for pair in zip(ema, averaged, strict=False) if pair[1].name.startswith(PREFIXES) == ranges]
+    return tuple(ms.ParameterTuple(column) for column in zip(*pairs, strict=True))
 
 
 def _approach(share, average, value):
@@ -265,39 +258,3 @@ def _take_mean(count, total, last):
     mean = ops.Div()(ops.Add()(total, last), count)
     ops.Assign()(total, ops.ZerosLike()(total))
     return mean
-
-
-def _flat(parameters):
-    return ops.cat(for_each(_flat_one, parameters))
-
-
-def _flat_one(parameter):
-    return ops.Reshape()(parameter, (-1,))
-
-
-def _set_flat(parameters, values):
-    sizes = tuple([parameter.size for parameter in parameters])
-    for_each(_set_one, parameters, ops.split(values, sizes))
-
-
-def _set_one(parameter, values):
-    return ops.Assign()(parameter, ops.Reshape()(values, parameter.shape))
-
-
-def _all_finite(gradients):
-    return ops.stack(for_each(_is_finite, gradients)).all()
-
-
-def _is_finite(gradient):
-    return ops.ReduceAll()(ops.IsFinite()(gradient))
-
-
-def _clip(gradients, limit):
-    """Scale all gradients so that their joint norm is at most ``limit``."""
-    total = ops.stack(for_each(_squares, gradients)).sum()
-    factor = ops.minimum(limit / (ops.sqrt(total) + 1e-6), ms.Tensor(1.0, ms.float32))
-    return for_each(ops.partial(ops.Mul(), factor), gradients)
-
-
-def _squares(gradient):
-    return ops.ReduceSum()(ops.Square()(gradient))

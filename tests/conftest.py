@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+ROOT = Path(__file__).resolve().parents[1]
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
 # Libraries and graphs that tests compile: kept between runs, apart from the user's own; make clean removes them.
-os.environ.setdefault("MNASNET_CACHE", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "compiled"))
+os.environ.setdefault("MNASNET_CACHE", str(ROOT / ".pytest_cache" / "compiled"))
 
 
 @pytest.fixture(scope="session")
@@ -36,16 +38,11 @@ def digits(tmp_path_factory):
 @pytest.fixture(scope="session")
 def torchvision():
     """torchvision, whose compiled operators may not fit a CPU build of torch and are not used here."""
-    torch = pytest.importorskip("torch")
-    try:
-        return pytest.importorskip("torchvision")
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        return pytest.importorskip("torchvision")
+    pytest.importorskip("torch")
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("could not import 'torchvision': No module named 'torchvision'")
+    sys.path.append(str(ROOT))
+    return importlib.import_module("tools.bench_peers").import_torchvision()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ LAYERS = (
     "errors files arch blocks names cost recipe recipe_keys recipe_rules recipe_values command_line plan schedule "
     "reported verdict draws progress curves contact_sheet ascend_model",
     "runtime checkpoint",
-    "compile_cache",
+    "compile_cache tensor_lists",
     "weights kernels",
     "quantise",
     "layers parameters",

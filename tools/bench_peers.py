@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mindcv_mnasnet.arch import resolve
@@ -52,19 +55,25 @@ def torch_infer_one(settings: Settings) -> Result:
         return _timed(lambda: model(images), 1, _CALLS_OF_ONE, 10)
 
 
-def _torch_model(settings: Settings, channels_last: bool, batch: int) -> tuple[Any, Any, Any]:
+def import_torchvision() -> ModuleType:
+    """torchvision, whose compiled operators may not fit a CPU build of torch and are not used here."""
     import torch
 
     try:
-        import torchvision  # noqa: F401  # timm needs it; its compiled operators may not fit a CPU build
+        return importlib.import_module("torchvision")
     except RuntimeError:
-        import sys
-
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
+        return importlib.import_module("torchvision")
+
+
+def _torch_model(settings: Settings, channels_last: bool, batch: int) -> tuple[Any, Any, Any]:
+    import torch
+
+    import_torchvision()  # timm needs it
     import timm
 
     torch.manual_seed(0)
@@ -165,9 +174,8 @@ def _mindcv_loader(settings: Settings, recipe: Recipe) -> Any:
 def torch_pipeline(settings: Settings, recipe: Recipe, passes: int) -> Result:
     """torchvision's folder and transforms in PyTorch's DataLoader, one worker process per core."""
     import torch
-    from PIL import Image  # noqa: F401
 
-    _torch_model({"timm_model": "mnasnet_small", "image_size": 32}, False, 1)  # makes torchvision importable
+    import_torchvision()
     from torchvision import datasets, transforms
 
     low, high = recipe.scale

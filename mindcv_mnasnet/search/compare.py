@@ -12,7 +12,7 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file, unwritable
 from mindcv_mnasnet.search import figures
 from mindcv_mnasnet.search.folder import SearchFolder
-from mindcv_mnasnet.search.results import best_feasible
+from mindcv_mnasnet.search.results import best_feasible, proposed
 from mindcv_mnasnet.search.trials import Trial, TrialLog
 
 _COLUMNS = {
@@ -41,7 +41,7 @@ def compare(paths: Sequence[str | Path], folder: Path | None) -> str:
     for path in paths:
         one = SearchFolder.open(path)
         targets.add(one.stored_settings().target_ms)
-        trials = sorted((t for t in TrialLog(one.trials).read() if t.number >= 0), key=lambda t: t.number)
+        trials = proposed(TrialLog(one.trials).read())
         if not any(trial.ok for trial in trials):
             raise UserError(f"{one.path} has no trial with accuracy and latency yet")
         groups[one.path.name if one.path.name not in groups else str(one.path)] = trials

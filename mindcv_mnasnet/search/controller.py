@@ -18,6 +18,7 @@ from mindspore import nn, ops
 from mindcv_mnasnet import runtime
 from mindcv_mnasnet.search.space import Space, Tokens
 from mindcv_mnasnet.search.strategy import Accept, Arrays, Outcome, draw, generator
+from mindcv_mnasnet.tensor_lists import zeros_like
 
 UNITS = 100
 LEARNING_RATE = 3.5e-4
@@ -104,10 +105,7 @@ class Update(nn.Cell):
         super().__init__(auto_prefix=False)
         self.policy = policy
         self.weights = ms.ParameterTuple(policy.trainable_params())
-        zeros = [np.zeros(p.shape, np.float32) for p in self.weights]
-        named = list(zip(self.weights, zeros, strict=True))
-        self.first = ms.ParameterTuple(ms.Parameter(ms.Tensor(z), f"first.{p.name}", False) for p, z in named)
-        self.second = ms.ParameterTuple(ms.Parameter(ms.Tensor(z), f"second.{p.name}", False) for p, z in named)
+        self.first, self.second = zeros_like("first", self.weights), zeros_like("second", self.weights)
         self.gradient = ops.value_and_grad(self.loss, None, self.weights, has_aux=True)
 
     def loss(self, chosen, old, advantage, weight, first):

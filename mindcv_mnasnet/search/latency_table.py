@@ -27,6 +27,7 @@ from mindcv_mnasnet.search.latency import (
     Meter,
     RuntimeMeter,
     random_tensors,
+    this_device,
 )
 from mindcv_mnasnet.search.space import Space
 
@@ -154,8 +155,7 @@ def build(
     if len(fitted_on) < 3:
         raise UserError(f"fitted_on: 3 networks or more are needed for a line, not {len(fitted_on)}")
     meter = RuntimeMeter(settings)
-    first = meter.measure(fitted_on[0])
-    described = {"schema": SCHEMA, "device": first.device, "kind": settings.kind, "threads": settings.threads}
+    described = {"schema": SCHEMA, "device": this_device(), "kind": settings.kind, "threads": settings.threads}
     described |= {"batch": settings.batch, "warm_up": settings.warm_up, "repetitions": settings.repetitions}
     known: dict[str, float] = {}
     if path.is_file():

@@ -15,7 +15,7 @@ from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.progress import duration
 from mindcv_mnasnet.search import figures
 from mindcv_mnasnet.search.folder import SearchFolder
-from mindcv_mnasnet.search.results import best, best_feasible, front, hypervolume, measured, write_winners
+from mindcv_mnasnet.search.results import best, best_feasible, front, hypervolume, measured, proposed, write_winners
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.surrogate import LABEL
 from mindcv_mnasnet.search.trials import Trial, TrialLog
@@ -40,7 +40,7 @@ def write_report(path: str | Path) -> Path:
     folder = SearchFolder.open(path)
     settings = folder.stored_settings()
     everything = TrialLog(folder.trials).read()
-    trials = sorted((t for t in everything if t.number >= 0), key=lambda t: t.number)
+    trials = proposed(everything)
     references = [trial for trial in everything if trial.number < 0]
     if not measured(trials):
         raise UserError(f"{folder.path} has no trial with accuracy and latency yet; there is nothing to report")

@@ -13,6 +13,11 @@ from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.trials import Trial
 
 
+def proposed(trials: Iterable[Trial]) -> list[Trial]:
+    """The search's own trials, without the references, in the order of their numbers."""
+    return sorted((trial for trial in trials if trial.number >= 0), key=lambda trial: trial.number)
+
+
 def measured(trials: Iterable[Trial]) -> list[Trial]:
     """The trials that have an accuracy and a latency, every network once."""
     found: dict[tuple[str, ...], Trial] = {}

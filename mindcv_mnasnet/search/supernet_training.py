@@ -20,6 +20,7 @@ from mindcv_mnasnet.parameters import load_parameters
 from mindcv_mnasnet.preprocess import Preprocess
 from mindcv_mnasnet.search.supernet import STATISTICS, SuperNetwork
 from mindcv_mnasnet.search.supernet_choices import Choices
+from mindcv_mnasnet.tensor_lists import for_each, zeros_like
 
 _UNDECAYED = (".gamma", ".beta", ".bias")
 _KIND = "supernet"
@@ -72,7 +73,7 @@ class SuperStep(nn.Cell):
         self.preprocess = Preprocess(mean, std)
         self.loss = Loss("CE", smoothing, supernet.choices.base.num_classes)
         self.weights = ms.ParameterTuple(supernet.trainable_params())
-        self.summed = _zeros_like("summed", self.weights)
+        self.summed = zeros_like("summed", self.weights)
         self.gradient = ops.value_and_grad(self.forward, None, self.weights)
 
     def forward(self, images, labels, *masks):
@@ -80,8 +81,7 @@ class SuperStep(nn.Cell):
 
     def construct(self, images, labels, *masks):
         loss, gradients = self.gradient(images, labels, *masks)
-        for index, gradient in enumerate(gradients):
-            ops.assign_add(self.summed[index], gradient)
+        for_each(ops.AssignAdd(), self.summed, gradients)
         return loss
 
 
@@ -95,18 +95,21 @@ class Update(nn.Cell):
     def __init__(self, step: SuperStep, momentum: float, weight_decay: float):
         super().__init__(auto_prefix=False)
         self.weights, self.summed, self.momentum = step.weights, step.summed, momentum
-        self.moments = _zeros_like("momentum", self.weights)
+        self.moments = zeros_like("momentum", self.weights)
         self.decays = tuple(0.0 if p.name.endswith(_UNDECAYED) else weight_decay for p in self.weights)
 
     def construct(self, rate):
-        for index, weight in enumerate(self.weights):
-            gradient, moment = self.summed[index].value(), self.moments[index]
-            used = (gradient != 0).astype(ms.float32)
-            gradient = (gradient + self.decays[index] * weight) * used
-            ops.assign(moment, (self.momentum * used + (1 - used)) * moment + gradient)
-            ops.assign_sub(weight, rate * (gradient + self.momentum * used * moment))
-            ops.assign(self.summed[index], ops.zeros_like(gradient))
+        for_each(ops.partial(self.one_update, rate), self.decays, self.weights, self.summed, self.moments)
         return rate
+
+    def one_update(self, rate, decay, weight, summed, moment):
+        """Move one weight, and forget its gradient."""
+        gradient = summed.value()
+        used = (gradient != 0).astype(ms.float32)
+        gradient = (gradient + decay * weight) * used
+        ops.assign(moment, (self.momentum * used + (1 - used)) * moment + gradient)
+        ops.assign_sub(weight, rate * (gradient + self.momentum * used * moment))
+        return ops.assign(summed, ops.zeros_like(gradient))
 
 
 class SuperTrainer:
@@ -207,9 +210,3 @@ def load_supernet(supernet: SuperNetwork, path: Path) -> None:
 
 def _tensor(values: Any) -> ms.Tensor:
     return values if isinstance(values, ms.Tensor) else ms.Tensor(values)
-
-
-def _zeros_like(prefix: str, parameters: Sequence[ms.Parameter]) -> ms.ParameterTuple:
-    zeros = [ms.Tensor(np.zeros(parameter.shape, np.float32)) for parameter in parameters]
-    named = zip(zeros, parameters, strict=True)
-    return ms.ParameterTuple(ms.Parameter(zero, f"{prefix}.{p.name}", False) for zero, p in named)
