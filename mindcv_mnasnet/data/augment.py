@@ -1,4 +1,4 @@
-"""Encoded pictures to uint8 HWC arrays of the network's size: augmentation in training, crops in evaluation.
+"""Decoded pictures to uint8 HWC arrays of the network's size: augmentation in training, crops in evaluation.
 
 All random operations are MindSpore's C++ ones. RandAugment and TrivialAugment are put together here, because
 MindSpore's own (2.7 to 2.10) hand a shift in pixels to an operation that expects a share of the width: every shifted
@@ -52,9 +52,9 @@ def check_supported(recipe: Recipe) -> None:
 
 
 def train_operations(recipe: Recipe) -> Operations:
-    """Random crop, flips, and automatic augmentation or, without it, colour jitter; in MindCV's order."""
-    size, interpolation = recipe.image_resize, INTERPOLATIONS[recipe.interpolation]
-    operations = [vision.RandomCropDecodeResize(size, tuple(recipe.scale), tuple(recipe.ratio), interpolation)]
+    """For random crops: resizing, flips, automatic augmentation or, without it, colour jitter; in MindCV's order."""
+    size = recipe.image_resize
+    operations = [vision.Resize((size, size), INTERPOLATIONS[recipe.interpolation])]
     if recipe.hflip > 0:
         operations.append(vision.RandomHorizontalFlip(recipe.hflip))
     if recipe.vflip > 0:
@@ -68,7 +68,7 @@ def train_operations(recipe: Recipe) -> Operations:
 
 
 def eval_operations(recipe: Recipe) -> Operations:
-    """``eval_crop`` center: short side to ``val_resize``, then the centre; tf_square: the authors' central square.
+    """For whole pictures, by ``eval_crop``: short side to ``val_resize``, then the centre; or the authors' square.
 
     The square with bilinear interpolation samples TensorFlow 1's grid (no half-pixel centres, no smoothing), as the
     authors' published accuracies do.
@@ -81,13 +81,13 @@ def eval_operations(recipe: Recipe) -> Operations:
             resize = lambda image: _pillow_bilinear(image, size, size)  # noqa: E731
         else:
             resize = vision.Resize((size, size), INTERPOLATIONS[name])
-        return [vision.Decode(), lambda image: central_square(image, size), resize, *_grey(recipe)]
+        return [lambda image: central_square(image, size), resize, *_grey(recipe)]
     short = recipe.short_side()
     if name == PILLOW_BILINEAR:
         resize = lambda image: _pillow_bilinear(image, *_short_side(image, short))  # noqa: E731
     else:
         resize = vision.Resize(short, INTERPOLATIONS[name])
-    return [vision.Decode(), resize, vision.CenterCrop(size), *_grey(recipe)]
+    return [resize, vision.CenterCrop(size), *_grey(recipe)]
 
 
 def central_square(image: np.ndarray, size: int) -> np.ndarray:

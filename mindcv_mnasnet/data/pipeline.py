@@ -1,8 +1,4 @@
-"""Listings to batches: MindSpore's C++ threads decode and augment what a reader hands over in our order.
-
-Measured on 2 cores with 500 x 375 JPEGs, crop and flip: a Python source of encoded pictures is as quick as
-ImageFolderDataset (1350 pictures/s), MindDataset with a sampler is not (700 to 1000).
-"""
+"""Listings to batches: threads read and decode in our order, MindSpore's C++ threads resize and augment."""
 
 from __future__ import annotations
 
@@ -10,34 +6,33 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
-from io import BytesIO
 from itertools import islice
 from typing import Any
 
 import mindspore.dataset as ds
 import numpy as np
-from PIL import Image
 
 from mindcv_mnasnet.data.augment import Operations, eval_operations, train_operations
+from mindcv_mnasnet.data.decoder import RandomCrop, decode_whole
 from mindcv_mnasnet.data.listing import Listing
-from mindcv_mnasnet.data.pictures import BadImage, decode
+from mindcv_mnasnet.data.pictures import BadImage
 from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.plan import Plan
 from mindcv_mnasnet.recipe import Recipe
 
-_READ_AHEAD = 32  # pictures being read, for file systems that answer slowly
-_READERS = 8
-_SUSPECTS = 4096  # pictures to search when the decoder fails
+_LEAST_READERS = 8  # threads that read and decode; more than cores, for file systems that answer slowly
+_READ_AHEAD = 4  # pictures per thread
 
-Pass = Callable[[], np.ndarray]  # listing indices of one pass over the data, on this rank; -1 is padding
+# One pass over the data on this rank: listing indices, -1 being padding, and in training where crops are drawn from.
+Pass = Callable[[], tuple[np.ndarray, np.random.Generator | None]]
 
 
 def train_batches(listing: Listing, recipe: Recipe, plan: Plan, epoch: int, rank: int = 0, world: int = 1) -> Batches:
     """Epoch ``epoch`` (from 0) on rank ``rank`` of ``world``: ``plan.batches_per_epoch`` batches.
 
     The order depends on the recipe's seed and the epoch alone; device batch b of rank r is the r-th part of the b-th
-    group of device_batch * world pictures. Iterating twice gives the same bits as long as ``plan.workers`` is the same.
+    group of device_batch * world pictures. Crops depend on seed, epoch and rank; iterating twice gives the same bits as
+    long as ``plan.workers`` is the same.
     """
     return train_stream(listing, recipe, plan, epoch, epoch + 1, rank, world)
 
@@ -47,18 +42,19 @@ def train_stream(
 ) -> Batches:
     """Epochs ``first_epoch`` up to, without, ``last_epoch`` as one pipeline, for devices that sink their data.
 
-    The order of the pictures is that of :func:`train_batches`; crops and flips are so for the first epoch only.
+    Order and crops are those of :func:`train_batches`; flips and colours are so for the first epoch only.
     """
-
     batches, batch = plan.batches_per_epoch, plan.device_batch
 
     def pass_of(epoch: int) -> Pass:
-        return lambda: _share(
-            epoch_order(len(listing), recipe.seed, epoch, recipe.shuffle), batches, batch, rank, world
+        return lambda: (
+            _share(epoch_order(len(listing), recipe.seed, epoch, recipe.shuffle), batches, batch, rank, world),
+            np.random.Generator(np.random.Philox(_seed(recipe.seed, epoch, rank))),
         )
 
     passes = [pass_of(epoch) for epoch in range(first_epoch, last_epoch)]
-    source = _Source(listing, passes, batches * batch, recipe.on_bad_image == "skip", refill=True)
+    skip = recipe.on_bad_image == "skip"
+    source = _Source(listing, passes, batches * batch, skip, plan.workers, RandomCrop(recipe))
     seed = _seed(recipe.seed, first_epoch, rank)
     return Batches(source, train_operations(recipe), batch, plan.workers, recipe.in_channels, seed)
 
@@ -72,7 +68,7 @@ def eval_batches(listing: Listing, recipe: Recipe, plan: Plan, rank: int = 0, wo
     padded = np.full(count * plan.val_batch * world, -1)
     padded[: len(listing)] = np.arange(len(listing))
     own = _share(padded, count, plan.val_batch, rank, world)
-    source = _Source(listing, [lambda: own], len(own), recipe.on_bad_image == "skip", refill=False)
+    source = _Source(listing, [lambda: (own, None)], len(own), recipe.on_bad_image == "skip", plan.workers, None)
     return Batches(source, eval_operations(recipe), plan.val_batch, plan.workers, recipe.in_channels, seed=0)
 
 
@@ -150,25 +146,24 @@ class Batches:
         """The sentence for an error that MindSpore raised while it read this data."""
         if self._source.failure is not None:
             return self._source.failure
-        culprit = self._source.find_broken()
-        if culprit is not None:
-            return culprit
         lines = [line for line in str(error).splitlines() if line.startswith("[ERROR]")] or [str(error)]
         return JobError(f"the input pipeline failed: {lines[0]}")
 
 
 class _Source:
-    """Iterable for GeneratorDataset: (encoded picture, label) in the order of ``passes``, read ahead by threads."""
+    """Iterable for GeneratorDataset: (pixels, label) in the order of ``passes``, read and decoded ahead by threads."""
 
-    def __init__(self, listing: Listing, passes: list[Pass], length: int, skip: bool, refill: bool):
+    def __init__(
+        self, listing: Listing, passes: list[Pass], length: int, skip: bool, workers: int, crop: RandomCrop | None
+    ):
         self._listing = listing
         self.broken: dict[int, str] = {}
         self.failure: JobError | None = None
         self._passes = passes
         self._length = length * len(passes)
         self._skip = skip
-        self._refill = refill
-        self._recent: deque[int] = deque(maxlen=_SUSPECTS)
+        self._threads = max(workers, _LEAST_READERS)
+        self._crop = crop
 
     def __len__(self) -> int:
         return self._length
@@ -176,55 +171,47 @@ class _Source:
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         self.failure = None
         try:
-            for index, picture, label in self._read_ahead():
-                self._recent.append(index)
-                yield np.frombuffer(picture, np.uint8), label
+            yield from self._read_ahead()
         except (BadImage, JobError) as error:
             self.failure = _broken(error, self._listing) if isinstance(error, BadImage) else error
             raise self.failure from None
 
-    def find_broken(self) -> JobError | None:
-        """The sentence about a broken picture among those handed over lately, if Pillow finds one."""
-        for index in [index for index in reversed(list(self._recent)) if index >= 0]:
-            try:
-                decode(self._listing.read(index), self._listing.name(index))
-            except BadImage as error:
-                return _broken(error, self._listing)
-        return None
+    def _places(self) -> Iterator[tuple[np.ndarray, int, np.ndarray | None]]:
+        for one in self._passes:
+            order, generator = one()
+            for at in range(len(order)):
+                yield order, at, None if generator is None else RandomCrop.draw(generator)
 
-    def _read_ahead(self) -> Iterator[tuple[int, bytes, np.ndarray]]:
-        places = ((order, at) for one in self._passes for order in [one()] for at in range(len(order)))
-        with ThreadPoolExecutor(_READERS, "read-picture") as pool:
-            pending: deque[Future[tuple[int, bytes, np.ndarray]]] = deque()
-            pending.extend(pool.submit(self._fetch, *place) for place in islice(places, _READ_AHEAD))
+    def _read_ahead(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        places = self._places()
+        with ThreadPoolExecutor(self._threads, "read-picture") as pool:
+            pending: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
+            pending.extend(pool.submit(self._fetch, *one) for one in islice(places, _READ_AHEAD * self._threads))
             while pending:
                 yield pending.popleft().result()
-                pending.extend(pool.submit(self._fetch, *place) for place in islice(places, 1))
+                pending.extend(pool.submit(self._fetch, *one) for one in islice(places, 1))
 
-    def _fetch(self, order: np.ndarray, at: int) -> tuple[int, bytes, np.ndarray]:
+    def _fetch(self, order: np.ndarray, at: int, draws: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """The picture at a place of an order, or in training the next good one."""
         for turn in range(len(order)):
             index = int(order[(at + turn) % len(order)])
             if index < 0:
                 break
             try:
-                return index, self._listing.read(index), self._listing.labels[index]
+                return self._decode(index, draws), self._listing.labels[index]
             except BadImage as error:
                 if not self._skip:
                     raise
                 self.broken[index] = str(error)
-                if not self._refill:
+                if self._crop is None:
                     break
         else:
             raise BadImage(self._listing.root, "not one of its pictures can be read")
-        return -1, _placeholder(), np.full_like(self._listing.labels[0], -1)
+        return np.zeros((8, 8, 3), np.uint8), np.full_like(self._listing.labels[0], -1)
 
-
-@cache
-def _placeholder() -> bytes:
-    picture = BytesIO()
-    Image.new("RGB", (8, 8)).save(picture, "PNG")
-    return picture.getvalue()
+    def _decode(self, index: int, draws: np.ndarray | None) -> np.ndarray:
+        data, name = self._listing.read(index), self._listing.name(index)
+        return decode_whole(data, name) if self._crop is None or draws is None else self._crop(data, name, draws)
 
 
 def _broken(error: BadImage, listing: Listing) -> JobError:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import mindspore.dataset as ds
-import mindspore.dataset.vision as vision
 import numpy as np
 import pytest
 from picture_files import encode, scene
 from PIL import Image
 
 from mindcv_mnasnet.data import augment
+from mindcv_mnasnet.data.decoder import RandomCrop
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe import load_recipe
 
@@ -21,13 +21,19 @@ def recipe(**keys):
 
 
 def run(pictures, operations):
-    encoded = [(np.frombuffer(one, np.uint8),) for one in pictures]
-    dataset = ds.GeneratorDataset(encoded, ["image"], shuffle=False, python_multiprocessing=False)
+    rows = [(np.asarray(one.convert("RGB")) if isinstance(one, Image.Image) else one,) for one in pictures]
+    dataset = ds.GeneratorDataset(rows, ["image"], shuffle=False, python_multiprocessing=False)
     return [row[0] for row in dataset.map(operations, "image").create_tuple_iterator(num_epochs=1, output_numpy=True)]
 
 
+def trained(pictures, asked):
+    crop, generator = RandomCrop(asked), np.random.default_rng(0)
+    crops = [crop(encode(one), "", crop.draw(generator)) for one in pictures]
+    return run(crops, augment.train_operations(asked))
+
+
 def evaluated(picture, **keys):
-    return run([encode(picture)], augment.eval_operations(recipe(**keys)))[0]
+    return run([picture], augment.eval_operations(recipe(**keys)))[0]
 
 
 AUGMENTATIONS = [
@@ -46,7 +52,7 @@ AUGMENTATIONS = [
 def test_training_pictures_are_uint8_of_the_network_size_and_all_differ(text, channels):
     asked = recipe(auto_augment=text, image_resize=32, in_channels=channels)
     augment.check_supported(asked)
-    pictures = run([encode(PICTURE)] * 60, augment.train_operations(asked))
+    pictures = trained([PICTURE] * 60, asked)
     assert {(one.shape[:2], one.dtype) for one in pictures} == {((32, 32), np.dtype(np.uint8))}
     assert pictures[0].ndim == (2 if channels == 1 else 3)
     assert len({one.tobytes() for one in pictures}) > 50
@@ -56,7 +62,7 @@ def test_training_pictures_are_uint8_of_the_network_size_and_all_differ(text, ch
 def test_augmentation_hardly_ever_blackens_a_picture(text):
     """MindSpore's own RandAugment does so to one in seven per operation; only TrivialAugment's darkest may."""
     asked = recipe(auto_augment=text, image_resize=32)
-    pictures = run([encode(PICTURE)] * 300, augment.train_operations(asked))
+    pictures = trained([PICTURE] * 300, asked)
     assert np.mean([one.max() < 3 for one in pictures]) < 0.02
 
 
@@ -81,10 +87,8 @@ def test_randaugment_applies_each_operation_half_of_the_time_unless_told():
     def changed(text: str) -> float:
         keys = {"image_resize": 16, "hflip": 0, "scale": [1.0, 1.0], "ratio": [1.0, 1.0]}
         operations = augment.train_operations(recipe(auto_augment=text, **keys))
-        plain = run([encode(scene(16, 16))], augment.train_operations(recipe(color_jitter=0, **keys)))[0]
-        return float(
-            np.mean([not np.array_equal(one, plain) for one in run([encode(scene(16, 16))] * 600, operations)])
-        )
+        plain = run([scene(16, 16)], augment.train_operations(recipe(color_jitter=0, **keys)))[0]
+        return float(np.mean([not np.array_equal(one, plain) for one in run([scene(16, 16)] * 600, operations)]))
 
     always, half = changed("randaug-m9-n1-p1"), changed("randaug-m9-n1")
     assert half == pytest.approx(always / 2, abs=0.08)  # 0.08 is four standard deviations
@@ -95,9 +99,7 @@ def test_a_strength_of_zero_changes_nothing_but_by_contrast_and_equalisation():
     alone = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 3)))
     for operation in augment._variants(augment._rand_space(0)):
         if operation is not None and type(operation).__name__ not in ("AutoContrast", "Equalize", "Solarize"):
-            assert (
-                np.abs(run([encode(alone)], [vision.Decode(), operation])[0].astype(int) - np.asarray(alone)).max() <= 1
-            )
+            assert np.abs(run([alone], [operation])[0].astype(int) - np.asarray(alone)).max() <= 1
 
 
 def test_shifts_move_by_the_published_share_of_the_width():
@@ -105,14 +107,14 @@ def test_shifts_move_by_the_published_share_of_the_width():
     spot = np.full((331, 331, 3), 255, np.uint8)
     spot[160:171, 160:171] = 0
     operation = augment._variants(augment._rand_space(30))[2]
-    moved = run([encode(Image.fromarray(spot))], [vision.Decode(), operation])[0]
+    moved = run([spot], [operation])[0]
     assert np.argwhere(moved[..., 0] < 64)[:, 1].mean() - 165 == pytest.approx(150, abs=1)
 
 
 def test_flips_happen_as_often_as_asked():
     always = recipe(image_resize=16, hflip=1.0, vflip=1.0, scale=[1.0, 1.0], ratio=[1.0, 1.0], color_jitter=0)
     never = recipe(image_resize=16, hflip=0.0, vflip=0.0, scale=[1.0, 1.0], ratio=[1.0, 1.0], color_jitter=0)
-    square = [encode(scene(16, 16))]
+    square = [scene(16, 16)]
     assert np.array_equal(
         run(square, augment.train_operations(always))[0], run(square, augment.train_operations(never))[0][::-1, ::-1]
     )
@@ -128,7 +130,7 @@ def test_centre_crops_equal_pillow_and_torchvision(width, height, name, pillow):
     size = (37, int(37 * height / width)) if width < height else (int(37 * width / height), 37)
     resized = np.asarray(picture.resize(size, getattr(Image.Resampling, pillow)))
     top, left = round((resized.shape[0] - 32) / 2), round((resized.shape[1] - 32) / 2)
-    ours = run([encode(picture)], augment.eval_operations(asked))[0]
+    ours = run([picture], augment.eval_operations(asked))[0]
     offsets = [(top + y, left + x) for y in (-1, 0, 1) for x in (-1, 0, 1) if top + y >= 0 and left + x >= 0]
     assert any(np.array_equal(ours, resized[y : y + 32, x : x + 32]) for y, x in offsets)
 

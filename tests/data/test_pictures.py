@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import random
 
-import mindspore.dataset as ds
-import mindspore.dataset.vision as vision
 import numpy as np
 import pytest
 from picture_files import encode, scene
 from PIL import Image, ImageOps
 
+from mindcv_mnasnet.data.decoder import decode_whole
 from mindcv_mnasnet.data.jpeg import exif_orientation, jpeg_orientation
 from mindcv_mnasnet.data.pictures import BadImage, check_picture, read_plain
 
@@ -32,9 +31,7 @@ def shown(data: bytes) -> np.ndarray:
 
 
 def decoded(data: bytes) -> np.ndarray:
-    """What MindSpore's decoder makes of it."""
-    dataset = ds.NumpySlicesDataset([np.frombuffer(data, np.uint8)], ["image"], shuffle=False)
-    return next(iter(dataset.map(vision.Decode(), "image").create_tuple_iterator(output_numpy=True)))[0]
+    return decode_whole(data, "picture")
 
 
 KINDS = {

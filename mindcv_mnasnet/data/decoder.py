@@ -1,0 +1,97 @@
+"""Encoded pictures to pixels: whole ones, and random crops of which large pictures are decoded at less than full size.
+
+libjpeg-turbo reads JPEG files, through simplejpeg: in half of the time that MindSpore's own decoder takes, without
+holding up other threads, and an error in a file is an error, not the end of the process.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from contextlib import suppress
+
+import numpy as np
+from simplejpeg import decode_jpeg, decode_jpeg_header
+
+from mindcv_mnasnet.data.pictures import decode
+from mindcv_mnasnet.recipe import Recipe
+
+_JPEG = b"\xff\xd8"
+_TRIES = 10  # boxes drawn before the largest possible one is taken, as in torchvision and MindSpore
+_reused = threading.local()  # each thread's memory for pixels that are copied from at once
+
+
+def decode_whole(data: bytes, name: str) -> np.ndarray:
+    """uint8 (height, width, 3); grey pictures have three equal channels.
+
+    Raises:
+        BadImage: under ``name``, when no picture can be decoded.
+    """
+    if data.startswith(_JPEG):
+        with suppress(ValueError):  # simplejpeg stops at what is odd in headers, Pillow judges it
+            return decode_jpeg(data, "RGB", strict=False)
+    return np.asarray(decode(data, name).convert("RGB"))
+
+
+class RandomCrop:
+    """A box of random area and aspect ratio, as in Inception's training and, with these numbers, MindCV's and timm's.
+
+    JPEG files are decoded at 1/2, 1/4 or 1/8 of their size where the box still has the network's size then. That is
+    quicker, keeps memory small for photographs of many megapixels, and is smoother than what decoding all and shrinking
+    without smoothing gives.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self._size = recipe.image_resize
+        self._scale = recipe.scale
+        self._ratio = recipe.ratio
+
+    @staticmethod
+    def draw(generator: np.random.Generator) -> np.ndarray:
+        """The random numbers of one box, (tries, 4) in [0, 1)."""
+        return generator.random((_TRIES, 4))
+
+    def box(self, height: int, width: int, draws: np.ndarray) -> tuple[int, int, int, int]:
+        """Top, left, height, width of the box in a picture: the first of the drawn ones that fits."""
+        (low, high), (narrow, broad) = self._scale, self._ratio
+        for area, ratio, down, across in draws.tolist():
+            aspect = narrow + (broad - narrow) * ratio
+            wide = round(math.sqrt(height * width * (low + (high - low) * area) * aspect))
+            tall = round(wide / aspect)
+            if 0 < wide <= width and 0 < tall <= height:
+                return int(down * (height - tall + 1)), int(across * (width - wide + 1)), tall, wide
+        aspect = min(max(width / height, narrow), broad)
+        tall = max(min(height, round(width / aspect)), 1)
+        wide = max(min(width, round(tall * aspect)), 1)
+        return (height - tall) // 2, (width - wide) // 2, tall, wide
+
+    def __call__(self, data: bytes, name: str, draws: np.ndarray) -> np.ndarray:
+        """uint8 (any height, any width, 3), not yet of the network's size.
+
+        Raises:
+            BadImage: under ``name``, when no picture can be decoded.
+        """
+        if data.startswith(_JPEG):
+            with suppress(ValueError):
+                return self._cut_jpeg(data, draws)
+        pixels = decode_whole(data, name)
+        return _cut(pixels, self.box(pixels.shape[0], pixels.shape[1], draws), 1)
+
+    def _cut_jpeg(self, data: bytes, draws: np.ndarray) -> np.ndarray:
+        height, width, *_ = decode_jpeg_header(data)
+        box = self.box(height, width, draws)
+        shrink = next((n for n in (8, 4, 2) if min(box[2:]) >= n * self._size), 1)
+        least = {"min_height": -(-height // shrink), "min_width": -(-width // shrink), "min_factor": shrink}
+        room = _room(3 * least["min_height"] * least["min_width"])
+        return _cut(decode_jpeg(data, "RGB", strict=False, buffer=room, **least), box, shrink)
+
+
+def _room(size: int) -> np.ndarray:
+    if len(getattr(_reused, "room", b"")) < size:
+        _reused.room = np.empty(size, np.uint8)
+    return _reused.room
+
+
+def _cut(pixels: np.ndarray, box: tuple[int, int, int, int], shrink: int) -> np.ndarray:
+    top, left, tall, wide = (number // shrink for number in box)
+    return pixels[top : top + tall, left : left + wide].copy()
