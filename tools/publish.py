@@ -84,7 +84,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def benchmark_table(report: dict[str, Any]) -> str:
-    """What tools/benchmark.py wrote, as a Markdown table with a line on the machine and one on the ratios."""
+    """What tools/benchmark.py wrote, as a Markdown table of speeds and one of their ratios."""
     machine, settings = report["machine"], report["settings"]
     head = f"{settings['model']}, batch {settings['batch_size']}, {settings['image_size']} px, float32"
     lines = [f"| {head}, {machine['cores']} CPU cores | images/s (range) | most memory, GB |", "|---|---|---|"]
@@ -93,9 +93,10 @@ def benchmark_table(report: dict[str, Any]) -> str:
             _spread(row["images_per_second"], 1) if "images_per_second" in row else f"{_spread(row['seconds'], 1)} s"
         )
         lines.append(f"| {row['meaning']} | {speed} | {row['peak_memory_gb']['median']:.1f} |")
-    ratios = "; ".join(f"{name.replace('_', ' ')}: {_spread(ratio, 1)}" for name, ratio in report["ratios"].items())
+    lines += ["", "| speed / speed | ratio within a round (range) |", "|---|---|"]
+    lines += [f"| {name.replace('_', ' ')} | {_spread(ratio, 2)} |" for name, ratio in report["ratios"].items()]
     waiting = report["rows"]["train_py"]["data_wait_percent"]["median"]
-    return "\n".join([*lines, "", f"{ratios}. `train.py` waits for input {waiting:.1f} % of its time."])
+    return "\n".join([*lines, "", f"`train.py` waits for input {waiting:.1f} % of its time."])
 
 
 def _spread(number: dict[str, float], digits: int) -> str:
