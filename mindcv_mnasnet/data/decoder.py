@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 from simplejpeg import decode_jpeg, decode_jpeg_header
 
+from mindcv_mnasnet.data.jpeg import JPEG
 from mindcv_mnasnet.data.pictures import decode
 from mindcv_mnasnet.recipe import Recipe
 
-_JPEG = b"\xff\xd8"
 _TRIES = 10  # boxes drawn before the largest possible one is taken, as in torchvision and MindSpore
 _reused = threading.local()  # each thread's memory for pixels that are copied from at once
 
@@ -27,10 +29,10 @@ def decode_whole(data: bytes, name: str) -> np.ndarray:
     Raises:
         BadImage: under ``name``, when no picture can be decoded.
     """
-    if data.startswith(_JPEG):
+    if data.startswith(JPEG):
         with suppress(ValueError):  # simplejpeg stops at what is odd in headers, Pillow judges it
             return decode_jpeg(data, "RGB", strict=False)
-    return np.asarray(decode(data, name).convert("RGB"))
+    return _by_pillow(data, name)
 
 
 class RandomCrop:
@@ -50,6 +52,11 @@ class RandomCrop:
     def draw(generator: np.random.Generator) -> np.ndarray:
         """The random numbers of one box, (tries, 4) in [0, 1)."""
         return generator.random((_TRIES, 4))
+
+    def decoders(self, generator: np.random.Generator) -> Iterator[Callable[[bytes, str], np.ndarray]]:
+        """This crop with one box after the other, without end."""
+        while True:
+            yield partial(self, draws=self.draw(generator))
 
     def box(self, height: int, width: int, draws: np.ndarray) -> tuple[int, int, int, int]:
         """Top, left, height, width of the box in a picture: the first of the drawn ones that fits."""
@@ -71,10 +78,10 @@ class RandomCrop:
         Raises:
             BadImage: under ``name``, when no picture can be decoded.
         """
-        if data.startswith(_JPEG):
-            with suppress(ValueError):
+        if data.startswith(JPEG):
+            with suppress(ValueError):  # as above
                 return self._cut_jpeg(data, draws)
-        pixels = decode_whole(data, name)
+        pixels = _by_pillow(data, name)
         return _cut(pixels, self.box(pixels.shape[0], pixels.shape[1], draws), 1)
 
     def _cut_jpeg(self, data: bytes, draws: np.ndarray) -> np.ndarray:
@@ -84,6 +91,10 @@ class RandomCrop:
         least = {"min_height": -(-height // shrink), "min_width": -(-width // shrink), "min_factor": shrink}
         room = _room(3 * least["min_height"] * least["min_width"])
         return _cut(decode_jpeg(data, "RGB", strict=False, buffer=room, **least), box, shrink)
+
+
+def _by_pillow(data: bytes, name: str) -> np.ndarray:
+    return np.asarray(decode(data, name).convert("RGB"))
 
 
 def _room(size: int) -> np.ndarray:

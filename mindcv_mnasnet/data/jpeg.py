@@ -1,8 +1,8 @@
-"""Whether MindSpore's JPEG decoder can be trusted with a file.
+"""Whether a JPEG file is whole, sound and upright, without decoding it, in some 40 to 60 microseconds.
 
-It lets libjpeg's fatal errors unwind through C code: a wrong Huffman table in a header kills the process (SIGSEGV,
-MindSpore 2.10). So everything that libjpeg could find fatally wrong is looked at before, in some 60 microseconds;
-what only garbles pixels is not. Section numbers are those of ITU-T T.81.
+Everything that libjpeg could find fatally wrong is looked at; what only garbles pixels is not. Packs hold nothing else,
+so that MindSpore's own decoder may read them: a wrong Huffman table in a header kills its process (SIGSEGV, 2.10).
+Section numbers are those of ITU-T T.81.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
+JPEG = b"\xff\xd8"  # how such files begin (B.1.1.3)
 # A marker inside entropy-coded data: 0xFF followed by neither the stuffed zero nor a restart number (B.1.1.2).
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
 _SOF_BASELINE, _SOF_EXTENDED, _SOF_PROGRESSIVE = 0xC0, 0xC1, 0xC2
@@ -44,7 +45,7 @@ def jpeg_orientation(data: bytes) -> int | None:
 
 
 def _walk(data: bytes) -> _Header:
-    _require(data[:2] == b"\xff\xd8")
+    _require(data.startswith(JPEG))
     header = _Header()
     at = 2
     while True:

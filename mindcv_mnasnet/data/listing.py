@@ -50,7 +50,7 @@ class Listing:
         return os.path.join(self.root, self.paths[index])  # noqa: PTH118 - a string, a million times
 
     def read(self, index: int) -> bytes:
-        """The encoded picture, fit for MindSpore's decoder; threads may read at once.
+        """The encoded picture, plain as ``pictures`` says; threads may read at once.
 
         Raises:
             BadImage: the file is broken.

@@ -1,7 +1,7 @@
-"""Picture files as bytes that MindSpore's decoder reads rightly.
+"""Picture files as bytes that every decoder reads alike.
 
-What it reads well passes untouched; all else (CMYK, palettes, 16 bits, alpha, rotated by EXIF, other formats) goes
-through Pillow and is handed on upright and without loss. Suffixes say nothing, the content decides.
+Sound upright JPEG and plain PNG files pass untouched; all else (CMYK, palettes, 16 bits, alpha, rotated by EXIF, other
+formats) goes through Pillow and is handed on upright and without loss. Suffixes say nothing, the content decides.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from mindcv_mnasnet.data.jpeg import jpeg_orientation
+from mindcv_mnasnet.data.jpeg import JPEG, jpeg_orientation
 from mindcv_mnasnet.errors import JobError, UserError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -33,7 +33,7 @@ class BadImage(UserError):  # noqa: N818
 
 
 def read_plain(path: str, lossless: Literal["BMP", "PNG"] = "BMP") -> bytes:
-    """The encoded picture in a file, fit for MindSpore's decoder.
+    """The encoded picture in a file, plain as the top of this file says.
 
     Args:
         lossless: format of pictures that had to be converted; BMP is quick, PNG is small.
@@ -60,7 +60,7 @@ def check_picture(path: str) -> str | None:
 
 
 def _is_plain(data: bytes) -> bool:
-    if data.startswith(b"\xff\xd8"):
+    if data.startswith(JPEG):
         return jpeg_orientation(data) == 1
     return data.startswith(_PNG) and _is_plain_png(data)
 

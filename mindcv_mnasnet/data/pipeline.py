@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import mindspore.dataset as ds
@@ -23,8 +23,9 @@ from mindcv_mnasnet.recipe import Recipe
 _LEAST_READERS = 8  # threads that read and decode; more than cores, for file systems that answer slowly
 _READ_AHEAD = 4  # pictures per thread
 
-# One pass over the data on this rank: listing indices, -1 being padding, and in training where crops are drawn from.
-Pass = Callable[[], tuple[np.ndarray, np.random.Generator | None]]
+Decoder = Callable[[bytes, str], np.ndarray]  # encoded picture and its name to pixels
+# One pass over the data on this rank: listing indices, -1 being padding, and a decoder for each.
+Pass = Callable[[], tuple[np.ndarray, Iterator[Decoder]]]
 
 
 def train_batches(listing: Listing, recipe: Recipe, plan: Plan, epoch: int, rank: int = 0, world: int = 1) -> Batches:
@@ -44,17 +45,17 @@ def train_stream(
 
     Order and crops are those of :func:`train_batches`; flips and colours are so for the first epoch only.
     """
-    batches, batch = plan.batches_per_epoch, plan.device_batch
+    batches, batch, crop = plan.batches_per_epoch, plan.device_batch, RandomCrop(recipe)
 
     def pass_of(epoch: int) -> Pass:
         return lambda: (
             _share(epoch_order(len(listing), recipe.seed, epoch, recipe.shuffle), batches, batch, rank, world),
-            np.random.Generator(np.random.Philox(_seed(recipe.seed, epoch, rank))),
+            crop.decoders(np.random.Generator(np.random.Philox(_seed(recipe.seed, epoch, rank)))),
         )
 
     passes = [pass_of(epoch) for epoch in range(first_epoch, last_epoch)]
     skip = recipe.on_bad_image == "skip"
-    source = _Source(listing, passes, batches * batch, skip, plan.workers, RandomCrop(recipe))
+    source = _Source(listing, passes, batches * batch, skip, plan.workers, refill=True)
     seed = _seed(recipe.seed, first_epoch, rank)
     return Batches(source, train_operations(recipe), batch, plan.workers, recipe.in_channels, seed)
 
@@ -68,7 +69,8 @@ def eval_batches(listing: Listing, recipe: Recipe, plan: Plan, rank: int = 0, wo
     padded = np.full(count * plan.val_batch * world, -1)
     padded[: len(listing)] = np.arange(len(listing))
     own = _share(padded, count, plan.val_batch, rank, world)
-    source = _Source(listing, [lambda: (own, None)], len(own), recipe.on_bad_image == "skip", plan.workers, None)
+    skip = recipe.on_bad_image == "skip"
+    source = _Source(listing, [lambda: (own, repeat(decode_whole))], len(own), skip, plan.workers, refill=False)
     return Batches(source, eval_operations(recipe), plan.val_batch, plan.workers, recipe.in_channels, seed=0)
 
 
@@ -153,9 +155,7 @@ class Batches:
 class _Source:
     """Iterable for GeneratorDataset: (pixels, label) in the order of ``passes``, read and decoded ahead by threads."""
 
-    def __init__(
-        self, listing: Listing, passes: list[Pass], length: int, skip: bool, workers: int, crop: RandomCrop | None
-    ):
+    def __init__(self, listing: Listing, passes: list[Pass], length: int, skip: bool, workers: int, refill: bool):
         self._listing = listing
         self.broken: dict[int, str] = {}
         self.failure: JobError | None = None
@@ -163,7 +163,7 @@ class _Source:
         self._length = length * len(passes)
         self._skip = skip
         self._threads = max(workers, _LEAST_READERS)
-        self._crop = crop
+        self._refill = refill
 
     def __len__(self) -> int:
         return self._length
@@ -176,11 +176,11 @@ class _Source:
             self.failure = _broken(error, self._listing) if isinstance(error, BadImage) else error
             raise self.failure from None
 
-    def _places(self) -> Iterator[tuple[np.ndarray, int, np.ndarray | None]]:
+    def _places(self) -> Iterator[tuple[np.ndarray, int, Decoder]]:
         for one in self._passes:
-            order, generator = one()
-            for at in range(len(order)):
-                yield order, at, None if generator is None else RandomCrop.draw(generator)
+            order, decoders = one()
+            for at, decode in zip(range(len(order)), decoders, strict=False):
+                yield order, at, decode
 
     def _read_ahead(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         places = self._places()
@@ -191,27 +191,24 @@ class _Source:
                 yield pending.popleft().result()
                 pending.extend(pool.submit(self._fetch, *one) for one in islice(places, 1))
 
-    def _fetch(self, order: np.ndarray, at: int, draws: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def _fetch(self, order: np.ndarray, at: int, decode: Decoder) -> tuple[np.ndarray, np.ndarray]:
         """The picture at a place of an order, or in training the next good one."""
         for turn in range(len(order)):
             index = int(order[(at + turn) % len(order)])
             if index < 0:
                 break
             try:
-                return self._decode(index, draws), self._listing.labels[index]
+                pixels = decode(self._listing.read(index), self._listing.name(index))
+                return pixels, self._listing.labels[index]
             except BadImage as error:
                 if not self._skip:
                     raise
                 self.broken[index] = str(error)
-                if self._crop is None:
+                if not self._refill:
                     break
         else:
             raise BadImage(self._listing.root, "not one of its pictures can be read")
         return np.zeros((8, 8, 3), np.uint8), np.full_like(self._listing.labels[0], -1)
-
-    def _decode(self, index: int, draws: np.ndarray | None) -> np.ndarray:
-        data, name = self._listing.read(index), self._listing.name(index)
-        return decode_whole(data, name) if self._crop is None or draws is None else self._crop(data, name, draws)
 
 
 def _broken(error: BadImage, listing: Listing) -> JobError:

@@ -267,7 +267,7 @@ def test_failing_storage_ends_the_job_even_when_skipping(listing, monkeypatch):
 
 
 def test_a_picture_that_only_the_decoder_refuses_is_found(tmp_path):
-    """A PNG whose chunks are whole around nonsense: the check lets it pass, MindSpore's decoder does not."""
+    """A PNG whose chunks are whole around nonsense: the check lets it pass, the decoder does not."""
     import zlib
 
     content = flat(1)
