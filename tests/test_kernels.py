@@ -108,6 +108,17 @@ def norm(width: int, seed: int, training: bool, name: str = "") -> nn.BatchNorm2
     return cell.set_train(training)
 
 
+class Kept(nn.Cell):
+    """A ``NormAct`` and what it keeps."""
+
+    def __init__(self, cell):
+        super().__init__(auto_prefix=False)
+        self.cell = cell
+
+    def construct(self, x, keep):
+        return self.cell(x, None, keep)
+
+
 def decided(values: ms.Tensor) -> bool:
     """Whether no value is so near zero that rounding decides what its ReLU does."""
     return bool((np.abs(values.asnumpy()) > 1e-5).all())
@@ -152,7 +163,7 @@ def test_depthwise_and_its_norms_equal_the_stock_operators(
 
 @property_test
 @given(
-    form=st.sampled_from(["plain", "relu", "add"]), training=st.booleans(), batch=st.integers(1, 3),
+    form=st.sampled_from(["plain", "relu", "add", "keep"]), training=st.booleans(), batch=st.integers(1, 3),
     width=st.integers(1, 5), height=sizes, length=sizes, seed=st.integers(0, 999),
 )  # fmt: skip
 def test_a_norm_with_what_follows_equals_the_stock_operators(
@@ -164,6 +175,10 @@ def test_a_norm_with_what_follows_equals_the_stock_operators(
     ours = NormAct(library, cell, relu=form == "relu", add=form == "add")
     if form == "add":
         compare(ours, lambda x, summand: cell(x) + summand, x, tiny.normal(*x.shape, seed=seed + 30))
+        return
+    if form == "keep":
+        keep = tiny.normal(width, seed=seed + 40).round()
+        compare(Kept(ours), lambda x, keep: cell(x) * keep.reshape(1, -1, 1, 1), x, keep)
         return
     kept = tiny.values(cell.get_parameters())
     assume(form == "plain" or decided(cell(tiny.tensor(x))))

@@ -17,7 +17,7 @@ from processes import PLAIN, ROOT, SECONDS, write_recipe
 
 from mindcv_mnasnet.errors import DivergedError, JobError, UserError
 from mindcv_mnasnet.recipe import load_recipe
-from mindcv_mnasnet.search import pools, proxy, results, runner
+from mindcv_mnasnet.search import pools, proxy, results, runner, session
 from mindcv_mnasnet.search.evaluators import Surrogate
 from mindcv_mnasnet.search.folder import SearchFolder
 from mindcv_mnasnet.search.latency import LatencyError
@@ -26,6 +26,7 @@ from mindcv_mnasnet.search.pools import LocalPool, Result
 from mindcv_mnasnet.search.report import write_report
 from mindcv_mnasnet.search.runner import Search, reference_network
 from mindcv_mnasnet.search.settings import load_settings
+from mindcv_mnasnet.search.supernet_training import SuperTrainer
 from mindcv_mnasnet.search.trials import TrialLog
 
 _POPEN = subprocess.Popen
@@ -124,6 +125,12 @@ def test_ctrl_c_stops_after_the_running_trials_and_leaves_a_report(tmp_path):
     assert process.returncode == 0, complaints
     assert "of 200000 trials" in output
     assert (tmp_path / "long" / "report.html").stat().st_size > 10_000
+
+
+def test_a_search_stopped_before_its_first_trial_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Search, "run", lambda self, progress: [])
+    session.begin(load_settings(overrides={**SYNTHETIC, "search_dir": str(tmp_path), "run_name": "run"}))
+    assert f"stopped after 0 of 60 trials; --resume {tmp_path / 'run'} goes on" in capsys.readouterr().out
 
 
 def test_networks_that_were_tried_are_not_tried_again(tmp_path):
@@ -393,6 +400,16 @@ def test_a_dry_run_says_what_it_would_cost_and_makes_nothing(tmp_path, digits):
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_dry_run_of_a_supernet_counts_one_training_and_many_rankings(tmp_path, digits):
+    recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10)
+    keys = {"supernet_epochs": 5, "supernet_sandwich": True, "trials": 40}
+    path = write_search(tmp_path, evaluator="supernet", latency="onnxruntime", recipe=str(recipe), **keys)
+    done = door("-c", path, "--dry_run", "--images_per_second", "10")
+    assert done.returncode == 0, done.stderr
+    assert "5 epochs of 64 pictures" in done.stdout
+    assert "1 min 36 s, then 4 min 47 s for 40 trials" in done.stdout  # 5 x 3 x 64 / 10; 40 x 143.7 / 20
+
+
 def test_settings_survive_their_file(tmp_path):
     settings = load_settings(write_search(tmp_path, proxy={"epoch_size": 3}, alpha=-0.2))
     (tmp_path / "again.yaml").write_text(settings.dump())
@@ -403,14 +420,25 @@ def test_settings_survive_their_file(tmp_path):
         load_settings(write_search(tmp_path, proxy={"epochsize": 3}))
 
 
-def test_a_supernet_is_trained_once_and_ranks_all_trials(tmp_path, digits, monkeypatch):
+def test_a_supernet_is_trained_once_across_a_stop_and_ranks_all_trials(tmp_path, digits, monkeypatch):
     monkeypatch.setattr(runner, "meter_for", lambda _: SurrogateMeter())
     recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10, num_samples=256)
     space = tmp_path / "space.yaml"
     space.write_text(yaml.safe_dump({**SPACE, "decisions": {**SPACE["decisions"], "operator": ["sepconv", "mbconv3"]}}))
     keys = {"evaluator": "supernet", "latency": "onnxruntime", "recipe": str(recipe), "space": str(space)}
-    one = search(tmp_path, strategy="random", trials=4, generation=2, supernet_epochs=1, **keys)
-    trials = one.run()
+    one = search(tmp_path, strategy="random", trials=4, generation=2, supernet_epochs=2, **keys)
+    with monkeypatch.context() as within:
+        begun, epoch = [], SuperTrainer._epoch
+
+        def last_epoch(trainer, number):
+            begun.append(number)
+            one.stop()
+            return epoch(trainer, number)
+
+        within.setattr(SuperTrainer, "_epoch", last_epoch)
+        assert one.run() == []
+        assert begun == [0]  # stopped after that epoch
+    trials = Search(one.settings, one.folder).run()
     assert [trial.status for trial in trials] == ["ok"] * 4
     assert all(0 <= trial.accuracy <= 1 for trial in trials)
     stored = (one.folder.path / "supernet.safetensors").read_bytes()

@@ -62,7 +62,10 @@ def _average(norm, mean, variance, count):
 
 
 class NormAct(nn.Cell):
-    """Batch norm, then ReLU or a summand or neither: ``NormAct(library, bn, relu=True)(x)``, ``...(x, summand)``."""
+    """Batch norm, then ReLU or a summand or neither: ``NormAct(library, bn, relu=True)(x)``, ``...(x, summand)``.
+
+    ``keep`` (channels,): factors of gamma and beta, so 0 leaves nothing of a channel.
+    """
 
     def __init__(self, library: str, norm: nn.BatchNorm2d, relu: bool = False, add: bool = False):
         super().__init__(auto_prefix=False)
@@ -85,14 +88,16 @@ class NormAct(nn.Cell):
         self.train = _operator(library, f"{name}_train", lambda x, s, g, b, c, e: (x, g, g), 3, train_bprop)
         self.infer = _operator(library, f"{name}_infer", lambda x, s, g, b, m, v, c, e: x, 1, infer_bprop)
 
-    def construct(self, x, summand=None):
+    def construct(self, x, summand=None, keep=None):
         norm = self.norm
+        gamma, beta = norm.gamma, norm.beta
         if summand is None:
             summand = self.nothing
+        if keep is not None:
+            gamma, beta = mul(gamma, keep), mul(beta, keep)
         if not norm.training:
-            given = norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance
-            return self.infer(x, summand, *given, self.fixed, self.eps)
-        y, mean, variance = self.train(x, summand, norm.gamma, norm.beta, self.config, self.eps)
+            return self.infer(x, summand, gamma, beta, norm.moving_mean, norm.moving_variance, self.fixed, self.eps)
+        y, mean, variance = self.train(x, summand, gamma, beta, self.config, self.eps)
         _average(norm, mean, variance, x.shape[0] * x.shape[2] * x.shape[3])
         return y
 

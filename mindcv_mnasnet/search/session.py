@@ -21,7 +21,7 @@ from mindcv_mnasnet.search.agreement import agreement
 from mindcv_mnasnet.search.evaluators import open_evaluator
 from mindcv_mnasnet.search.folder import SearchFolder
 from mindcv_mnasnet.search.report import write_report
-from mindcv_mnasnet.search.results import best_feasible
+from mindcv_mnasnet.search.results import best_feasible, measured
 from mindcv_mnasnet.search.runner import Draft, Search
 from mindcv_mnasnet.search.settings import Settings, changed
 from mindcv_mnasnet.search.strategies import RandomSearch
@@ -31,14 +31,14 @@ from mindcv_mnasnet.search.trials import Trial
 _CHANGEABLE = ("trials", "workers", "pool", "ray_address", "trial_timeout_s", "retries", "most_failures", "top")
 
 
-def begin(settings: Settings) -> Path:
-    """Run a new search to its end; returns its report."""
+def begin(settings: Settings) -> None:
+    """Run a new search to its end, and report."""
     folder = SearchFolder.create(settings)
-    return _run(settings, folder)
+    _run(settings, folder)
 
 
-def resume(path: str | Path, overrides: Mapping[str, Any]) -> Path:
-    """Go on with a search; returns its report.
+def resume(path: str | Path, overrides: Mapping[str, Any]) -> None:
+    """Go on with a search, and report.
 
     Raises:
         UserError: no search is there, or a key is to change that would make another search of it.
@@ -47,10 +47,10 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> Path:
         if name not in _CHANGEABLE:
             raise UserError(f"{name}: a search that goes on may change {', '.join(_CHANGEABLE)} only")
     folder = SearchFolder.open(path)
-    return _run(folder.stored_settings(**overrides), folder)
+    _run(folder.stored_settings(**overrides), folder)
 
 
-def _run(settings: Settings, folder: SearchFolder) -> Path:
+def _run(settings: Settings, folder: SearchFolder) -> None:
     folder.lock()
     replace_file(folder.settings, settings.dump().encode())
     print(f"search folder {folder.path}", flush=True)
@@ -61,9 +61,9 @@ def _run(settings: Settings, folder: SearchFolder) -> Path:
     missing = settings.trials - len(trials)
     if missing > 0:
         print(f"stopped after {len(trials)} of {settings.trials} trials; --resume {folder.path} goes on")
-    report = write_report(folder.path)
-    print(report)
-    return report
+        if not measured(trials):
+            return
+    print(write_report(folder.path))
 
 
 class _Bar:
@@ -109,7 +109,7 @@ def _two_interrupts(search: Search) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM lets running trials end; the second Ctrl-C ends at once."""
 
     def first(number: int, frame: Any) -> None:
-        print("\nstopping after the running trials; Ctrl-C again ends at once", flush=True)
+        print("\nstopping after the running trials, or the supernet's epoch; Ctrl-C again ends at once", flush=True)
         search.stop()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -18,7 +18,7 @@ from mindspore import nn, ops
 
 from mindcv_mnasnet.arch import Layer, Network
 from mindcv_mnasnet.kernels.build import kernels as built_kernels
-from mindcv_mnasnet.kernels.cells import Depthwise, accelerate
+from mindcv_mnasnet.kernels.cells import Depthwise, NormAct, accelerate
 from mindcv_mnasnet.layers import ConvBN, MBConv
 from mindcv_mnasnet.parameters import initialise
 from mindcv_mnasnet.search.supernet_choices import Choices
@@ -45,6 +45,7 @@ class SuperBlock(MBConv):
         self.layer, self.bypasses = layer, bypasses and layer.expands
         ends = np.cumsum([_SWITCHES, layer.mid_width, layer.se_width, layer.out_width, layer.kernel**2])
         self.ends = tuple(int(end) for end in ends)
+        self.end = None  # batch norm, mask and shortcut in one
 
     def mask(self, layer: Layer | None) -> np.ndarray:
         """The mask of a candidate's layer at this place, or of none there."""
@@ -67,9 +68,11 @@ class SuperBlock(MBConv):
             y = self.gate(y, mask[2], used, mask[mid_end:squeeze_end].reshape(1, -1, 1, 1))
         # Channels in the middle meet others only in weights: masking these is cheaper than masking maps.
         y = self.project.conv.conv2d(y, self.project.conv.weight * used)
-        y = self.project.bn(y) if self.project.fused is None else self.project.fused(y)
-        y = y * mask[squeeze_end:out_end].reshape(1, -1, 1, 1)
-        return y if self.layer.stride > 1 else y + _fit(x, self.layer.out_width) * mask[0]
+        shortcut = None if self.layer.stride > 1 else _fit(x, self.layer.out_width) * mask[0]
+        if self.end is not None:
+            return self.end(y, shortcut, mask[squeeze_end:out_end])
+        y = self.project.bn(y) * mask[squeeze_end:out_end].reshape(1, -1, 1, 1)
+        return y if shortcut is None else y + shortcut
 
     def filter(self, x, expands, taps):
         """Expansion and depthwise convolution."""
@@ -117,8 +120,10 @@ class SuperNetwork(nn.Cell):
         if kernels and (library := built_kernels().path):
             accelerate(self, library)
             for block in self.blocks:
+                delattr(block, "end")  # assigning would rename the parameters that it shares
+                block.insert_child_to_cell("end", NormAct(library, block.project.bn, add=block.layer.stride == 1))
                 if block.bypasses and block.middle is not None:
-                    delattr(block, "middle")  # assigning would rename the parameters that it shares
+                    delattr(block, "middle")
                     own = Depthwise(library, block.depthwise.conv, None, block.depthwise.bn)
                     block.insert_child_to_cell("middle", own)
 
@@ -172,7 +177,9 @@ class SuperNetwork(nn.Cell):
 
 def _fit(x, width):
     """The first channels, or zeros added to them."""
-    if x.shape[1] >= width:
+    if x.shape[1] == width:
+        return x  # a slice would copy it
+    if x.shape[1] > width:
         return x[:, :width]
     return ops.cat((x, ops.zeros((x.shape[0], width - x.shape[1], x.shape[2], x.shape[3]), x.dtype)), 1)
 

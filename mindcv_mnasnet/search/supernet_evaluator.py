@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mindcv_mnasnet import runtime
-from mindcv_mnasnet.data.listing import Listing, split
+from mindcv_mnasnet.data.listing import Listing
 from mindcv_mnasnet.data.pipeline import eval_batches
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.plan import Plan
+from mindcv_mnasnet.progress import duration
 from mindcv_mnasnet.recipe import Recipe, load_recipe
 from mindcv_mnasnet.search.pools import Result
+from mindcv_mnasnet.search.proxy import held_out_recipe
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.space import Space
 from mindcv_mnasnet.search.supernet import SuperNetwork
@@ -26,7 +28,7 @@ from mindcv_mnasnet.search.supernet_training import SuperTrainer, SuperTraining
 if TYPE_CHECKING:
     from mindcv_mnasnet.search.runner import Draft
 
-CALIBRATION_BATCHES = 16
+CALIBRATION_BATCHES = 8
 _PAD_SHARE = 8  # random crops move by up to an eighth of the side
 
 
@@ -50,11 +52,10 @@ class SupernetEvaluator:
         )
         self._ranker: Ranker | None = None
 
-    def prepare(self) -> Ranker:
-        """Train the supernet, or go on with the one that is there; then what ranks by it."""
+    def prepare(self) -> Ranker | None:
+        """Train the supernet, or go on with the one that is there; then what ranks by it, or None after ``stop``."""
         settings, recipe = self._settings, self._recipe
-        whole, _ = open_train_val(recipe)
-        parts = split(whole, settings.held_out, recipe.split_seed)
+        parts = open_train_val(held_out_recipe(recipe, settings.held_out, self._path.parent))
         (images, labels), (others, known) = (_pictures(part, recipe) for part in parts)
         batches = _Batches(images, labels, recipe.batch_size, recipe.hflip > 0, settings.seed)
         training = SuperTraining(
@@ -68,11 +69,20 @@ class SupernetEvaluator:
         )
         mean, std = recipe.pixel_statistics()
         trainer = SuperTrainer(self._supernet, batches.of, training, mean, std, self._path, resume=self._path.is_file())
+        began = time.monotonic()
 
         def tell(epoch: int, loss: float) -> None:
-            print(f"supernet: epoch {epoch}/{training.epochs}, loss {loss:.4f}", flush=True)
+            nonlocal began
+            seconds, began = time.monotonic() - began, time.monotonic()
+            print(
+                f"supernet: epoch {epoch}/{training.epochs}, loss {loss:.4f}, {len(images) / seconds:.0f} images/s, "
+                f"{duration(seconds * (training.epochs - epoch))} left",
+                flush=True,
+            )
 
-        trainer.run(tell)
+        print(f"supernet: {training.epochs} epochs of {len(images):,} pictures", flush=True)
+        if len(trainer.run(tell, lambda: self._stopped)) < training.epochs:
+            return None
         calibration = [some for some, _ in batches.of(training.epochs)][:CALIBRATION_BATCHES]
         return Ranker(self._supernet, mean, std, calibration, others, known)
 
@@ -81,7 +91,7 @@ class SupernetEvaluator:
         if self._ranker is None:
             self._ranker = self.prepare()
         for draft in drafts:
-            if self._stopped:
+            if self._stopped or self._ranker is None:
                 return
             if not draft.tokens:
                 yield draft.number, Result("failed", "a supernet ranks networks of its space only")

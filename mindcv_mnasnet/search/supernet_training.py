@@ -147,14 +147,22 @@ class SuperTrainer:
         elif checkpoint is not None and checkpoint.exists():
             raise UserError(f"{checkpoint} is there already; resume it or name another file")
 
-    def run(self, note: Callable[[int, float], None] = lambda epoch, loss: None) -> list[float]:
+    def run(
+        self,
+        note: Callable[[int, float], None] = lambda epoch, loss: None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> list[float]:
         """Train to the last epoch; ``note`` hears of each: its number from 1 and its mean loss, which are returned.
+
+        ``stopped`` is asked before every epoch; a resume goes on from there.
 
         Raises:
             DivergedError: the loss is not finite.
             JobError: the checkpoint cannot be written.
         """
         for epoch in range(len(self.losses), self.training.epochs):
+            if stopped():
+                break
             loss = self._epoch(epoch)
             if not math.isfinite(loss):
                 raise DivergedError(f"the supernet's loss is not finite in epoch {epoch + 1}; try a lower lr")
