@@ -410,6 +410,45 @@ def test_a_dry_run_of_a_supernet_counts_one_training_and_many_rankings(tmp_path,
     assert "1 min 36 s, then 4 min 47 s for 40 trials" in done.stdout  # 5 x 3 x 64 / 10; 40 x 143.7 / 20
 
 
+def test_a_proxy_check_compares_ranks_and_tells_the_spread_of_seeds(tmp_path, digits, monkeypatch, capsys):
+    asked = {}
+
+    class Ranks:
+        """Accuracies by number, in the opposite order after longer trainings; repeated networks vary by seed."""
+
+        def __init__(self, settings, space, folder):
+            self.name, asked[folder.name] = folder.name, settings.proxy_keys(settings.final_recipe())["epoch_size"]
+
+        def run(self, drafts):
+            for draft in drafts:
+                if (self.name, draft.number) == ("long", 4):
+                    yield draft.number, Result("failed", "no luck")
+                elif draft.number < 6:
+                    yield (
+                        draft.number,
+                        Result("ok", "", 0.1 * (draft.number if self.name == "short" else 9 - draft.number)),
+                    )
+                else:
+                    yield draft.number, Result("ok", "", 0.5 + 0.02 * (draft.number % 2))
+
+        def close(self):
+            asked[f"{self.name} closed"] = True
+
+    monkeypatch.setattr(session, "open_evaluator", Ranks)
+    recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10)
+    path = write_search(tmp_path, evaluator="proxy", latency="onnxruntime", recipe=str(recipe))
+    said = session.proxy_check(load_settings(path), networks=6, longer=3, seeds=2)
+    assert asked == {"short": 1, "long": 3, "short closed": True, "long closed": True}
+    assert "5 networks, 1 epochs against 3 epochs alone: Spearman -1.000, Kendall -1.000" in said
+    assert f"spread over seeds {100 * 0.02 / 2**0.5:.2f} points" in said  # deviation of two values 0.02 apart
+    stored = json.loads(Path(said.rpartition("; ")[2]).read_text())
+    assert stored["kendall"] == pytest.approx(-1)
+    assert stored["networks"] == 5
+    printed = capsys.readouterr().out
+    assert "network 4: failed: no luck" in printed
+    assert "network 3: 30.00 %" in printed  # where there is no progress bar
+
+
 def test_settings_survive_their_file(tmp_path):
     settings = load_settings(write_search(tmp_path, proxy={"epoch_size": 3}, alpha=-0.2))
     (tmp_path / "again.yaml").write_text(settings.dump())

@@ -176,6 +176,8 @@ def _accuracies(settings: Settings, folder: Path, drafts: list[Draft]) -> dict[i
         for number, result in tqdm(evaluator.run(drafts), total=len(drafts), unit="training", disable=None):
             if result.accuracy is not None:
                 found[number] = result.accuracy
+                if not sys.stderr.isatty():  # there is no bar
+                    print(f"network {number}: {100 * result.accuracy:.2f} %", flush=True)
             else:
                 print(f"network {number}: {result.status}: {result.reason}", flush=True)
     finally:

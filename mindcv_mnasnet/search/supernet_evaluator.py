@@ -55,8 +55,9 @@ class SupernetEvaluator:
     def prepare(self) -> Ranker | None:
         """Train the supernet, or go on with the one that is there; then what ranks by it, or None after ``stop``."""
         settings, recipe = self._settings, self._recipe
-        parts = open_train_val(held_out_recipe(recipe, settings.held_out, self._path.parent))
-        (images, labels), (others, known) = (_pictures(part, recipe) for part in parts)
+        train, held_out = open_train_val(held_out_recipe(recipe, settings.held_out, self._path.parent))
+        assert held_out is not None  # the recipe has a val_fraction
+        (images, labels), (others, known) = _pictures(train, recipe), _pictures(held_out, recipe)
         batches = _Batches(images, labels, recipe.batch_size, recipe.hflip > 0, settings.seed)
         training = SuperTraining(
             epochs=settings.supernet_epochs,
