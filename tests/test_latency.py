@@ -17,9 +17,11 @@ from mindcv_mnasnet.cost import network_cost
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.folded import fold, parts
 from mindcv_mnasnet.reported import load_reported
-from mindcv_mnasnet.search import latency, latency_table
-from mindcv_mnasnet.search.latency import Latency, LatencyError, LatencySettings, RuntimeMeter, random_tensors
+from mindcv_mnasnet.search import latency_command, latency_runtime, latency_table
+from mindcv_mnasnet.search.latency import Latency, LatencyError, LatencySettings
+from mindcv_mnasnet.search.latency_models import random_tensors
 from mindcv_mnasnet.search.latency_published import UNIFORM, format_rows, measure_grid, measure_uniform, uniform_network
+from mindcv_mnasnet.search.latency_runtime import RuntimeMeter
 from mindcv_mnasnet.search.latency_table import Table, build, check, part_keys
 from mindcv_mnasnet.search.meters import open_meter
 from mindcv_mnasnet.search.space_files import read_space
@@ -71,7 +73,7 @@ def command(tmp_path, code, **keys):
 def _no_model(monkeypatch, request):
     """Commands get an empty file: what is tested is how they are asked, and onnx may be missing."""
     if "command" in request.node.name:
-        monkeypatch.setattr(latency, "write_model", lambda network, path, batch: path)
+        monkeypatch.setattr(latency_command, "write_model", lambda network, path, batch: path)
 
 
 def test_a_record_is_read_as_it_was_written():
@@ -142,8 +144,8 @@ def test_settings_that_cannot_work_are_refused_at_once(keys, sentence):
 
 
 def test_one_process_measures_at_a_time():
-    code = "from mindcv_mnasnet.search.latency import one_at_a_time\nwith one_at_a_time(): print('in')"
-    with latency.one_at_a_time():
+    code = "from mindcv_mnasnet.search.latency_runtime import one_at_a_time\nwith one_at_a_time(): print('in')"
+    with latency_runtime.one_at_a_time():
         process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(5)
@@ -152,7 +154,7 @@ def test_one_process_measures_at_a_time():
 
 def test_calls_that_take_too_long_are_a_failure():
     with pytest.raises(LatencyError, match=r"of 110 calls took longer than 0\.05 s"):
-        latency._timed(lambda: time.sleep(0.02), LatencySettings(timeout_s=0.05))
+        latency_runtime._timed(lambda: time.sleep(0.02), LatencySettings(timeout_s=0.05))
 
 
 @pytest.mark.parametrize(

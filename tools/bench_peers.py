@@ -108,7 +108,8 @@ def infer(settings: Settings) -> Result:
 
 def artifact_one(settings: Settings, kind: str) -> Result:
     """Our exported network, one picture and one thread, through ``onnxruntime`` or ``litert``."""
-    from mindcv_mnasnet.search.latency import LatencySettings, RuntimeMeter
+    from mindcv_mnasnet.search.latency import LatencySettings
+    from mindcv_mnasnet.search.latency_runtime import RuntimeMeter
 
     network = resolve(settings["model"], image_size=settings["image_size"])
     found = RuntimeMeter(LatencySettings(kind, repetitions=_CALLS_OF_ONE)).measure(network)

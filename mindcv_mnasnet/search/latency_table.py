@@ -20,15 +20,9 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.folded import fold, parts
 from mindcv_mnasnet.files import replace_file, unwritable
 from mindcv_mnasnet.search.agreement import Agreement, agreement
-from mindcv_mnasnet.search.latency import (
-    Latency,
-    LatencyError,
-    LatencySettings,
-    Meter,
-    RuntimeMeter,
-    random_tensors,
-    this_device,
-)
+from mindcv_mnasnet.search.latency import Latency, LatencyError, LatencySettings, Meter
+from mindcv_mnasnet.search.latency_models import random_tensors
+from mindcv_mnasnet.search.latency_runtime import RuntimeMeter, this_device
 from mindcv_mnasnet.search.space import Space
 
 SCHEMA = 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from mindcv_mnasnet.arch import Network
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.search.latency import KINDS, CommandMeter, Latency, LatencySettings, Meter, RuntimeMeter
+from mindcv_mnasnet.search.latency import KINDS, Latency, LatencySettings, Meter
+from mindcv_mnasnet.search.latency_command import CommandMeter
+from mindcv_mnasnet.search.latency_runtime import RuntimeMeter
 from mindcv_mnasnet.search.latency_table import Table
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.surrogate import LABEL, surrogate_latency_ms
