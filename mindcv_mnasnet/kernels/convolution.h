@@ -38,9 +38,23 @@ struct Depthwise {
   static constexpr int phase_of(int ky, int kx) { return (ky % S) * S + kx % S; }
   int64_t offset_of(int ky, int kx) const { return (ky / S) * pitch + kx / S; }
 
-  // Only the interior is written: phases are zero where the padding is, and stay so.
-  template <bool Normalise>
-  void copy_in(const float* x, float* phases, Affine f) const {
+  // Rows are copied in whole vectors, in order: what is behind a row, up to kLanes - 1 floats, is read and written
+  // too, as zeros where ``Zeros`` says so, and then overwritten by the next row.
+  template <bool Zeros>
+  static void copy_rows(const float* from, int64_t from_pitch, float* to, int64_t to_pitch, int64_t count,
+                        int64_t width) {
+    const int64_t whole = Zeros ? width - width % kLanes : width;
+    const Vec keep = first_lanes(width % kLanes);
+    for (int64_t y = 0; y < count; ++y, from += from_pitch, to += to_pitch) {
+      int64_t i = 0;
+      for (; i < whole; i += kLanes) store(to + i, load(from + i));
+      if (i < width) store(to + i, keep_lanes(load(from + i), keep));
+    }
+  }
+
+  // Only the interior is written: phases are zero where the padding is, and stay so. ``x`` is followed by kLanes floats.
+  void copy_in(const float* x, float* phases) const {
+    if (S == 1) return copy_rows<true>(x, in.width, phases + above * pitch + left, pitch, in.height, in.width);
     for (int64_t y = 0; y < in.height; ++y) {
       const int64_t py = y + above, row = py / S;
       if (row >= rows) break;
@@ -50,20 +64,15 @@ struct Depthwise {
         float* dst = phases + ((py % S) * S + b) * phase_size + row * pitch + (first + left) / S;
         const int64_t room = pitch - (first + left) / S;
         const int64_t n = std::min(room, (in.width - first + S - 1) / S);
-        for (int64_t i = 0; i < n; ++i) {
-          float v = src[first + i * S];
-          if (Normalise) {
-            v = v * f.scale + f.shift;
-            v = v > 0 ? v : 0;
-          }
-          dst[i] = v;
-        }
+        for (int64_t i = 0; i < n; ++i) dst[i] = src[first + i * S];
       }
     }
   }
 
-  // Gradients of the phases back to the plane; positions that no output saw get zero.
+  // Gradients of the phases back to the plane, which is followed by kLanes floats; positions that no output saw get
+  // zero.
   void copy_back(const float* phases, float* dx) const {
+    if (S == 1) return copy_rows<false>(phases + above * pitch + left, pitch, dx, in.width, in.height, in.width);
     for (int64_t y = 0; y < in.height; ++y) {
       const int64_t py = y + above, row = py / S;
       float* dst = dx + y * in.width;
@@ -81,7 +90,8 @@ struct Depthwise {
     }
   }
 
-  void forward(const float* phases, const float* w, float* flat) const {
+  // Inlined it is up to 1.4 times slower (gcc 12, kernel 5).
+  __attribute__((noinline)) void forward(const float* phases, const float* w, float* flat) const {
     for (int64_t i = 0; i < length; i += kBlock) {
       Vec a0 = {}, a1 = {}, a2 = {}, a3 = {};
 #pragma GCC unroll 7
@@ -142,9 +152,12 @@ struct Depthwise {
     }
   }
 
+  // Of outputs: from rows of one pitch to a plane, which is followed by kLanes floats, and back.
   void rows_out(const float* flat, float* y) const {
-    for (int64_t r = 0; r < out.height; ++r)
-      std::memcpy(y + r * out.width, flat + r * pitch, out.width * sizeof(float));
+    copy_rows<false>(flat, pitch, y, out.width, out.height, out.width);
+  }
+  void rows_in(const float* y, float* flat) const {
+    copy_rows<true>(y, out.width, flat, pitch, out.height, out.width);
   }
 };
 

@@ -10,13 +10,24 @@ namespace {
 
 template <int K, int S>
 struct Buffers {
-  std::vector<float> phases, gradients, flat, planes;
+  std::vector<float> phases, gradients, flat, planes, plane;
   template <class Work>
   explicit Buffers(const Work& work)
       : phases(Depthwise<K, S>::kPhases * work.op.phase_size, 0.f),
         gradients(work.backward ? Depthwise<K, S>::kPhases * work.op.phase_size : 0, 0.f),
         flat(work.op.flat_size, 0.f),
-        planes(work.backward ? work.op.out.batch * work.op.out.plane() : 0) {}
+        planes(work.backward ? work.op.out.batch * work.op.out.plane() + kLanes : 0),
+        plane(std::max(work.op.in.plane(), work.op.out.plane()) + kLanes) {}
+
+  // A plane of the input as the convolution takes it.
+  template <bool Normalise>
+  void take(const Depthwise<K, S>& op, const float* x, Affine f) {
+    if (Normalise)
+      apply<true, false>(x, nullptr, plane.data(), op.in.plane(), f);
+    else
+      std::memcpy(plane.data(), x, op.in.plane() * sizeof(float));
+    op.copy_in(plane.data(), phases.data());
+  }
 };
 
 template <int K, int S, bool Pre>
@@ -36,7 +47,10 @@ struct Forward {
     if (Pre) {
       if (training) {
         Moments m;
-        for (int64_t n = 0; n < op.in.batch; ++n) m.add(x + op.in.offset(n, c), plane);
+        for (int64_t n = 0; n < op.in.batch; ++n) {
+          fetch(x, op.in, n, c);
+          m.add(x + op.in.offset(n, c), plane);
+        }
         pre.mean[c] = static_cast<float>(m.mean);
         pre.variance[c] = static_cast<float>(m.squares / m.count);
       }
@@ -44,11 +58,12 @@ struct Forward {
     }
     Moments m;
     for (int64_t n = 0; n < op.in.batch; ++n) {
-      float* to = y + op.out.offset(n, c);
-      op.template copy_in<Pre>(x + op.in.offset(n, c), s.phases.data(), first);
+      fetch(x, op.in, n, c);
+      s.template take<Pre>(op, x + op.in.offset(n, c), first);
       op.forward(s.phases.data(), w + c * K * K, s.flat.data());
-      op.rows_out(s.flat.data(), to);
-      if (training) m.add(to, out_plane);
+      op.rows_out(s.flat.data(), s.plane.data());
+      if (training) m.add(s.plane.data(), out_plane);
+      std::memcpy(y + op.out.offset(n, c), s.plane.data(), out_plane * sizeof(float));
     }
     if (training) {
       post.mean[c] = static_cast<float>(m.mean);
@@ -89,7 +104,9 @@ struct Backward {
     float* g = s.gradients.data();  // a plane of masked gradients: not needed here, only its sums
     for (int64_t n = 0; n < op.in.batch; ++n) {
       float* z = s.planes.data() + n * out_plane;
-      op.template copy_in<Pre>(x + op.in.offset(n, c), s.phases.data(), first);
+      fetch(x, op.in, n, c);
+      fetch(dy, op.out, n, c);
+      s.template take<Pre>(op, x + op.in.offset(n, c), first);
       op.forward(s.phases.data(), w + c * K * K, flat);
       op.rows_out(flat, z);
       mask_and_sum<true>(z, dy + op.out.offset(n, c), g, out_plane, second, post.mean[c], inverse2, sums2);
@@ -102,22 +119,25 @@ struct Backward {
     double weights[K * K] = {};
     NormSums sums1;
     for (int64_t n = 0; n < op.in.batch; ++n) {
+      fetch(x, op.in, n, c);
+      fetch(dy, op.out, n, c);
       const float* g = dy + op.out.offset(n, c);
       const float* z = s.planes.data() + n * out_plane;
-      for (int64_t r = 0; r < op.out.height; ++r) {
-        float* to = flat + r * op.pitch;
-        for (int64_t i = 0; i < op.out.width; ++i) {
-          const int64_t at = r * op.out.width + i;
-          const float d = z[at] * second.scale + second.shift > 0 ? g[at] : 0;
-          to[i] = second.scale * (d - mean_g - (z[at] - post.mean[c]) * inverse2 * mean_gx);
-        }
+      float* d = s.plane.data();
+      for (int64_t i = 0; i < out_plane; ++i) {
+        const float masked = z[i] * second.scale + second.shift > 0 ? g[i] : 0;
+        d[i] = second.scale * (masked - mean_g - (z[i] - post.mean[c]) * inverse2 * mean_gx);
       }
-      op.template copy_in<Pre>(x + op.in.offset(n, c), s.phases.data(), first);
+      op.rows_in(d, flat);
+      s.template take<Pre>(op, x + op.in.offset(n, c), first);
       op.backward_weight(s.phases.data(), flat, weights);
       op.backward_input(flat, w + c * K * K, s.gradients.data());
       float* to = dx + op.in.offset(n, c);
-      op.copy_back(s.gradients.data(), to);
-      if (Pre) mask_and_sum<true>(x + op.in.offset(n, c), to, to, plane, first, pre.mean[c], inverse1, sums1);
+      op.copy_back(s.gradients.data(), d);
+      if (Pre)
+        mask_and_sum<true>(x + op.in.offset(n, c), d, to, plane, first, pre.mean[c], inverse1, sums1);
+      else
+        std::memcpy(to, d, plane * sizeof(float));
     }
     for (int i = 0; i < K * K; ++i) dw[c * K * K + i] = static_cast<float>(weights[i]);
     if (!Pre) return;
@@ -126,6 +146,8 @@ struct Backward {
     if (fixed) sums1 = {};
     for (int64_t n = 0; n < op.in.batch; ++n) {
       const int64_t at = op.in.offset(n, c);
+      fetch(x, op.in, n, c);
+      fetch(dx, op.in, n, c);
       norm_gradient(x + at, dx + at, dx + at, plane, first.scale, pre.mean[c], inverse1, sums1, count);
     }
   }

@@ -21,6 +21,15 @@ int g_threads = 1;
 inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
 
+// 1 in the first lanes and 0 in the others.
+inline Vec first_lanes(int64_t count) {
+  Vec v;
+  for (int i = 0; i < kLanes; ++i) v[i] = i < count ? 1.f : 0.f;
+  return v;
+}
+// What is not kept may be anything, so that a factor would not do.
+inline Vec keep_lanes(Vec v, Vec keep) { return keep > 0 ? v : Vec{}; }
+
 inline float sum_lanes(Vec v) {
   float total = 0;
   for (int i = 0; i < kLanes; ++i) total += v[i];
@@ -104,6 +113,14 @@ struct Shape {
 };
 
 inline Shape shape_of(const int64_t* s) { return {s[0], s[1], s[2], s[3]}; }
+
+// Planes of one channel lie far apart, where no processor looks by itself: asks for the one ``kAhead`` pictures on.
+constexpr int64_t kAhead = 4, kLine = 64 / sizeof(float), kMostLines = 16;
+inline void fetch(const float* x, Shape s, int64_t n, int64_t c) {
+  if (n + kAhead >= s.batch) return;
+  const float* p = x + s.offset(n + kAhead, c);
+  for (int64_t i = 0, end = std::min(s.plane(), kMostLines * kLine); i < end; i += kLine) __builtin_prefetch(p + i);
+}
 
 struct Norm {  // one batch norm: parameters, statistics of the batch (or given ones)
   const float *gamma, *beta;
