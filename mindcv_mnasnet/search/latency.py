@@ -23,7 +23,7 @@ class Latency:
     """Milliseconds per call of ``batch`` pictures, over ``repetitions`` calls after ``warm_up`` ones.
 
     ``repetitions`` 0: the number was not measured here but told (by a command), predicted, or made up; ``runtime``
-    says which. A told number is median and mean at once.
+    says which. Such a number is median and mean at once.
     """
 
     median_ms: float
@@ -37,6 +37,12 @@ class Latency:
     image_size: int
     runtime: str
     device: str
+
+    @classmethod
+    def told(cls, ms: float, network: Network, runtime: str, device: str, threads: int = 1, batch: int = 1) -> Latency:
+        """A number that was not measured here."""
+        size = network.image_size
+        return cls(ms, ms, 0.0, ms, 0, 0, threads, batch, image_size=size, runtime=runtime, device=device)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; ``from_dict`` is the inverse."""

@@ -55,19 +55,7 @@ class CommandMeter:
         value = self._read(output) * settings.scale
         if not math.isfinite(value) or value <= 0:
             raise LatencyError(f"latency_command answered {value:g} ms, which is no latency")
-        return Latency(
-            median_ms=value,
-            mean_ms=value,
-            std_ms=0.0,
-            p90_ms=value,
-            repetitions=0,
-            warm_up=0,
-            threads=settings.threads,
-            batch=settings.batch,
-            image_size=network.image_size,
-            runtime="command",
-            device=self._words[0],
-        )
+        return Latency.told(value, network, "command", self._words[0], settings.threads, settings.batch)
 
     def _read(self, output: str) -> float:
         settings = self._settings

@@ -112,18 +112,9 @@ class Table:
     def measure(self, network: Network) -> Latency:
         """The predicted latency; see ``latency.Meter``."""
         value = max(self.offset_ms + self.factor * self.total_ms(network), 1e-6)
-        return Latency(
-            median_ms=value,
-            mean_ms=value,
-            std_ms=0.0,
-            p90_ms=value,
-            repetitions=0,
-            warm_up=0,
-            threads=self.described["threads"],
-            batch=self.described["batch"],
-            image_size=network.image_size,
-            runtime=f"table of {self.described['kind']}",
-            device=self.described["device"],
+        known = self.described
+        return Latency.told(
+            value, network, f"table of {known['kind']}", known["device"], known["threads"], known["batch"]
         )
 
 

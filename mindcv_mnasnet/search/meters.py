@@ -34,20 +34,7 @@ class SurrogateMeter:
 
     def measure(self, network: Network) -> Latency:
         """See ``latency.Meter``."""
-        value = surrogate_latency_ms(network)
-        return Latency(
-            median_ms=value,
-            mean_ms=value,
-            std_ms=0.0,
-            p90_ms=value,
-            repetitions=0,
-            warm_up=0,
-            threads=1,
-            batch=1,
-            image_size=network.image_size,
-            runtime="surrogate",
-            device=LABEL,
-        )
+        return Latency.told(surrogate_latency_ms(network), network, "surrogate", LABEL)
 
 
 def meter_for(settings: Settings) -> Meter:
