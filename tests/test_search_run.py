@@ -127,6 +127,23 @@ def test_ctrl_c_stops_after_the_running_trials_and_leaves_a_report(tmp_path):
     assert (tmp_path / "long" / "report.html").stat().st_size > 10_000
 
 
+def test_time_left_does_not_count_what_comes_before_the_trials(tmp_path, monkeypatch, capsys):
+    one = search(tmp_path, trials=10)
+    trial = one.run()[0]
+    capsys.readouterr()
+    now = [0.0]
+    monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
+    bar = session._Bar(one.settings, 0)
+    now[0] = 1000.0  # a supernet's training
+    bar.update(trial)
+    now[0] = 1040.0
+    bar.update(trial)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("trial 1/10  best reward")
+    assert "left" not in first
+    assert second.endswith("5 min 20 s left")  # 8 times 40 s
+
+
 def test_a_search_stopped_before_its_first_trial_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Search, "run", lambda self, progress: [])
     session.begin(load_settings(overrides={**SYNTHETIC, "search_dir": str(tmp_path), "run_name": "run"}))

@@ -75,7 +75,8 @@ class _Bar:
         total = settings.trials + len(settings.references)
         self._total, self._before = total, done
         self._bar = tqdm(total=total, initial=done, unit="trial", disable=None, dynamic_ncols=True)
-        self._began = self._printed = time.monotonic()
+        self._first: float | None = None  # when the first trial ended: what is before it, like a supernet, is done once
+        self._printed = time.monotonic()
 
     def __enter__(self) -> _Bar:
         return self
@@ -87,6 +88,8 @@ class _Bar:
         """A trial has ended."""
         self._seen.append(trial)
         self._bar.update()
+        if self._first is None:
+            self._first = time.monotonic()
         own = [one for one in self._seen if one.number >= 0 and one.ok]
         if not own:
             return
@@ -100,8 +103,9 @@ class _Bar:
             self._printed = time.monotonic()
             made = len(self._seen)
             number = self._before + made
-            left = (self._total - number) * (self._printed - self._began) / made
-            print(f"trial {number}/{self._total}  {words}  {duration(left)} left", flush=True)
+            if made > 1:
+                words += f"  {duration((self._total - number) * (self._printed - self._first) / (made - 1))} left"
+            print(f"trial {number}/{self._total}  {words}", flush=True)
 
 
 @contextmanager
