@@ -45,7 +45,8 @@ def draw_front(trials: Sequence[Trial], references: Sequence[Trial], target_ms: 
     best = front(trials)
     axes.plot(_ms(best), _percent(best), "o-", ms=5, color=_FRONT, label="front")
     known = [one for one in references if one.ok]
-    axes.scatter(_ms(known), _percent(known), marker="s", color=_REFERENCE, label="published")
+    if known:
+        axes.scatter(_ms(known), _percent(known), marker="s", color=_REFERENCE, label="published")
     for one in known:
         axes.annotate(one.name, (one.latency_ms, 100 * (one.accuracy or 0)), textcoords="offset points", xytext=(5, 4))
     axes.axvline(target_ms, color="black", lw=0.8, ls=":")
