@@ -13,7 +13,14 @@
 
 namespace {
 
+// As many floats as a register holds: wider vectors are lowered by way of the stack.
+#if defined(__AVX512F__)
 constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
 typedef float Vec __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
 
 int g_threads = 1;
