@@ -33,7 +33,7 @@ lint: .venv/.installed-dev ## ruff and mypy
 	@.venv/bin/python -m mypy
 
 bench: .venv-all/.installed ## speed beside MindCV, PyTorch, ONNX Runtime and LiteRT
-	@.venv-all/bin/python tools/benchmark.py $(ARGS)
+	@.venv-all/bin/python tools/bench/benchmark.py $(ARGS)
 
 clean: ## remove environments, caches and build products (runs and data sets stay)
 	@rm -rf .venv .venv-*/ build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

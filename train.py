@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from mindcv_mnasnet.errors import interrupts_wait, run_door
-from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.recipe.recipe import load_recipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(argv=sys.argv[1:] if argv is None else argv)
 
     with interrupts_wait():
-        from mindcv_mnasnet.engine import fit  # after the recipe is checked: MindSpore takes seconds to load
+        from mindcv_mnasnet.train.engine import fit  # after the recipe is checked: MindSpore takes seconds to load
 
     fit(recipe)
     return 0

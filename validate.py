@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindcv_mnasnet.command_line import Parser, parse_command_line
 from mindcv_mnasnet.errors import interrupts_wait, run_door
 from mindcv_mnasnet.files import replace_file
-from mindcv_mnasnet.recipe import load_recipe
-from mindcv_mnasnet.recipe_values import typed
-from mindcv_mnasnet.reported import format_table
-from mindcv_mnasnet.run_folder import find_checkpoints
+from mindcv_mnasnet.networks.reported import format_table
+from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
+from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.recipe.values import typed
+from mindcv_mnasnet.run.folder import find_checkpoints
 from mindcv_mnasnet.weights.hub import PRETRAINED_KEYS, pretrained_for
 
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = find_checkpoints([name for name in (named, *options.checkpoints) if name])
 
     with interrupts_wait():
-        from mindcv_mnasnet import validation  # loads MindSpore
+        from mindcv_mnasnet.inference import validation  # loads MindSpore
 
     ema = None if options.weights is None else options.weights == "ema"
     results, machine = validation.validate(paths, recipe, overrides, ema, options.tolerance, options.backend)

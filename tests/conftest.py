@@ -20,7 +20,7 @@ os.environ.setdefault("MNASNET_CACHE", str(ROOT / ".pytest_cache" / "compiled"))
 @pytest.fixture(scope="session")
 def cpu():
     """Graph mode on the CPU with deterministic operators."""
-    from mindcv_mnasnet import runtime
+    from mindcv_mnasnet.devices import runtime
 
     return runtime.start("CPU", deterministic=True)
 
@@ -42,7 +42,7 @@ def torchvision():
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("could not import 'torchvision': No module named 'torchvision'")
     sys.path.append(str(ROOT))
-    return importlib.import_module("tools.bench_peers").import_torchvision()
+    return importlib.import_module("tools.bench.bench_peers").import_torchvision()
 
 
 @pytest.fixture(scope="session")

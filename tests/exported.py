@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.arch import Network, resolve
-from mindcv_mnasnet.checkpoint import read_checkpoint, write_checkpoint
+from mindcv_mnasnet.networks.network import Network, resolve
+from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
 from mindcv_mnasnet.weights.conventions import recipe_for
-from mindcv_mnasnet.weights.schemes import shapes
+from mindcv_mnasnet.weights.name_maps import shapes
 
 CLASSES = tuple("0123456789")
 

@@ -17,9 +17,9 @@ import numpy as np
 import yaml
 
 import train
-from mindcv_mnasnet.checkpoint import read_checkpoint
 from mindcv_mnasnet.errors import run_door
-from mindcv_mnasnet.log import read_log
+from mindcv_mnasnet.run.checkpoint import read_checkpoint
+from mindcv_mnasnet.run.log import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 300  # for any process, on a busy machine
@@ -108,7 +108,8 @@ _ENDING = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 import train
-from mindcv_mnasnet import files, log
+from mindcv_mnasnet import files
+from mindcv_mnasnet.run import log
 from mindcv_mnasnet.errors import run_door
 
 kind, number, name = sys.argv[1].split(":")

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_blocks import AUTHORS_A1, specs
 
-from mindcv_mnasnet.arch import Network, known_names, parse_block, resolve, round_width
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.network import Network, known_names, parse_block, resolve, round_width
 
 AUTHORS = {
     "a1": AUTHORS_A1,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindcv_mnasnet.arch import resolve
-from mindcv_mnasnet.ascend_model import (
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.ascend_model import (
     DEVICES,
     HOST_RATES,
     NASNET_A,
@@ -31,7 +31,7 @@ from mindcv_mnasnet.ascend_model import (
     variants,
     work_of,
 )
-from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.network import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 0.10  # what docs/ascend.md claims
@@ -155,7 +155,7 @@ def test_impossible_choices_are_refused(values):
 
 
 def tool(*arguments):
-    command = [sys.executable, str(ROOT / "tools" / "ascend_model.py"), *arguments]
+    command = [sys.executable, str(ROOT / "tools" / "bench" / "ascend_model.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -8,8 +8,9 @@ import pytest
 from mindspore import nn
 from tiny import tensor
 
-from mindcv_mnasnet.layers import MBConv
-from mindcv_mnasnet.model import MnasNet, create_model
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.layers import MBConv
+from mindcv_mnasnet.model.mnasnet import MnasNet
 
 pytestmark = pytest.mark.usefixtures("cpu")
 GRAPH = Path(__file__).resolve().parents[2] / "shared" / "reference" / "tf_mnasnet_small_w050_224.npz"

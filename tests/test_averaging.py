@@ -6,9 +6,9 @@ import exported
 import numpy as np
 import pytest
 
-from mindcv_mnasnet.averaging import average, choose, statistics
-from mindcv_mnasnet.checkpoint import read_checkpoint, write_checkpoint
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
+from mindcv_mnasnet.train.averaging import average, choose, statistics
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

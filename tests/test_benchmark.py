@@ -1,4 +1,4 @@
-"""tools/benchmark.py: what it measures, in which order, and what it makes of it."""
+"""tools/bench/benchmark.py: what it measures, in which order, and what it makes of it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mindcv_mnasnet.arch import resolve
-from mindcv_mnasnet.cost import network_cost
 from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.networks.network import resolve
 
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
+TOOLS = Path(__file__).resolve().parents[1] / "tools" / "bench"
 
 
 def load(name: str) -> ModuleType:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindcv_mnasnet.blocks import BlockSpec, format_block, parse_block, parse_blocks
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.blocks import BlockSpec, format_block, parse_block, parse_blocks
 
 AUTHORS_A1 = (
     "r1_k3_s11_e1_i32_o16_noskip r2_k3_s22_e6_i16_o24 r3_k5_s22_e3_i24_o40_se0.25 r4_k3_s22_e6_i40_o80 "

@@ -14,17 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mindcv_mnasnet import checkpoint
-from mindcv_mnasnet.arch import resolve
-from mindcv_mnasnet.checkpoint import (
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.network import resolve
+from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.run import checkpoint
+from mindcv_mnasnet.run.checkpoint import (
     BrokenCheckpointError,
     checkpoints_in,
     newest_intact,
     read_checkpoint,
     write_checkpoint,
 )
-from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe import load_recipe
 
 TENSORS = {
     "stem.weight": np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 3, 4),

@@ -11,8 +11,15 @@ from pathlib import Path
 import pytest
 from test_checkpoint import TENSORS, cut, flip, write
 
-from mindcv_mnasnet.checkpoint import checkpoints_in, newest_intact, prune, publish, read_checkpoint, write_checkpoint
 from mindcv_mnasnet.errors import JobError
+from mindcv_mnasnet.run.checkpoint import (
+    checkpoints_in,
+    newest_intact,
+    prune,
+    publish,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 
 def test_newest_is_what_got_furthest_whatever_the_names_and_times_say(tmp_path):
@@ -150,7 +157,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from mindcv_mnasnet.checkpoint import write_checkpoint
+from mindcv_mnasnet.run.checkpoint import write_checkpoint
 for number in range(100000):
     write_checkpoint(Path(sys.argv[1]), {"a": np.full(1_000_000, number, np.float32)}, {"batches": number})
     print(number, flush=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from mindcv_mnasnet.compile_cache import KEPT, CompileCache
+from mindcv_mnasnet.train.compile_cache import KEPT, CompileCache
 
 pytestmark = pytest.mark.usefixtures("cpu")
 TESTS = Path(__file__).resolve().parent
@@ -26,9 +26,9 @@ def program(monkeypatch):
 TRAIN = """
 import pathlib, sys
 import numpy as np
-from mindcv_mnasnet import runtime
+from mindcv_mnasnet.devices import runtime
 import tiny
-from mindcv_mnasnet.compile_cache import CompileCache
+from mindcv_mnasnet.train.compile_cache import CompileCache
 runtime.start("CPU", deterministic=True)
 step = tiny.train_step(float(sys.argv[2]), seed=int(sys.argv[3]), opt="rmsprop", momentum=0.9, ema=True)
 images, labels = tiny.batch()

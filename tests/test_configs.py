@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from mindcv_facts import MINDCV
 
-from mindcv_mnasnet.cost import network_cost
-from mindcv_mnasnet.plan import Plan
-from mindcv_mnasnet.recipe import diff, load_recipe, read_recipe_file
-from mindcv_mnasnet.recipe_values import key_table
-from mindcv_mnasnet.schedule import learning_rates
-from mindcv_mnasnet.search.latency_published import UNIFORM
+from mindcv_mnasnet.latency.published import UNIFORM
+from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.recipe import diff, load_recipe, read_recipe_file
+from mindcv_mnasnet.recipe.values import key_table
 from mindcv_mnasnet.search.settings import SECTIONS, load_settings
 from mindcv_mnasnet.search.space_files import load_space
+from mindcv_mnasnet.train.schedule import learning_rates
 
 ROOT = Path(__file__).parents[1]
 SEARCHES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs" / "search").glob("*.yaml"))

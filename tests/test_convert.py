@@ -17,17 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from mindcv_mnasnet.arch import Network, resolve
-from mindcv_mnasnet.checkpoint import read_checkpoint
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.names import CONVENTIONS
+from mindcv_mnasnet.networks.families import CONVENTIONS
+from mindcv_mnasnet.networks.network import Network, resolve
+from mindcv_mnasnet.run.checkpoint import read_checkpoint
 from mindcv_mnasnet.weights.convert import convert
+from mindcv_mnasnet.weights.detect import network_of
 from mindcv_mnasnet.weights.files import Stored, read_stored, write_stored
 from mindcv_mnasnet.weights.labels import class_title, imagenet_class_names
 from mindcv_mnasnet.weights.mindspore_file import read_ckpt, write_ckpt
+from mindcv_mnasnet.weights.name_maps import SCHEMES, shapes
 from mindcv_mnasnet.weights.read import read_weights
-from mindcv_mnasnet.weights.recognise import network_of
-from mindcv_mnasnet.weights.schemes import SCHEMES, shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE_BY = {"timm": ("a1", "b1", "small", "d1"), "torchvision": ("b1",), "mindcv": ("b1",)}

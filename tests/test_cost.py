@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindcv_mnasnet.arch import resolve
-from mindcv_mnasnet.cost import network_cost
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.reported import load_reported
+from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.networks.network import resolve
+from mindcv_mnasnet.networks.reported import load_reported
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mindcv_mnasnet.draws import DrawLayout, draw
+from mindcv_mnasnet.train.random_inputs import DrawLayout, draw
 
 ALL = DrawLayout(32, drop_columns=3, mixup=0.8, cutmix=1.0, erase_prob=0.5)
 SEEDS, STEPS, RANKS = st.integers(0, 2**31 - 1), st.integers(0, 2**40), st.integers(0, 4095)

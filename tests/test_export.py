@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from processes import ROOT, run
 
-from mindcv_mnasnet.checkpoint import read_checkpoint
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export import export as exporting
 from mindcv_mnasnet.export.artifact import SUFFIXES, open_artifact
-from mindcv_mnasnet.export.card import Card
 from mindcv_mnasnet.export.export import Options, checkpoint_logits, export
 from mindcv_mnasnet.export.folded import fold
-from mindcv_mnasnet.export.latency import measure
+from mindcv_mnasnet.export.metadata import Card
+from mindcv_mnasnet.latency.timing import measure
+from mindcv_mnasnet.run.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.usefixtures("cpu")
 NEEDS = {"onnx": ("onnx", "onnxruntime"), "tflite": ("tensorflow", "ai_edge_litert"), "mindir": ()}
@@ -91,7 +91,7 @@ def test_trained_ranges_overrule_observed_ones(tmp_path, checkpoint, form):
     """A stem that may say almost nothing leaves almost nothing of the differences between pictures."""
     need(form)
     stored = read_checkpoint(checkpoint)
-    from mindcv_mnasnet.checkpoint import write_checkpoint
+    from mindcv_mnasnet.run.checkpoint import write_checkpoint
 
     narrow = {**stored.tensors, "ranges.stem": np.array([0, 0.02], np.float32)}
     write_checkpoint(tmp_path / "narrow.safetensors", narrow, stored.meta)
@@ -155,7 +155,7 @@ def test_a_file_that_is_there_is_not_overwritten_unasked(tmp_path, checkpoint):
 
 def test_real_pictures_are_asked_for(tmp_path, checkpoint):
     stored = read_checkpoint(checkpoint)
-    from mindcv_mnasnet.checkpoint import write_checkpoint
+    from mindcv_mnasnet.run.checkpoint import write_checkpoint
 
     meta = {**stored.meta, "recipe": {**stored.meta["recipe"], "dataset": "imagenet"}}
     write_checkpoint(tmp_path / "imagenet.safetensors", stored.tensors, meta)

@@ -19,17 +19,18 @@ from file_server import Served, serving
 from processes import PLAIN, ROOT, door, refused, write_recipe
 
 import validate
-from mindcv_mnasnet import job, runtime
-from mindcv_mnasnet.arch import resolve
-from mindcv_mnasnet.checkpoint import read_checkpoint, write_checkpoint
+from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.model import create_model
-from mindcv_mnasnet.recipe import load_recipe
-from mindcv_mnasnet.reported import load_reported
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.networks.network import resolve
+from mindcv_mnasnet.networks.reported import load_reported
+from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
+from mindcv_mnasnet.train import job
 from mindcv_mnasnet.weights import hub
 from mindcv_mnasnet.weights.convert import convert
 from mindcv_mnasnet.weights.download import Patience, file_sha256
-from mindcv_mnasnet.weights.schemes import shapes
+from mindcv_mnasnet.weights.name_maps import shapes
 from mindcv_mnasnet.weights.tensorflow import write_tensorflow
 
 NAME, WIDTH, SIZE, CLASSES = "mnasnet_small", 0.5, 32, 10

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from mindspore import nn, ops
 from processes import PLAIN, ROOT, write_recipe
 
-from mindcv_mnasnet import runtime
-from mindcv_mnasnet.job import prepare
+from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.kernels import build
 from mindcv_mnasnet.kernels.cells import Depthwise, Gating, NormAct
-from mindcv_mnasnet.model import create_model
-from mindcv_mnasnet.parameters import load_parameters
-from mindcv_mnasnet.quantise import Quantisation
-from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.parameters import load_parameters
+from mindcv_mnasnet.model.quantization import Quantisation
+from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.train.job import prepare
 
 pytestmark = pytest.mark.usefixtures("cpu")
 BLOCKS = "r1_k3_s11_e1_o8_noskip r2_k5_s22_e3_o8_se0.25 r2_k7_s22_e3_o16 r1_k9_s11_e3_o16"

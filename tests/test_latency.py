@@ -12,17 +12,20 @@ import numpy as np
 import pytest
 from processes import ROOT, SECONDS
 
-from mindcv_mnasnet.arch import FAMILIES, resolve
-from mindcv_mnasnet.cost import network_cost
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.folded import fold, parts
-from mindcv_mnasnet.reported import load_reported
-from mindcv_mnasnet.search import latency_command, latency_runtime, latency_table
-from mindcv_mnasnet.search.latency import Latency, LatencyError, LatencySettings
-from mindcv_mnasnet.search.latency_models import random_tensors
-from mindcv_mnasnet.search.latency_published import UNIFORM, format_rows, measure_grid, measure_uniform, uniform_network
-from mindcv_mnasnet.search.latency_runtime import RuntimeMeter
-from mindcv_mnasnet.search.latency_table import Table, build, check, part_keys
+from mindcv_mnasnet.latency import command as latency_command
+from mindcv_mnasnet.latency import runtime as latency_runtime
+from mindcv_mnasnet.latency import table as latency_table
+from mindcv_mnasnet.latency.models import random_tensors
+from mindcv_mnasnet.latency.published import UNIFORM, format_rows, measure_grid, measure_uniform, uniform_network
+from mindcv_mnasnet.latency.record import Latency, LatencyError, LatencySettings
+from mindcv_mnasnet.latency.runtime import RuntimeMeter
+from mindcv_mnasnet.latency.table import Table, build, check, part_keys
+from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.networks.network import FAMILIES, resolve
+from mindcv_mnasnet.networks.reported import load_reported
+from mindcv_mnasnet.search.covering import networks_covering
 from mindcv_mnasnet.search.meters import open_meter
 from mindcv_mnasnet.search.space_files import read_space
 
@@ -144,7 +147,7 @@ def test_settings_that_cannot_work_are_refused_at_once(keys, sentence):
 
 
 def test_one_process_measures_at_a_time():
-    code = "from mindcv_mnasnet.search.latency_runtime import one_at_a_time\nwith one_at_a_time(): print('in')"
+    code = "from mindcv_mnasnet.latency.runtime import one_at_a_time\nwith one_at_a_time(): print('in')"
     with latency_runtime.one_at_a_time():
         process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -188,7 +191,7 @@ def test_a_table_predicts_whole_networks_from_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(latency_table, "RuntimeMeter", CostMeter)
     rng = np.random.default_rng(0)
     draw = lambda count: [SPACE.network(SPACE.random(rng)) for _ in range(count)]  # noqa: E731
-    table = build(latency_table.networks_covering(SPACE), draw(8), LatencySettings(), tmp_path / "t.jsonl")
+    table = build(networks_covering(SPACE), draw(8), LatencySettings(), tmp_path / "t.jsonl")
     found, pairs = check(Table.read(table.path), CostMeter(), draw(30))
     assert found.spearman > 0.95
     assert found.relative_error < 0.2
@@ -205,7 +208,7 @@ def test_a_table_that_was_interrupted_measures_only_what_is_missing(tmp_path, mo
         return meters[-1]
 
     monkeypatch.setattr(latency_table, "RuntimeMeter", meter)
-    networks, path = latency_table.networks_covering(SPACE), tmp_path / "t.jsonl"
+    networks, path = networks_covering(SPACE), tmp_path / "t.jsonl"
     whole = build(networks, networks[:3], LatencySettings(), path)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:11]) + lines[11][:7])
@@ -216,7 +219,7 @@ def test_a_table_that_was_interrupted_measures_only_what_is_missing(tmp_path, mo
 
 def test_a_table_refuses_what_it_does_not_know(tmp_path, monkeypatch):
     monkeypatch.setattr(latency_table, "RuntimeMeter", CostMeter)
-    networks, path = latency_table.networks_covering(SPACE), tmp_path / "t.jsonl"
+    networks, path = networks_covering(SPACE), tmp_path / "t.jsonl"
     table = build(networks, networks[:3], LatencySettings(), path)
     with pytest.raises(LatencyError, match=r"has no entry for 'stem in=3 .*tools/latency.py build"):
         table.measure(resolve("mnasnet-a1"))

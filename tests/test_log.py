@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindcv_mnasnet.curves import draw_curves, smooth
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import replace_file
-from mindcv_mnasnet.log import RunLog, read_log
-from mindcv_mnasnet.progress import Reading, duration, estimate
+from mindcv_mnasnet.run.curves import draw_curves, smooth
+from mindcv_mnasnet.run.log import RunLog, read_log
+from mindcv_mnasnet.run.progress import Reading, duration, estimate
 
 STEPS_PER_EPOCH = 3
 

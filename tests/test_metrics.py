@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mindcv_mnasnet.metrics import Counts, count
+from mindcv_mnasnet.train.metrics import Counts, count
 
 CLASSES = 7
 NUMBERS = st.integers(-3, 3).map(float)  # few values, so that ties are common

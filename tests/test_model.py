@@ -8,11 +8,12 @@ import pytest
 import tiny
 from mindspore import nn
 
-from mindcv_mnasnet.arch import FAMILIES, resolve
-from mindcv_mnasnet.cost import network_cost
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.model import MnasNet, create_model
-from mindcv_mnasnet.parameters import freeze, load_parameters
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.mnasnet import MnasNet
+from mindcv_mnasnet.model.parameters import freeze, load_parameters
+from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.networks.network import FAMILIES, resolve
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

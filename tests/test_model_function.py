@@ -6,9 +6,9 @@ import tiny
 from mindspore import nn
 from tiny import normal, tensor
 
-from mindcv_mnasnet.arch import resolve
-from mindcv_mnasnet.layers import ConvBN
-from mindcv_mnasnet.model import create_model
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.layers import ConvBN
+from mindcv_mnasnet.networks.network import resolve
 
 pytestmark = pytest.mark.usefixtures("cpu")
 EPS = 1e-3

@@ -23,8 +23,8 @@ from processes import (
 )
 
 import validate
-from mindcv_mnasnet.checkpoint import read_checkpoint
-from mindcv_mnasnet.log import read_log
+from mindcv_mnasnet.run.checkpoint import read_checkpoint
+from mindcv_mnasnet.run.log import read_log
 
 LAST = 2 * STEPS_PER_EPOCH
 
@@ -35,7 +35,7 @@ import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 import numpy as np
 import train
-from mindcv_mnasnet import engine
+from mindcv_mnasnet.train import engine
 from mindcv_mnasnet.errors import JobError, run_door
 
 jobs, prepare, note = [], engine.prepare, engine._Training._note_loss

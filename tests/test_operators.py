@@ -9,14 +9,14 @@ import pytest
 import tiny
 from mindspore import ops
 
-from mindcv_mnasnet.arch import resolve
-from mindcv_mnasnet.blocks import BlockSpec
-from mindcv_mnasnet.cost import network_cost
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.export import Options, export
-from mindcv_mnasnet.layers import PooledShortcut
-from mindcv_mnasnet.model import create_model
-from mindcv_mnasnet.weights.schemes import SCHEMES, shapes
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.layers import PooledShortcut
+from mindcv_mnasnet.networks.blocks import BlockSpec
+from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.networks.network import resolve
+from mindcv_mnasnet.weights.name_maps import SCHEMES, shapes
 
 pytestmark = pytest.mark.usefixtures("cpu")
 #: Narrower and wider than before, with stride and without, gated, expanded and not.

@@ -6,9 +6,9 @@ import pytest
 import tiny
 from mindspore import nn
 
-from mindcv_mnasnet.model import create_model
-from mindcv_mnasnet.optim import create_optimiser
-from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.train.optimizers import create_optimiser
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

@@ -8,13 +8,13 @@ import pytest
 from mindcv_facts import MINDCV
 from mindspore import nn, ops
 
-from mindcv_mnasnet.draws import DrawLayout
-from mindcv_mnasnet.model import create_model
-from mindcv_mnasnet.optim import create_optimiser
-from mindcv_mnasnet.plan import Plan
-from mindcv_mnasnet.recipe import load_recipe
-from mindcv_mnasnet.schedule import learning_rates
-from mindcv_mnasnet.step import TrainStep
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.train.optimizers import create_optimiser
+from mindcv_mnasnet.train.random_inputs import DrawLayout
+from mindcv_mnasnet.train.schedule import learning_rates
+from mindcv_mnasnet.train.step import TrainStep
 
 mindcv = pytest.importorskip("mindcv")
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tiny
 
-from mindcv_mnasnet.arch import resolve
-from mindcv_mnasnet.draws import DrawLayout
-from mindcv_mnasnet.model import MnasNet, create_model
-from mindcv_mnasnet.parameters import load_parameters
-from mindcv_mnasnet.step import TrainStep
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.mnasnet import MnasNet
+from mindcv_mnasnet.model.parameters import load_parameters
+from mindcv_mnasnet.networks.network import resolve
+from mindcv_mnasnet.train.random_inputs import DrawLayout
+from mindcv_mnasnet.train.step import TrainStep
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("cpu")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_image
 
-from mindcv_mnasnet.checkpoint import read_checkpoint
-from mindcv_mnasnet.model import create_model
-from mindcv_mnasnet.parameters import load_parameters
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.parameters import load_parameters
+from mindcv_mnasnet.run.checkpoint import read_checkpoint
 from mindcv_mnasnet.weights.convert import convert
 
 pytestmark = pytest.mark.usefixtures("cpu")

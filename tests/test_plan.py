@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.plan import Plan
-from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.recipe import load_recipe
 
 IMAGENET = (1281167, 50000)
 

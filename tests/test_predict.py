@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from processes import ROOT
 
-from mindcv_mnasnet import predict, validation
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.export import Options, export
+from mindcv_mnasnet.inference import predict, validation
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mindcv_mnasnet.cost import network_cost
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.recipe.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = sorted((ROOT / "results").glob("*.json"))
@@ -18,7 +18,7 @@ RESULTS = sorted((ROOT / "results").glob("*.json"))
 
 @pytest.fixture
 def publish(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tools" / "bench"), *sys.path])
     import publish
 
     return publish

@@ -13,9 +13,9 @@ from processes import PLAIN, TINY, door, messages, refused, run, run_until, stat
 import validate
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.folded import fold
-from mindcv_mnasnet.model import create_model
-from mindcv_mnasnet.parameters import load_parameters
-from mindcv_mnasnet.quantise import (
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.parameters import load_parameters
+from mindcv_mnasnet.model.quantization import (
     PREFIXES,
     RANGE_DECAY,
     Quantisation,
@@ -23,8 +23,8 @@ from mindcv_mnasnet.quantise import (
     QuantisedKit,
     QuantiseWeight,
 )
-from mindcv_mnasnet.recipe import load_recipe
-from mindcv_mnasnet.step import TrainStep
+from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.train.step import TrainStep
 
 pytestmark = pytest.mark.usefixtures("cpu")
 POINTS = {
@@ -144,7 +144,7 @@ def test_halves_are_the_only_freedom_of_rounding():
 def test_a_network_that_is_not_quantised_has_none_of_it():
     plain = create_model(tiny.network())
     kinds = {type(cell).__module__ for _, cell in plain.cells_and_names()}
-    assert "mindcv_mnasnet.quantise" not in kinds
+    assert "mindcv_mnasnet.model.quantization" not in kinds
     quantised = create_model(tiny.network(), quantisation=Quantisation())
     names = [p.name for p in quantised.get_parameters()]
     assert [name for name in names if not name.startswith(PREFIXES)] == [p.name for p in plain.get_parameters()]

@@ -10,10 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from mindcv_facts import MINDCV
 
-from mindcv_mnasnet.command_line import Parser, parse_command_line
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe import Recipe, diff, load_recipe
-from mindcv_mnasnet.recipe_values import Key, in_interval, key_table
+from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
+from mindcv_mnasnet.recipe.recipe import Recipe, diff, load_recipe
+from mindcv_mnasnet.recipe.values import Key, in_interval, key_table
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.recipe.recipe import load_recipe
 
 
 def written(tmp_path: Path, text: str) -> Path:

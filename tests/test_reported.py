@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mindcv_mnasnet.arch import known_names
-from mindcv_mnasnet.reported import format_table, load_reported
+from mindcv_mnasnet.networks.network import known_names
+from mindcv_mnasnet.networks.reported import format_table, load_reported
 
 SOURCES = Path(__file__).resolve().parents[2] / "shared" / "sources"
 PUBLISHED_ROW = re.compile(r"^(\d+)\s*\|([^|]+)\|([^|]+)\|([^|]+)\|([^|]+)\|([^|]+)\|([^|]+)\|([^|]+)$")

@@ -30,8 +30,8 @@ from processes import (
     write_recipe,
 )
 
-from mindcv_mnasnet import log
-from mindcv_mnasnet.log import read_log
+from mindcv_mnasnet.run import log
+from mindcv_mnasnet.run.log import read_log
 
 LAST = TINY["epoch_size"] * STEPS_PER_EPOCH
 
@@ -219,7 +219,7 @@ def stopped_at(step: int, *words: str | Path) -> int:
                 signal.raise_signal(signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mindcv_mnasnet.engine.RunLog", Stopping)
+        patch.setattr("mindcv_mnasnet.train.engine.RunLog", Stopping)
         return door(*words)
 
 
@@ -271,8 +271,8 @@ def test_a_fine_tuned_run_resumes(ordeal, tmp_path, digits):
 
 
 def test_runs_are_numbered_unless_they_have_a_name(tmp_path, digits, capsys):
-    from mindcv_mnasnet.recipe import load_recipe
-    from mindcv_mnasnet.run_folder import RunFolder
+    from mindcv_mnasnet.recipe.recipe import load_recipe
+    from mindcv_mnasnet.run.folder import RunFolder
 
     recipe = load_recipe(overrides={"ckpt_save_dir": str(tmp_path), "model": "mnasnet_050"})
     assert [RunFolder.create(recipe).path.name for _ in range(3)] == ["mnasnet_050", "mnasnet_050-2", "mnasnet_050-3"]

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindcv_mnasnet.plan import Plan
-from mindcv_mnasnet.recipe import load_recipe
-from mindcv_mnasnet.recipe_values import key_table
-from mindcv_mnasnet.schedule import learning_rates
+from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.recipe.values import key_table
+from mindcv_mnasnet.train.schedule import learning_rates
 
 AUTHORS = {
     "scheduler": "exponential_decay",

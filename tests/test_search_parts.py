@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindcv_mnasnet.arch import resolve
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.search.agreement import agreement
+from mindcv_mnasnet.latency.agreement import agreement
+from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.search.results import best, best_feasible, expected_best, front, hypervolume
 from mindcv_mnasnet.search.reward import EXPONENTS, Reward
 from mindcv_mnasnet.search.space_files import read_space

@@ -16,17 +16,17 @@ import yaml
 from processes import PLAIN, ROOT, SECONDS, write_recipe
 
 from mindcv_mnasnet.errors import DivergedError, JobError, UserError
-from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.latency.record import LatencyError
+from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.search import pools, proxy, results, runner, session
 from mindcv_mnasnet.search.evaluators import Surrogate
 from mindcv_mnasnet.search.folder import SearchFolder
-from mindcv_mnasnet.search.latency import LatencyError
 from mindcv_mnasnet.search.meters import SurrogateMeter
 from mindcv_mnasnet.search.pools import LocalPool, Result
 from mindcv_mnasnet.search.report import write_report
 from mindcv_mnasnet.search.runner import Search, reference_network
 from mindcv_mnasnet.search.settings import load_settings
-from mindcv_mnasnet.search.supernet_training import SuperTrainer
+from mindcv_mnasnet.search.supernet.training import SuperTrainer
 from mindcv_mnasnet.search.trials import TrialLog
 
 _POPEN = subprocess.Popen
@@ -166,15 +166,15 @@ class Faulty(Surrogate):
 
     immediate = False
 
-    def run(self, drafts):
+    def run(self, candidates):
         faults = [
             Result("diverged", "NaN"),
             Result("timeout", "hangs"),
             Result("memory", "too much"),
             Result("failed", "?"),
         ]
-        for draft in drafts:
-            yield draft.number, faults[draft.number] if draft.number < 4 else Result("ok", "", 0.5)
+        for candidate in candidates:
+            yield candidate.number, faults[candidate.number] if candidate.number < 4 else Result("ok", "", 0.5)
 
 
 def test_failed_trials_are_states_and_the_search_goes_on(tmp_path, monkeypatch):
@@ -205,8 +205,8 @@ def test_failed_trials_are_states_and_the_search_goes_on(tmp_path, monkeypatch):
 
 def test_too_many_failures_end_a_search_with_the_last_reason(tmp_path, monkeypatch):
     class Broken(Surrogate):
-        def run(self, drafts):
-            yield from ((draft.number, Result("failed", "no space left")) for draft in drafts)
+        def run(self, candidates):
+            yield from ((candidate.number, Result("failed", "no space left")) for candidate in candidates)
 
     monkeypatch.setattr(runner, "open_evaluator", lambda *_: Broken())
     with pytest.raises(JobError, match=r"10 of 10 trials failed.*failed: no space left; --resume"):
@@ -287,7 +287,7 @@ def test_what_goes_wrong_in_a_training_is_its_status(tmp_path, digits, monkeypat
         def fails(recipe, error=error):
             raise error
 
-        monkeypatch.setattr("mindcv_mnasnet.engine.fit", fails)
+        monkeypatch.setattr("mindcv_mnasnet.train.engine.fit", fails)
         assert proxy.run(_job(tmp_path, digits))["status"] == status
 
 
@@ -436,17 +436,17 @@ def test_a_proxy_check_compares_ranks_and_tells_the_spread_of_seeds(tmp_path, di
         def __init__(self, settings, space, folder):
             self.name, asked[folder.name] = folder.name, settings.proxy_keys(settings.final_recipe())["epoch_size"]
 
-        def run(self, drafts):
-            for draft in drafts:
-                if (self.name, draft.number) == ("long", 4):
-                    yield draft.number, Result("failed", "no luck")
-                elif draft.number < 6:
+        def run(self, candidates):
+            for candidate in candidates:
+                if (self.name, candidate.number) == ("long", 4):
+                    yield candidate.number, Result("failed", "no luck")
+                elif candidate.number < 6:
                     yield (
-                        draft.number,
-                        Result("ok", "", 0.1 * (draft.number if self.name == "short" else 9 - draft.number)),
+                        candidate.number,
+                        Result("ok", "", 0.1 * (candidate.number if self.name == "short" else 9 - candidate.number)),
                     )
                 else:
-                    yield draft.number, Result("ok", "", 0.5 + 0.02 * (draft.number % 2))
+                    yield candidate.number, Result("ok", "", 0.5 + 0.02 * (candidate.number % 2))
 
         def close(self):
             asked[f"{self.name} closed"] = True

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindcv_mnasnet.arch import FAMILIES
-from mindcv_mnasnet.cost import network_cost
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.search.latency_table import networks_covering, part_keys
+from mindcv_mnasnet.latency.table import part_keys
+from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.networks.network import FAMILIES
+from mindcv_mnasnet.search.covering import networks_covering
 from mindcv_mnasnet.search.space import Limits, within
 from mindcv_mnasnet.search.space_files import load_space, read_space
 

@@ -6,11 +6,11 @@ import pytest
 import tiny
 from mindspore import nn
 
-from mindcv_mnasnet.draws import DrawLayout
-from mindcv_mnasnet.metrics import count
-from mindcv_mnasnet.model import create_model
-from mindcv_mnasnet.parameters import freeze
-from mindcv_mnasnet.step import SCALE_WINDOW, Accumulate, TrainStep
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.parameters import freeze
+from mindcv_mnasnet.train.metrics import count
+from mindcv_mnasnet.train.random_inputs import DrawLayout
+from mindcv_mnasnet.train.step import SCALE_WINDOW, Accumulate, TrainStep
 
 pytestmark = pytest.mark.usefixtures("cpu")
 IMAGES, LABELS = tiny.batch()

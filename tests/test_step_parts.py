@@ -6,11 +6,11 @@ import pytest
 import tiny
 from tiny import normal, tensor
 
-from mindcv_mnasnet.draws import DrawLayout, draw
-from mindcv_mnasnet.loss import Loss
-from mindcv_mnasnet.model import create_model
-from mindcv_mnasnet.preprocess import MixAndErase, Preprocess
-from mindcv_mnasnet.step import EvalStep
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.train.loss import Loss
+from mindcv_mnasnet.train.preprocess import MixAndErase, Preprocess
+from mindcv_mnasnet.train.random_inputs import DrawLayout, draw
+from mindcv_mnasnet.train.step import EvalStep
 
 pytestmark = pytest.mark.usefixtures("cpu")
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

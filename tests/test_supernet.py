@@ -10,17 +10,17 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from mindcv_mnasnet.arch import resolve
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.kernels.build import kernels as built_kernels
-from mindcv_mnasnet.model import create_model
-from mindcv_mnasnet.parameters import load_parameters
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.parameters import load_parameters
+from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.search.space import Space
-from mindcv_mnasnet.search.supernet import SuperNetwork
-from mindcv_mnasnet.search.supernet_choices import Choices
-from mindcv_mnasnet.search.supernet_ranking import Ranker
-from mindcv_mnasnet.search.supernet_training import SuperTrainer, SuperTraining, load_supernet
-from mindcv_mnasnet.weights.schemes import shapes
+from mindcv_mnasnet.search.supernet.choices import Choices
+from mindcv_mnasnet.search.supernet.network import SuperNetwork
+from mindcv_mnasnet.search.supernet.ranking import Ranker
+from mindcv_mnasnet.search.supernet.training import SuperTrainer, SuperTraining, load_supernet
+from mindcv_mnasnet.weights.name_maps import shapes
 
 SIZE, CLASSES, BATCH, EPOCHS = 16, 4, 8, 14
 PIXELS = ([127.5] * 3, [64.0] * 3)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from tiny import tensor
 
-from mindcv_mnasnet.arch import Network, resolve
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.model import create_model
-from mindcv_mnasnet.parameters import load_parameters
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.parameters import load_parameters
+from mindcv_mnasnet.networks.network import Network, resolve
 from mindcv_mnasnet.weights import archive
 from mindcv_mnasnet.weights.tensorflow import read_tensorflow, write_tensorflow
 from mindcv_mnasnet.weights.tensorflow_names import SCHEMES, authors_layout, our_names, variable_names

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 from processes import PLAIN, door, messages, refused, state, steps, write_recipe
 
-from mindcv_mnasnet.checkpoint import read_checkpoint
 from mindcv_mnasnet.errors import interrupts_wait, run_door
-from mindcv_mnasnet.log import read_log
-from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.run.checkpoint import read_checkpoint
+from mindcv_mnasnet.run.log import read_log
 
 sys.path.insert(0, str(Path(__file__).with_name("data")))
 from picture_files import encode, make_folder, scene
@@ -314,12 +314,12 @@ def test_missing_tensorboard_is_told_before_a_run_folder_is_made(recipe, tmp_pat
 
 
 def test_a_python_without_mindspore_is_told(capsys, recipe, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("mindcv_mnasnet.engine")]:
+    for name in [name for name in sys.modules if name.startswith("mindcv_mnasnet.train.engine")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "mindspore", None)
     with suppress(AttributeError):
-        monkeypatch.delattr("mindcv_mnasnet.engine")
-    monkeypatch.delitem(sys.modules, "mindcv_mnasnet.runtime", raising=False)
+        monkeypatch.delattr("mindcv_mnasnet.train.engine")
+    monkeypatch.delitem(sys.modules, "mindcv_mnasnet.devices.runtime", raising=False)
     sentence = refused(capsys, *recipe)
     assert "mindspore" in sentence
     assert sys.executable in sentence

@@ -11,14 +11,14 @@ import pytest
 from processes import PLAIN, door, refused, write_recipe
 
 import validate
-from mindcv_mnasnet import validation
-from mindcv_mnasnet.checkpoint import read_checkpoint, write_checkpoint
 from mindcv_mnasnet.errors import JobError
-from mindcv_mnasnet.log import read_log
-from mindcv_mnasnet.metrics import Counts
-from mindcv_mnasnet.reported import load_reported
-from mindcv_mnasnet.run_folder import find_checkpoints
-from mindcv_mnasnet.verdict import Verdict
+from mindcv_mnasnet.inference import validation
+from mindcv_mnasnet.inference.verdict import Verdict
+from mindcv_mnasnet.networks.reported import load_reported
+from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
+from mindcv_mnasnet.run.folder import find_checkpoints
+from mindcv_mnasnet.run.log import read_log
+from mindcv_mnasnet.train.metrics import Counts
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindcv_mnasnet.arch import resolve
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.reported import load_reported
-from mindcv_mnasnet.verdict import EvalSettings, compare
+from mindcv_mnasnet.inference.verdict import EvalSettings, compare
+from mindcv_mnasnet.networks.network import resolve
+from mindcv_mnasnet.networks.reported import load_reported
 
 TIMM = EvalSettings(224, 0.875, None, "bicubic", "center", "symmetric", 1e-5, "imagenet", 50_000, "timm")
 MINDCV = replace(TIMM, interpolation="bilinear", bn_eps=1e-3, source=None)

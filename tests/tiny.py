@@ -7,11 +7,11 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
-from mindcv_mnasnet.arch import Network, resolve
-from mindcv_mnasnet.draws import DrawLayout, draw
-from mindcv_mnasnet.model import create_model
-from mindcv_mnasnet.recipe import Recipe, load_recipe
-from mindcv_mnasnet.step import TrainStep
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.networks.network import Network, resolve
+from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
+from mindcv_mnasnet.train.random_inputs import DrawLayout, draw
+from mindcv_mnasnet.train.step import TrainStep
 
 SIZE, CLASSES, BATCH = 16, 6, 4
 BLOCKS = "r1_k3_s11_e1_o8_noskip r2_k3_s22_e3_o8_se0.25"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from mindcv_mnasnet.command_line import Parser
 from mindcv_mnasnet.errors import UserError, interrupts_wait, run_door
-from mindcv_mnasnet.run_folder import find_checkpoints
+from mindcv_mnasnet.recipe.command_line import Parser
+from mindcv_mnasnet.run.folder import find_checkpoints
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.bn_batches < 1:
         raise UserError(f"bn_batches: {options.bn_batches} is impossible; it is 1 or more")
     with interrupts_wait():
-        from mindcv_mnasnet.averaging import average, choose  # loads MindSpore
+        from mindcv_mnasnet.train.averaging import average, choose  # loads MindSpore
 
     if options.last is not None or options.best is not None:
         if len(options.sources) > 1 or None not in (options.last, options.best):

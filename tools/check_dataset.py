@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from mindcv_mnasnet.data.listing import pictures_under
-from mindcv_mnasnet.data.pictures import check_picture
+from mindcv_mnasnet.data.images import check_picture
+from mindcv_mnasnet.data.index import pictures_under
 from mindcv_mnasnet.errors import UserError, run_door
 
 

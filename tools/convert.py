@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from mindcv_mnasnet.command_line import Parser
 from mindcv_mnasnet.errors import UserError, run_door
+from mindcv_mnasnet.recipe.command_line import Parser
 from mindcv_mnasnet.weights.convert import convert
 from mindcv_mnasnet.weights.read import SOURCES
 

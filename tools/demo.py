@@ -12,8 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from mindcv_mnasnet.command_line import Parser
 from mindcv_mnasnet.errors import JobError, run_door
+from mindcv_mnasnet.recipe.command_line import Parser
 
 RECIPE = "configs/digits/mnasnet_small_digits.yaml"
 

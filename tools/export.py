@@ -8,9 +8,9 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from mindcv_mnasnet.command_line import Parser
 from mindcv_mnasnet.errors import UserError, interrupts_wait, run_door
-from mindcv_mnasnet.run_folder import find_checkpoints
+from mindcv_mnasnet.recipe.command_line import Parser
+from mindcv_mnasnet.run.folder import find_checkpoints
 
 FORMATS = ("mindir", "onnx", "tflite", "air")
 

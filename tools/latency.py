@@ -15,13 +15,15 @@ from tqdm import tqdm
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from mindcv_mnasnet.arch import Network, resolve
-from mindcv_mnasnet.command_line import Parser
 from mindcv_mnasnet.errors import UserError, run_door
 from mindcv_mnasnet.files import replace_file
-from mindcv_mnasnet.recipe import load_recipe
-from mindcv_mnasnet.search import latency_published, latency_table
-from mindcv_mnasnet.search.latency import LatencySettings, Meter
+from mindcv_mnasnet.latency import published as latency_published
+from mindcv_mnasnet.latency import table as latency_table
+from mindcv_mnasnet.latency.record import LatencySettings, Meter
+from mindcv_mnasnet.networks.network import Network, resolve
+from mindcv_mnasnet.recipe.command_line import Parser
+from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.search.covering import networks_covering
 from mindcv_mnasnet.search.meters import open_meter
 from mindcv_mnasnet.search.settings import load_settings
 from mindcv_mnasnet.search.space import Space
@@ -142,10 +144,7 @@ def _random(space: Space, count: int, seed: int) -> list[Network]:
 
 def _build(options: argparse.Namespace) -> int:
     space = _space(options.space)
-    if options.random is None:
-        networks = latency_table.networks_covering(space)
-    else:
-        networks = _random(space, options.random, options.seed)
+    networks = networks_covering(space) if options.random is None else _random(space, options.random, options.seed)
     with tqdm(unit="part", disable=None) as bar:
 
         def progress(done: int, total: int) -> None:

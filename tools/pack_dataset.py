@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from mindcv_mnasnet.data.index import Listing, list_folder
 from mindcv_mnasnet.data.labels import list_flat
-from mindcv_mnasnet.data.listing import Listing, list_folder
 from mindcv_mnasnet.data.packs import verify_pack, write_pack
 from mindcv_mnasnet.errors import JobError, UserError, run_door
 

@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from mindcv_mnasnet.command_line import Parser
-from mindcv_mnasnet.contact_sheet import contact_sheet
 from mindcv_mnasnet.errors import UserError, interrupts_wait, run_door
 from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.inference.contact_sheet import contact_sheet
+from mindcv_mnasnet.recipe.command_line import Parser
 
 if TYPE_CHECKING:
-    from mindcv_mnasnet.predict import Classifier, Prediction
+    from mindcv_mnasnet.inference.predict import Classifier, Prediction
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     _require_sense(options)
     with interrupts_wait():
-        from mindcv_mnasnet import predict  # loads MindSpore
+        from mindcv_mnasnet.inference import predict  # loads MindSpore
 
     names = [line.strip() for line in sys.stdin if line.strip()] if options.pictures == ["-"] else options.pictures
     paths = predict.find_pictures(names)
@@ -82,7 +82,7 @@ def _require_sense(options: argparse.Namespace) -> None:
 
 
 def _predict(classifier: Classifier, paths: list[str], options: argparse.Namespace) -> list[Prediction]:
-    from mindcv_mnasnet import predict
+    from mindcv_mnasnet.inference import predict
 
     extract = None if options.features is None else classifier.features(options.feature_maps)
     predictions: list[Prediction] = []

@@ -10,9 +10,9 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from mindcv_mnasnet.arch import Network, resolve
-from mindcv_mnasnet.cost import Cost, network_cost
 from mindcv_mnasnet.errors import UserError, run_door
+from mindcv_mnasnet.networks.cost import Cost, network_cost
+from mindcv_mnasnet.networks.network import Network, resolve
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,7 +91,7 @@ def _text(title: str, network: Network, cost: Cost, layers: bool) -> str:
 
 
 def _table() -> list[dict[str, Any]]:
-    from mindcv_mnasnet.reported import load_reported  # here: it needs a YAML reader, which costs do not
+    from mindcv_mnasnet.networks.reported import load_reported  # here: it needs a YAML reader, which costs do not
 
     rows = []
     for entry in load_reported():

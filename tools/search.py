@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from mindcv_mnasnet.command_line import Parser, parse_command_line
 from mindcv_mnasnet.errors import UserError, interrupts_wait, run_door
+from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
 from mindcv_mnasnet.search.settings import SECTIONS, load_settings
 
 

@@ -17,7 +17,7 @@ from mindspore.dataset.vision import Inter
 from PIL import Image
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe import Recipe
+from mindcv_mnasnet.recipe.recipe import Recipe
 
 Operations = list[Any]  # what Dataset.map takes: MindSpore's operations and functions of an array
 

@@ -15,9 +15,9 @@ from functools import partial
 import numpy as np
 from simplejpeg import decode_jpeg, decode_jpeg_header
 
+from mindcv_mnasnet.data.images import decode
 from mindcv_mnasnet.data.jpeg import JPEG
-from mindcv_mnasnet.data.pictures import decode
-from mindcv_mnasnet.recipe import Recipe
+from mindcv_mnasnet.recipe.recipe import Recipe
 
 _TRIES = 10  # boxes drawn before the largest possible one is taken, as in torchvision and MindSpore
 _reused = threading.local()  # each thread's memory for pixels that are copied from at once

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mindcv_mnasnet.data.listing import Listing, split
+from mindcv_mnasnet.data.index import Listing, split
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import unwritable
 

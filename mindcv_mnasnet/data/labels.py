@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.data.listing import Listing, class_order, pictures_under
+from mindcv_mnasnet.data.index import Listing, class_order, pictures_under
 from mindcv_mnasnet.errors import UserError
 
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.data.listing import Listing, label_of_folder
-from mindcv_mnasnet.data.pictures import BadImage, read_plain
+from mindcv_mnasnet.data.images import BadImage, read_plain
+from mindcv_mnasnet.data.index import Listing, label_of_folder
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import replace_file, unwritable
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from mindcv_mnasnet.data.augment import Operations, eval_operations, train_operations
 from mindcv_mnasnet.data.decoder import RandomCrop, decode_whole
-from mindcv_mnasnet.data.listing import Listing
-from mindcv_mnasnet.data.pictures import BadImage
+from mindcv_mnasnet.data.images import BadImage
+from mindcv_mnasnet.data.index import Listing
 from mindcv_mnasnet.errors import JobError
-from mindcv_mnasnet.plan import Plan
-from mindcv_mnasnet.recipe import Recipe
+from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.recipe import Recipe
 
 _LEAST_READERS = 8  # threads that read and decode; more than cores, for file systems that answer slowly
 _READ_AHEAD = 4  # pictures per thread

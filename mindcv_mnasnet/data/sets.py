@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from mindcv_mnasnet.data.digits import write_digits
+from mindcv_mnasnet.data.index import Listing, list_folder, split
 from mindcv_mnasnet.data.labels import list_flat
-from mindcv_mnasnet.data.listing import Listing, list_folder, split
 from mindcv_mnasnet.data.packs import is_pack, open_pack
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe import Recipe
+from mindcv_mnasnet.recipe.recipe import Recipe
 
 
 def open_train_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> tuple[Listing, Listing | None]:

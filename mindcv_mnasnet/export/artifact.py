@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.export.card import Card
+from mindcv_mnasnet.export.metadata import Card
 
 #: Suffixes of exported files and the runtimes that run them.
 SUFFIXES = {".onnx": "onnxruntime", ".tflite": "litert", ".mindir": "mindspore"}

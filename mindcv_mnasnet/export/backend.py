@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from mindcv_mnasnet.checkpoint import Checkpoint
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
-from mindcv_mnasnet.export.card import Card
 from mindcv_mnasnet.export.folded import fold
+from mindcv_mnasnet.export.metadata import Card
+from mindcv_mnasnet.run.checkpoint import Checkpoint
 
 BACKENDS = ("mindspore", "onnxruntime", "litert")
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mindcv_mnasnet import runtime
-from mindcv_mnasnet.checkpoint import Checkpoint, read_checkpoint
+from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.evaluation import Evaluator
 from mindcv_mnasnet.export.artifact import open_artifact
-from mindcv_mnasnet.export.card import Card
 from mindcv_mnasnet.export.folded import fold
-from mindcv_mnasnet.export.pictures import evaluation_pictures
+from mindcv_mnasnet.export.images import evaluation_pictures
+from mindcv_mnasnet.export.metadata import Card
 from mindcv_mnasnet.files import unwritable
+from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
+from mindcv_mnasnet.train.evaluation import Evaluator
 
 FORMATS = ("mindir", "onnx", "tflite", "air")
 #: Largest difference of a logit from the checkpoint's, in standard deviations of all logits. float32 runtimes differ by

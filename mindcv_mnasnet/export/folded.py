@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from mindcv_mnasnet.arch import Layer, Network
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.network import Layer, Network
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mindcv_mnasnet.errors import UserError, require_extra
-from mindcv_mnasnet.export.card import KEY, Card
+from mindcv_mnasnet.export.metadata import KEY, Card
 
 
 class LiteRTSession:

@@ -10,10 +10,11 @@ import numpy as np
 from mindspore import nn
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.export.card import Card
-from mindcv_mnasnet.model import MnasNet, create_model
-from mindcv_mnasnet.parameters import load_parameters
-from mindcv_mnasnet.preprocess import Preprocess
+from mindcv_mnasnet.export.metadata import Card
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.mnasnet import MnasNet
+from mindcv_mnasnet.model.parameters import load_parameters
+from mindcv_mnasnet.train.preprocess import Preprocess
 
 CARD_SUFFIX = ".json"
 

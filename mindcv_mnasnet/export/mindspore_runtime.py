@@ -8,9 +8,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from mindcv_mnasnet import runtime
+from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.export.card import Card
+from mindcv_mnasnet.export.metadata import Card
 from mindcv_mnasnet.export.mindir import CARD_SUFFIX
 
 

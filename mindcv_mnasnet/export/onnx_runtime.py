@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mindcv_mnasnet.errors import UserError, require_extra
-from mindcv_mnasnet.export.card import KEY, Card
+from mindcv_mnasnet.export.metadata import KEY, Card
 
 
 class OnnxSession:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mindcv_mnasnet.errors import require_extra
-from mindcv_mnasnet.export.card import KEY, Card
 from mindcv_mnasnet.export.folded import Block, Conv, Folded
+from mindcv_mnasnet.export.metadata import KEY, Card
 
 #: ReduceMean takes its axes as an input from 18 on; ONNX Runtime 1.18, the oldest allowed, knows up to 21.
 OPSET = 18

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.arch import Layer
-from mindcv_mnasnet.export.card import KEY, Card
 from mindcv_mnasnet.export.folded import Conv, Folded
+from mindcv_mnasnet.export.metadata import KEY, Card
+from mindcv_mnasnet.networks.network import Layer
 from mindcv_mnasnet.weights.tensorflow import load_tensorflow
 
 LABELS = "labels.txt"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mindcv_mnasnet import runtime
+from mindcv_mnasnet.devices import runtime
 
 SOURCE = Path(__file__).with_name("operators.cpp")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")

@@ -15,10 +15,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from mindcv_mnasnet import runtime
+from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.search.space import Space, Tokens
 from mindcv_mnasnet.search.strategy import Accept, Arrays, Outcome, draw, generator
-from mindcv_mnasnet.tensor_lists import zeros_like
+from mindcv_mnasnet.train.tensor_lists import zeros_like
 
 UNITS = 100
 LEARNING_RATE = 3.5e-4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mindcv_mnasnet.cost import network_cost
-from mindcv_mnasnet.progress import duration
+from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search.settings import Settings
 
 #: MindCV's published training speed of a MnasNet on one Ascend 910: 11,663 images/s on eight.

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from mindcv_mnasnet.search.candidates import Candidate
 from mindcv_mnasnet.search.pools import Pool, Result, open_pool
 from mindcv_mnasnet.search.proxy import write_job
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.space import Space
 from mindcv_mnasnet.search.surrogate import surrogate_accuracy
-
-if TYPE_CHECKING:
-    from mindcv_mnasnet.search.runner import Draft
 
 
 class Evaluator(Protocol):
@@ -21,8 +19,8 @@ class Evaluator(Protocol):
 
     immediate: bool
 
-    def run(self, drafts: Sequence[Draft]) -> Iterator[tuple[int, Result]]:
-        """(number, result) of every draft, as they end; fewer after ``stop``."""
+    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[int, Result]]:
+        """(number, result) of every candidate, as they end; fewer after ``stop``."""
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -36,10 +34,10 @@ class Surrogate:
 
     immediate = True
 
-    def run(self, drafts: Sequence[Draft]) -> Iterator[tuple[int, Result]]:
+    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[int, Result]]:
         """See ``Evaluator``."""
-        for draft in drafts:
-            yield draft.number, Result("ok", "", surrogate_accuracy(draft.network))
+        for candidate in candidates:
+            yield candidate.number, Result("ok", "", surrogate_accuracy(candidate.network))
 
     def stop(self) -> None:
         """See ``Evaluator``."""
@@ -57,12 +55,12 @@ class Proxy:
         self._settings, self._folder, self._pool = settings, folder, pool
         self._keys = settings.proxy_keys(settings.final_recipe())
 
-    def run(self, drafts: Sequence[Draft]) -> Iterator[tuple[int, Result]]:
+    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[int, Result]]:
         """See ``Evaluator``."""
-        yield from self._pool.run([(draft.number, self._write(draft)) for draft in drafts])
+        yield from self._pool.run([(candidate.number, self._write(candidate)) for candidate in candidates])
 
-    def _write(self, draft: Draft) -> Path:
-        network = draft.network
+    def _write(self, candidate: Candidate) -> Path:
+        network = candidate.network
         own = {
             "model": "mnasnet_100",
             "blocks": list(network.block_strings),
@@ -70,9 +68,9 @@ class Proxy:
             "width_mult": network.width_mult or 1.0,
             "divisor": 1 if network.width_mult is None else network.divisor,
             "residual_rule": network.residual_rule,
-            "seed": draft.seed,
+            "seed": candidate.seed,
         }
-        name = f"{draft.number:06d}" if draft.number >= 0 else f"reference{-draft.number}"
+        name = f"{candidate.number:06d}" if candidate.number >= 0 else f"reference{-candidate.number}"
         recipe = {**self._keys, **own}
         return write_job(
             self._folder / "trials" / name, recipe, self._settings.held_out, self._settings.trial_memory_gb
@@ -92,7 +90,7 @@ def open_evaluator(settings: Settings, space: Space, folder: Path) -> Evaluator:
     if settings.evaluator == "surrogate":
         return Surrogate()
     if settings.evaluator == "supernet":
-        from mindcv_mnasnet.search.supernet_evaluator import SupernetEvaluator
+        from mindcv_mnasnet.search.supernet.evaluator import SupernetEvaluator
 
         return SupernetEvaluator(settings, space, folder)
     pool = open_pool(settings.pool, settings.workers, settings.trial_timeout_s, settings.retries, settings.ray_address)

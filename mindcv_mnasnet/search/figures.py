@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mindcv_mnasnet.arch import Network
-from mindcv_mnasnet.cost import network_cost
+from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.search.results import expected_best, front, measured, running_best
 from mindcv_mnasnet.search.trials import Trial
 
@@ -131,13 +131,3 @@ def _ms(trials: Sequence[Trial]) -> list[float]:
 
 def _percent(trials: Sequence[Trial]) -> list[float]:
     return [100 * (trial.accuracy or 0.0) for trial in trials]
-
-
-def draw_scatter(points: Sequence[tuple[float, float, str]], x: str, y: str, path: Path) -> Path:
-    """Named points on logarithmic axes."""
-    axes = _axes(7.0, 5.0)
-    axes.scatter([a for a, _, _ in points], [b for _, b, _ in points], s=16, color=_FRONT)
-    for a, b, name in points:
-        axes.annotate(name, (a, b), fontsize=6.5, textcoords="offset points", xytext=(4, -2))
-    axes.set(xlabel=x, ylabel=y, xscale="log", yscale="log")
-    return _save(axes, path)

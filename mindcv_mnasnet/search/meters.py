@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mindcv_mnasnet.arch import Network
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.search.latency import KINDS, Latency, LatencySettings, Meter
-from mindcv_mnasnet.search.latency_command import CommandMeter
-from mindcv_mnasnet.search.latency_runtime import RuntimeMeter
-from mindcv_mnasnet.search.latency_table import Table
+from mindcv_mnasnet.latency.command import CommandMeter
+from mindcv_mnasnet.latency.record import KINDS, Latency, LatencySettings, Meter
+from mindcv_mnasnet.latency.runtime import RuntimeMeter
+from mindcv_mnasnet.latency.table import Table
+from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.surrogate import LABEL, surrogate_latency_ms
 

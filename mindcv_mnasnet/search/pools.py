@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mindcv_mnasnet import runtime
+from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import JobError, require_extra
 from mindcv_mnasnet.search.proxy import RESULT
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from mindcv_mnasnet.errors import DivergedError, JobError, UserError
 from mindcv_mnasnet.files import replace_file
-from mindcv_mnasnet.recipe import Recipe, load_recipe
+from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
 
 RESULT = "result.json"
 
@@ -39,7 +39,7 @@ def run(path: Path) -> dict[str, Any]:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     try:
         recipe = held_out_recipe(load_recipe(overrides=job["recipe"]), job["held_out"], path.parent)
-        from mindcv_mnasnet.engine import fit
+        from mindcv_mnasnet.train.engine import fit
 
         summary = fit(recipe)
     except DivergedError as error:

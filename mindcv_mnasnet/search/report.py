@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindcv_mnasnet.arch import parse_blocks
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file
-from mindcv_mnasnet.progress import duration
+from mindcv_mnasnet.networks.network import parse_blocks
+from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search import figures
 from mindcv_mnasnet.search.folder import SearchFolder
 from mindcv_mnasnet.search.results import best, best_feasible, front, hypervolume, measured, proposed, write_winners

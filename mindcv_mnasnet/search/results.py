@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mindcv_mnasnet.files import replace_file
-from mindcv_mnasnet.recipe import to_yaml
+from mindcv_mnasnet.recipe.recipe import to_yaml
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.trials import Trial
 

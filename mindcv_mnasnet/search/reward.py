@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mindcv_mnasnet.blocks import check, is_number
+from mindcv_mnasnet.networks.blocks import check, is_number
 
 #: (alpha, beta) by name. MnasNet, section 3: soft (doubling the latency buys about 5 % relative accuracy) and hard;
 #: MobileNetV3, section 4.1, for small networks.

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from mindcv_mnasnet.arch import Network, resolve
-from mindcv_mnasnet.checkpoint import read_checkpoint, write_checkpoint
-from mindcv_mnasnet.cost import network_cost
 from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.latency.record import Latency, LatencyError, Meter
+from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.networks.network import Network, resolve
+from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
+from mindcv_mnasnet.search.candidates import Candidate
 from mindcv_mnasnet.search.evaluators import Evaluator, open_evaluator
 from mindcv_mnasnet.search.folder import SearchFolder
-from mindcv_mnasnet.search.latency import Latency, LatencyError, Meter
 from mindcv_mnasnet.search.meters import meter_for
 from mindcv_mnasnet.search.pools import Result
 from mindcv_mnasnet.search.settings import Settings
@@ -27,17 +28,6 @@ from mindcv_mnasnet.search.trials import Trial, TrialLog
 _ON_THIS_MACHINE = ("onnxruntime", "litert", "mindspore")
 #: Trials before a search with too many failures is given up.
 _LEAST_TRIALS = 10
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A network to try."""
-
-    number: int
-    generation: int
-    tokens: Tokens
-    network: Network
-    seed: int
 
 
 class Search:
@@ -86,31 +76,31 @@ class Search:
                 first = generation * settings.generation
                 count = min(settings.generation, settings.trials - first)
                 asked = strategy.ask(generation, count, accept)
-                drafts = [self._draft(first + i, generation, tokens) for i, tokens in enumerate(asked)]
-                self._require_same(drafts, done)
-                self._try(drafts, meter, self._evaluator, done, progress)
+                candidates = [self._draft(first + i, generation, tokens) for i, tokens in enumerate(asked)]
+                self._require_same(candidates, done)
+                self._try(candidates, meter, self._evaluator, done, progress)
                 if self._stopped:
                     break
-                told = [done[draft.number] for draft in drafts]
+                told = [done[candidate.number] for candidate in candidates]
                 strategy.tell(generation, [_outcome(trial) for trial in told])
                 write_checkpoint(self.folder.state, strategy.state(), {"generations": generation + 1})
                 self._require_health(done)
         return [done[number] for number in sorted(done) if number >= 0]
 
-    def _draft(self, number: int, generation: int, tokens: Tokens) -> Draft:
-        return Draft(number, generation, tokens, self.space.network(tokens), self.settings.seed + 1000 + number)
+    def _draft(self, number: int, generation: int, tokens: Tokens) -> Candidate:
+        return Candidate(number, generation, tokens, self.space.network(tokens), self.settings.seed + 1000 + number)
 
-    def _require_same(self, drafts: Iterable[Draft], done: dict[int, Trial]) -> None:
-        for draft in drafts:
-            if draft.number in done and done[draft.number].tokens != draft.tokens:
+    def _require_same(self, candidates: Iterable[Candidate], done: dict[int, Trial]) -> None:
+        for candidate in candidates:
+            if candidate.number in done and done[candidate.number].tokens != candidate.tokens:
                 raise UserError(
-                    f"{self.folder.trials}: trial {draft.number} is of another network than the search proposes now; "
+                    f"{self.folder.trials}: trial {candidate.number} is of another network than the one proposed now; "
                     "the file or the state beside it was changed, or this is another version of MindSpore"
                 )
 
     def _try(
         self,
-        drafts: Sequence[Draft],
+        candidates: Sequence[Candidate],
         meter: Meter,
         evaluator: Evaluator,
         done: dict[int, Trial],
@@ -120,15 +110,15 @@ class Search:
         known = {
             trial.blocks: trial for trial in done.values() if trial.ok and trial.number >= 0 and trial.repeats is None
         }
-        first: dict[tuple[str, ...], Draft] = {}
+        first: dict[tuple[str, ...], Candidate] = {}
         repeated = []
-        for draft in drafts:
-            if draft.number not in done:
-                blocks = draft.network.block_strings
+        for candidate in candidates:
+            if candidate.number not in done:
+                blocks = candidate.network.block_strings
                 if blocks in known or blocks in first:
-                    repeated.append(draft)
+                    repeated.append(candidate)
                 else:
-                    first[blocks] = draft
+                    first[blocks] = candidate
 
         def keep(trials: Sequence[Trial]) -> None:
             self.log.append(*trials)
@@ -143,28 +133,33 @@ class Search:
         if again:
             keep(again)
 
-    def _measured(self, drafts: list[Draft], meter: Meter, evaluator: Evaluator) -> Iterator[list[Trial]]:
-        """The drafts' trials as they end: latency first where it is this machine's, beside the trainings elsewhere."""
+    def _measured(self, candidates: list[Candidate], meter: Meter, evaluator: Evaluator) -> Iterator[list[Trial]]:
+        """Their trials as they end: latency first where it is this machine's, beside the trainings elsewhere."""
         latencies: dict[int, Future[Latency]] = {}
-        by_number = {draft.number: draft for draft in drafts}
+        by_number = {candidate.number: candidate for candidate in candidates}
         with ThreadPoolExecutor(1) as device:  # one measurement at a time
-            for draft in drafts:
-                latencies[draft.number] = device.submit(meter.measure, draft.network)
+            for candidate in candidates:
+                latencies[candidate.number] = device.submit(meter.measure, candidate.network)
             if self.settings.latency in _ON_THIS_MACHINE or evaluator.immediate:
                 _settle(latencies.values())
-                unmeasured = [draft for draft in drafts if latencies[draft.number].exception() is not None]
+                unmeasured = [
+                    candidate for candidate in candidates if latencies[candidate.number].exception() is not None
+                ]
                 if unmeasured:
-                    yield [self._trial(draft, latencies[draft.number], Result("unmeasured")) for draft in unmeasured]
-                drafts = [draft for draft in drafts if latencies[draft.number].exception() is None]
+                    yield [
+                        self._trial(candidate, latencies[candidate.number], Result("unmeasured"))
+                        for candidate in unmeasured
+                    ]
+                candidates = [candidate for candidate in candidates if latencies[candidate.number].exception() is None]
             if evaluator.immediate:
-                results = dict(evaluator.run(drafts))
+                results = dict(evaluator.run(candidates))
                 yield [self._trial(by_number[n], latencies[n], result) for n, result in results.items()]
                 return
-            for number, result in evaluator.run(drafts):
+            for number, result in evaluator.run(candidates):
                 yield [self._trial(by_number[number], latencies[number], result)]
 
-    def _trial(self, draft: Draft, measured: Future[Latency], result: Result) -> Trial:
-        cost = network_cost(draft.network)
+    def _trial(self, candidate: Candidate, measured: Future[Latency], result: Result) -> Trial:
+        cost = network_cost(candidate.network)
         record: dict[str, Any] = {}
         status, reason, latency_ms = result.status, result.reason, None
         try:
@@ -176,12 +171,12 @@ class Search:
         if status == "ok" and result.accuracy is not None and latency_ms is not None:
             reward = self._reward(result.accuracy, latency_ms)
         return Trial(
-            number=draft.number,
-            generation=draft.generation,
-            tokens=draft.tokens,
-            blocks=draft.network.block_strings,
+            number=candidate.number,
+            generation=candidate.generation,
+            tokens=candidate.tokens,
+            blocks=candidate.network.block_strings,
             status=status,
-            seed=draft.seed,
+            seed=candidate.seed,
             params=cost.params,
             madds=cost.madds,
             accuracy=result.accuracy,
@@ -197,11 +192,11 @@ class Search:
         self, meter: Meter, evaluator: Evaluator, done: dict[int, Trial], progress: Callable[[Trial], None]
     ) -> None:
         """Try what there is already; their numbers are negative, and no strategy learns of them."""
-        drafts = []
+        candidates = []
         for place, name in enumerate(self.settings.references):
             network = reference_network(name, self.space.network(self._any_tokens()))
-            drafts.append(Draft(-1 - place, -1, (), network, self.settings.seed))
-        missing = [draft for draft in drafts if draft.number not in done]
+            candidates.append(Candidate(-1 - place, -1, (), network, self.settings.seed))
+        missing = [candidate for candidate in candidates if candidate.number not in done]
         for trials in self._measured(missing, meter, evaluator) if missing and not self._stopped else ():
             named = [replace(trial, name=self.settings.references[-1 - trial.number]) for trial in trials]
             self.log.append(*named)
@@ -242,10 +237,15 @@ def _outcome(trial: Trial) -> Outcome:
     return Outcome(trial.tokens, trial.reward, trial.accuracy if trial.ok else None, trial.latency_ms)
 
 
-def _again(known: Trial, draft: Draft) -> Trial:
+def _again(known: Trial, candidate: Candidate) -> Trial:
     """The trial of a network that was tried before."""
     return replace(
-        known, number=draft.number, generation=draft.generation, tokens=draft.tokens, seconds=0.0, repeats=known.number
+        known,
+        number=candidate.number,
+        generation=candidate.generation,
+        tokens=candidate.tokens,
+        seconds=0.0,
+        repeats=known.number,
     )
 
 

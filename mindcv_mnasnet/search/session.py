@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file
-from mindcv_mnasnet.progress import duration
-from mindcv_mnasnet.search.agreement import agreement
+from mindcv_mnasnet.latency.agreement import agreement
+from mindcv_mnasnet.run.progress import duration
+from mindcv_mnasnet.search.candidates import Candidate
 from mindcv_mnasnet.search.evaluators import open_evaluator
 from mindcv_mnasnet.search.folder import SearchFolder
 from mindcv_mnasnet.search.report import write_report
 from mindcv_mnasnet.search.results import best_feasible, measured
-from mindcv_mnasnet.search.runner import Draft, Search
+from mindcv_mnasnet.search.runner import Search
 from mindcv_mnasnet.search.settings import Settings, changed
 from mindcv_mnasnet.search.strategies import RandomSearch
 from mindcv_mnasnet.search.trials import Trial
@@ -146,16 +147,18 @@ def proxy_check(settings: Settings, networks: int, longer: int, seeds: int) -> s
     space = settings.open_space()
     tokens = RandomSearch(space, settings.seed).ask(0, networks)
     epochs = int(settings.proxy_keys(settings.final_recipe()).get("epoch_size", 90))
-    drafts = [Draft(i, 0, one, space.network(one), settings.seed + i) for i, one in enumerate(tokens)]
+    candidates = [Candidate(i, 0, one, space.network(one), settings.seed + i) for i, one in enumerate(tokens)]
     more = [
-        Draft(networks + i * seeds + seed, 0, drafts[i].tokens, drafts[i].network, settings.seed + 1000 + seed)
+        Candidate(
+            networks + i * seeds + seed, 0, candidates[i].tokens, candidates[i].network, settings.seed + 1000 + seed
+        )
         for i in range(0 if shared else 3)
         for seed in range(seeds)
     ]
-    short = _accuracies(settings, folder.path / "short", [*drafts, *more])
+    short = _accuracies(settings, folder.path / "short", [*candidates, *more])
     alone = changed(settings, evaluator="proxy", proxy={**settings.proxy, "epoch_size": epochs * longer})
-    long = _accuracies(alone, folder.path / "long", drafts)
-    both = [draft.number for draft in drafts if draft.number in short and draft.number in long]
+    long = _accuracies(alone, folder.path / "long", candidates)
+    both = [candidate.number for candidate in candidates if candidate.number in short and candidate.number in long]
     found = agreement([short[number] for number in both], [long[number] for number in both])
     groups = [[short[d.number] for d in more[i : i + seeds] if d.number in short] for i in range(0, len(more), seeds)]
     spreads = [np.std(group, ddof=1) for group in groups if len(group) > 1]
@@ -172,12 +175,12 @@ def proxy_check(settings: Settings, networks: int, longer: int, seeds: int) -> s
     )
 
 
-def _accuracies(settings: Settings, folder: Path, drafts: list[Draft]) -> dict[int, float]:
+def _accuracies(settings: Settings, folder: Path, candidates: list[Candidate]) -> dict[int, float]:
     folder.mkdir()
     evaluator = open_evaluator(settings, settings.open_space(), folder)
     found = {}
     try:
-        for number, result in tqdm(evaluator.run(drafts), total=len(drafts), unit="training", disable=None):
+        for number, result in tqdm(evaluator.run(candidates), total=len(candidates), unit="training", disable=None):
             if result.accuracy is not None:
                 found[number] = result.accuracy
                 if not sys.stderr.isatty():  # there is no bar

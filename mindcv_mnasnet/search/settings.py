@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe import Recipe, load_recipe, read_recipe_file, to_yaml
-from mindcv_mnasnet.recipe_keys import key
-from mindcv_mnasnet.recipe_values import key_table, typed
+from mindcv_mnasnet.recipe.keys import key
+from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe, read_recipe_file, to_yaml
+from mindcv_mnasnet.recipe.values import key_table, typed
 from mindcv_mnasnet.search.reward import EXPONENTS, Reward
 from mindcv_mnasnet.search.space import Limits, Space
 from mindcv_mnasnet.search.space_files import load_space

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.arch import BlockSpec, Network, format_block, parse_block, parse_blocks, resolve
-from mindcv_mnasnet.cost import network_cost
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.networks.network import BlockSpec, Network, format_block, parse_block, parse_blocks, resolve
 
 Tokens = tuple[int, ...]
 #: The operators' names, as (plain convolution, expansion); None: the decision ``expansion`` says it.

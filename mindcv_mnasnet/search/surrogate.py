@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mindcv_mnasnet.arch import Network
-from mindcv_mnasnet.cost import Cost, LayerCost, network_cost
+from mindcv_mnasnet.networks.cost import Cost, LayerCost, network_cost
+from mindcv_mnasnet.networks.network import Network
 
 LABEL = "surrogate (synthetic, not measured)"
 _NOISE = 0.003

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mindcv_mnasnet.arch import Network
-from mindcv_mnasnet.names import NAMES
-from mindcv_mnasnet.recipe import Recipe, load_recipe
-from mindcv_mnasnet.reported import Reported, load_reported
-from mindcv_mnasnet.weights.schemes import shapes
+from mindcv_mnasnet.networks.families import NAMES
+from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.networks.reported import Reported, load_reported
+from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
+from mindcv_mnasnet.weights.name_maps import shapes
 
 #: Where nothing is published for a width: what the source does with all others.
 _USUAL: dict[str, dict[str, Any]] = {

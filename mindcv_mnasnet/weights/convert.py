@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.arch import Network
-from mindcv_mnasnet.checkpoint import write_checkpoint
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.names import CONVENTIONS
+from mindcv_mnasnet.networks.families import CONVENTIONS
+from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.run.checkpoint import write_checkpoint
 from mindcv_mnasnet.weights import tensorflow
 from mindcv_mnasnet.weights.files import PYTORCH, Stored, write_stored
+from mindcv_mnasnet.weights.name_maps import SCHEMES
 from mindcv_mnasnet.weights.read import SOURCES, Converted, read_weights
-from mindcv_mnasnet.weights.schemes import SCHEMES
 
 _TORCHVISION_VERSION = 2  # of its MNASNet class, which refuses a state without it
 

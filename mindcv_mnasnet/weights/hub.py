@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from mindcv_mnasnet.checkpoint import BrokenCheckpointError, read_checkpoint
+from mindcv_mnasnet.devices.runtime import cache_folder
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import unwritable
-from mindcv_mnasnet.names import NAMES
-from mindcv_mnasnet.recipe import Recipe
-from mindcv_mnasnet.reported import Reported, load_reported
-from mindcv_mnasnet.runtime import cache_folder
+from mindcv_mnasnet.networks.families import NAMES
+from mindcv_mnasnet.networks.reported import Reported, load_reported
+from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.run.checkpoint import BrokenCheckpointError, read_checkpoint
 from mindcv_mnasnet.weights.convert import convert
 from mindcv_mnasnet.weights.download import Patience, check_file, download
 

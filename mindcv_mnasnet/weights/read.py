@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.arch import Network, resolve
-from mindcv_mnasnet.checkpoint import BrokenCheckpointError, read_checkpoint
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.names import CONVENTIONS
-from mindcv_mnasnet.recipe import Recipe
+from mindcv_mnasnet.networks.families import CONVENTIONS
+from mindcv_mnasnet.networks.network import Network, resolve
+from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.run.checkpoint import BrokenCheckpointError, read_checkpoint
 from mindcv_mnasnet.weights import tensorflow
 from mindcv_mnasnet.weights.conventions import published_as, recipe_for
+from mindcv_mnasnet.weights.detect import describe, mismatches, network_of, source_of
 from mindcv_mnasnet.weights.files import Stored, read_stored
 from mindcv_mnasnet.weights.labels import imagenet_class_names
-from mindcv_mnasnet.weights.recognise import describe, mismatches, network_of, source_of
-from mindcv_mnasnet.weights.schemes import SCHEMES, shapes
+from mindcv_mnasnet.weights.name_maps import SCHEMES, shapes
 
 SOURCES = ("timm", "torchvision", "mindcv", "tf", "own")
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.arch import Network
 from mindcv_mnasnet.errors import UserError, require_extra
 from mindcv_mnasnet.files import unwritable
-from mindcv_mnasnet.names import CONVENTIONS
+from mindcv_mnasnet.networks.families import CONVENTIONS
+from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.weights.archive import data_bytes, open_checkpoint
-from mindcv_mnasnet.weights.recognise import network_of
+from mindcv_mnasnet.weights.detect import network_of
 from mindcv_mnasnet.weights.tensorflow_names import (
     authors_layout,
     our_layout,

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from mindcv_mnasnet.arch import Network
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.weights.schemes import require_mbconv
+from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.weights.name_maps import require_mbconv
 
 SCHEMES = ("keras", "tf_layers")
 _NORM = {"gamma": "gamma", "beta": "beta", "moving_mean": "moving_mean", "moving_variance": "moving_variance"}

@@ -11,7 +11,7 @@ from PIL import Image
 from mindcv_mnasnet.data import augment
 from mindcv_mnasnet.data.decoder import RandomCrop
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.recipe.recipe import load_recipe
 
 PICTURE = scene(120, 90)
 

@@ -14,8 +14,8 @@ from picture_files import encode, scene
 from PIL import Image
 
 from mindcv_mnasnet.data.decoder import RandomCrop, decode_whole
-from mindcv_mnasnet.data.pictures import BadImage
-from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.data.images import BadImage
+from mindcv_mnasnet.recipe.recipe import load_recipe
 
 HEIGHT, WIDTH = 150, 250
 

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from picture_files import flat, make_folder, numbered_folder
 
-from mindcv_mnasnet.data.listing import Listing, list_folder, pictures_under, split
+from mindcv_mnasnet.data.index import Listing, list_folder, pictures_under, split
 from mindcv_mnasnet.errors import UserError
 
 DOT = flat(1)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from picture_files import encode, flat, make_folder, numbered_folder, scene
 
-from mindcv_mnasnet.data.listing import list_folder
+from mindcv_mnasnet.data.images import read_plain
+from mindcv_mnasnet.data.index import list_folder
 from mindcv_mnasnet.data.packs import open_pack, verify_pack, write_pack
-from mindcv_mnasnet.data.pictures import read_plain
 from mindcv_mnasnet.errors import JobError, UserError, run_door
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,8 +11,8 @@ from picture_files import encode, scene
 from PIL import Image, ImageOps
 
 from mindcv_mnasnet.data.decoder import decode_whole
+from mindcv_mnasnet.data.images import BadImage, check_picture, read_plain
 from mindcv_mnasnet.data.jpeg import exif_orientation, jpeg_orientation
-from mindcv_mnasnet.data.pictures import BadImage, check_picture, read_plain
 
 RGB = scene()
 GREY = RGB.convert("L")

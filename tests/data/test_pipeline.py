@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from picture_files import encode, flat, make_folder, numbered_folder, scene
 
 from mindcv_mnasnet.data import pipeline
-from mindcv_mnasnet.data.listing import Listing, list_folder
+from mindcv_mnasnet.data.index import Listing, list_folder
 from mindcv_mnasnet.data.packs import open_pack, write_pack
 from mindcv_mnasnet.errors import JobError
-from mindcv_mnasnet.plan import Plan
-from mindcv_mnasnet.recipe import load_recipe
+from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.recipe import load_recipe
 
 COUNT = 50
 

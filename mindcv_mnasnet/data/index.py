@@ -1,0 +1,225 @@
+"""What a data set consists of, before any picture is opened: names, labels, classes."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from mindcv_mnasnet.data.images import BadImage, read_plain
+from mindcv_mnasnet.errors import JobError, UserError
+
+PICTURE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Pictures of a data set in a fixed order.
+
+    Attributes:
+        root: folder that ``paths`` are relative to, or that holds the MindRecord shards.
+        labels: int32 (N,); (N, M) where several labels are right, filled up with -1.
+        kind: "folder" or "mindrecord".
+        notes: sentences for the log.
+        shards: shard files, and ``spans`` (N, 3) int64: shard, offset and length of each picture; for packs only.
+    """
+
+    root: str
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    kind: str = "folder"
+    notes: tuple[str, ...] = ()
+    shards: tuple[str, ...] = ()
+    spans: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        """The picture's file, or where it is in a pack, for messages."""
+        return os.path.join(self.root, self.paths[index])  # noqa: PTH118 - a string, a million times
+
+    def read(self, index: int) -> bytes:
+        """The encoded picture, plain as ``pictures`` says; threads may read at once.
+
+        Raises:
+            BadImage: the file is broken.
+            JobError: the storage is.
+        """
+        if self.spans is None:
+            return read_plain(self.name(index))
+        shard, offset, length = (int(number) for number in self.spans[index])
+        data = os.pread(self._files[shard].fileno(), length, offset)
+        if len(data) != length:
+            raise BadImage(self.name(index), f"{self.shards[shard]} ends before its picture does")
+        return data
+
+    @cached_property
+    def _files(self) -> list[BinaryIO]:
+        try:
+            return [Path(self.root, shard).open("rb") for shard in self.shards]
+        except OSError as error:
+            raise JobError(f"cannot read the pack {self.root}: {error}") from error
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Listing:
+        """The pictures at ``indices``, in that order, with the same classes."""
+        return replace(
+            self,
+            paths=tuple(self.paths[index] for index in indices),
+            labels=self.labels[indices],
+            spans=None if self.spans is None else self.spans[indices],
+        )
+
+
+def list_folder(directory: str | os.PathLike[str], class_names: Sequence[str] | None = None) -> Listing:
+    """The pictures in ``directory/<class>/``, classes in the order of :func:`class_order` unless it is given.
+
+    Hidden entries and deeper folders are left out, other files are counted in ``notes``; with ``class_names``
+    classes may be missing.
+
+    Raises:
+        UserError: no pictures, a single class, a class without pictures, or a class that is not in ``class_names``.
+    """
+    root = os.fspath(directory)
+    folders, others = _class_folders(root)
+    if class_names is None:
+        _require_classes(root, folders)
+        class_names = class_order(folders)
+    numbers = label_of_folder(folders, class_names, root)
+    paths: list[str] = []
+    labels: list[int] = []
+    for folder in sorted(folders, key=numbers.__getitem__):
+        paths += [f"{folder}/{name}" for name in folders[folder]]
+        labels += [numbers[folder]] * len(folders[folder])
+    if not paths:
+        raise UserError(f"no pictures in {root}: it should hold one folder per class with pictures inside")
+    return Listing(
+        root, tuple(paths), np.array(labels, np.int32), tuple(class_names), notes=_ignored_note(root, others)
+    )
+
+
+def class_order(folders: Iterable[str]) -> tuple[str, ...]:
+    """Class names in the order of their labels: sorted, except that folders 0, 1, ... n-1 are the labels themselves.
+
+    (ImageNet-V2 comes in such folders; sorted as text, 10 would precede 2.)
+    """
+    names = sorted(unicodedata.normalize("NFC", folder) for folder in folders)
+    return tuple(sorted(names, key=int)) if set(names) == {str(n) for n in range(len(names))} else tuple(names)
+
+
+def label_of_folder(folders: Iterable[str], class_names: Sequence[str], root: str) -> dict[str, int]:
+    """Label of each class folder; folders named by numbers are labels where no class has such a name.
+
+    Raises:
+        UserError: a folder is none of the classes.
+    """
+    known = {name: label for label, name in enumerate(class_names)}
+    folders = list(folders)
+    if folders and all(one not in known and one.isdecimal() and int(one) < len(known) for one in folders):
+        return {folder: int(folder) for folder in folders}
+    numbers = {folder: known.get(unicodedata.normalize("NFC", folder), -1) for folder in folders}
+    unknown = [folder for folder in folders if numbers[folder] < 0]
+    if unknown:
+        raise UserError(
+            f"{root} holds {len(unknown)} folders that are none of the {len(known)} classes, such as {unknown[0]!r}"
+        )
+    return numbers
+
+
+def split(listing: Listing, fraction: float, seed: int) -> tuple[Listing, Listing]:
+    """Two parts, the second with ``fraction`` of the pictures of each class; the same for the same seed everywhere.
+
+    Raises:
+        UserError: one part would be empty.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, 0]))
+    counts = np.bincount(listing.labels, minlength=len(listing.class_names))
+    quotas = _quotas(counts, fraction)
+    members = np.split(np.argsort(listing.labels, kind="stable"), np.cumsum(counts)[:-1])
+    chosen = [generator.permutation(own)[:quota] for own, quota in zip(members, quotas, strict=True)]
+    second = np.sort(np.concatenate(chosen))
+    first = np.setdiff1d(np.arange(len(listing)), second)
+    if not len(first) or not len(second):
+        raise UserError(
+            f"val_fraction {fraction} of the {len(listing)} pictures in {listing.root} leaves one part empty"
+        )
+    return listing.subset(first), listing.subset(second)
+
+
+def _quotas(counts: np.ndarray, fraction: float) -> np.ndarray:
+    """How many of each class to set apart: ``fraction`` by largest remainder, but never a whole class."""
+    exact = counts * fraction
+    quotas = np.floor(exact).astype(np.int64)
+    missing = round(float(exact.sum())) - int(quotas.sum())
+    quotas[np.argsort(quotas - exact, kind="stable")[:missing]] += 1
+    return np.minimum(quotas, np.maximum(counts - 1, 0))
+
+
+def pictures_under(root: str) -> list[str]:
+    """Pictures at any depth, as sorted paths relative to ``root``; hidden files and folders are left out."""
+    found = []
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        base = Path(folder).relative_to(root)
+        found += [(base / name).as_posix() for name in names if _is_picture(name) and not name.startswith(".")]
+    return sorted(found)
+
+
+def _is_picture(name: str) -> bool:
+    return _suffix(name) in PICTURE_SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - Path is ten times slower, a million times
+
+
+def _class_folders(root: str) -> tuple[dict[str, list[str]], Counter[str]]:
+    """Picture names of each class folder, sorted, and how many other files there are by suffix."""
+    folders: dict[str, list[str]] = {}
+    others: Counter[str] = Counter()
+    for entry in _entries(root):
+        if not entry.is_dir():
+            others[_suffix(entry.name)] += 1
+            continue
+        names = [inner.name for inner in _entries(entry.path) if not inner.is_dir()]
+        folders[entry.name] = sorted(name for name in names if _is_picture(name))
+        others.update(_suffix(name) for name in names if not _is_picture(name))
+    return folders, others
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"cannot read the folder {folder}: {error.strerror or error}") from None
+
+
+def _require_classes(root: str, folders: Mapping[str, list[str]]) -> None:
+    if not any(folders.values()):
+        raise UserError(f"no pictures in {root}: it should hold one folder per class with pictures inside")
+    empty = [folder for folder, names in folders.items() if not names]
+    if empty:
+        raise UserError(
+            f"{len(empty)} of the {len(folders)} class folders in {root} hold no pictures, such as {min(empty)!r}; "
+            "remove them, or point data_dir at the folder that holds the classes"
+        )
+    if len(folders) == 1:
+        raise UserError(f"{root} holds a single class folder, {next(iter(folders))!r}; is data_dir one level too high?")
+
+
+def _ignored_note(root: str, others: Counter[str]) -> tuple[str, ...]:
+    if not others:
+        return ()
+    kinds = ", ".join(f"{suffix or 'no suffix'} ({count})" for suffix, count in others.most_common(5))
+    return (f"{root}: ignored {sum(others.values())} files that are not pictures: {kinds}",)

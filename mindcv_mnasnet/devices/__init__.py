@@ -1,0 +1,1 @@
+"""MindSpore's context, the process group and the machine; anyone may use it."""

@@ -1,0 +1,105 @@
+"""What an exported file says of itself: enough to feed it pictures and to name what it answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.run.checkpoint import Checkpoint
+
+KEY = "mindcv_mnasnet"
+INPUTS = ("float", "uint8")
+QUANTIZATIONS = (None, "fp16", "dynamic", "int8")
+
+
+@dataclass(frozen=True)
+class Card:
+    """A description that travels inside the exported file.
+
+    ``input`` "float" takes normalised pixels, (N, C, H, W) or for TFLite (N, H, W, C); "uint8" takes raw ones,
+    (N, H, W, C), and normalises them itself. ``mean`` and ``std`` are on the 0 to 255 scale. ``weights`` is "ema" or
+    "raw", ``checkpoint`` the name of the exported file, ``batch`` how many pictures go in at once (None: any number).
+    """
+
+    recipe: Mapping[str, Any]
+    network: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    source: str | None
+    weights: str
+    checkpoint: str
+    input: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    quantization: str | None = None
+    batch: int | None = 1
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        image_size: int | None = None,
+        input: str = "float",
+        ema: bool | None = None,
+        quantization: str | None = None,
+        batch: int | None = 1,
+    ) -> Card:
+        """The card of a checkpoint's export for pictures of ``image_size`` (None: as it is evaluated)."""
+        recipe = checkpoint.recipe
+        size = image_size or recipe.image_resize
+        recipe = replace(recipe, image_resize=size)
+        mean, std = recipe.pixel_statistics()
+        return cls(
+            recipe=recipe.to_dict(),
+            network=replace(checkpoint.network, image_size=size).to_dict(),
+            class_names=checkpoint.class_names,
+            source=checkpoint.meta.get("source"),
+            weights="ema" if checkpoint.has_ema and ema is not False else "raw",
+            checkpoint=checkpoint.path.name,
+            input=input,
+            mean=tuple(float(value) for value in mean),
+            std=tuple(float(value) for value in std),
+            quantization=quantization,
+            batch=batch,
+        )
+
+    @classmethod
+    def blank(cls, network: Network, batch: int | None = 1) -> Card:
+        """The card of a network without a checkpoint, whose file is only timed."""
+        recipe = Recipe(image_resize=network.image_size)
+        mean, std = ((value,) * network.in_channels for value in (0.0, 1.0))
+        names = tuple(str(number) for number in range(network.num_classes))
+        return cls(recipe.to_dict(), network.to_dict(), names, None, "raw", "", "float", mean, std, None, batch)
+
+    def network_description(self) -> Network:
+        """The network that was exported."""
+        return Network.from_dict(self.network)
+
+    def own_recipe(self) -> Recipe:
+        """The recipe, which says how pictures are prepared."""
+        return Recipe.from_dict(self.recipe, "the recipe in the exported file")
+
+    def to_json(self) -> str:
+        """As text; ``from_json`` is the inverse."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, origin: Path) -> Card:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            UserError: it is something else.
+        """
+        try:
+            values = json.loads(text)
+            if not isinstance(values, dict) or values.keys() != {field.name for field in fields(cls)}:
+                raise ValueError("its description has other keys")
+            lists = {name: tuple(values[name]) for name in ("class_names", "mean", "std")}
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{origin} was exported by another version or is damaged ({error})") from None
+        return cls(**{**values, **lists})

@@ -1,0 +1,1 @@
+"""Trained networks in use: predictions, validation, comparison with published results."""

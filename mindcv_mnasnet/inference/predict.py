@@ -1,0 +1,169 @@
+"""Class names for pictures, and features, by a checkpoint or an exported file; prepared exactly as in validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from mindcv_mnasnet.data.images import check_picture
+from mindcv_mnasnet.data.index import Listing, pictures_under
+from mindcv_mnasnet.data.pipeline import eval_batches
+from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
+from mindcv_mnasnet.export.backend import described, through_backend
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.mnasnet import MnasNet
+from mindcv_mnasnet.model.parameters import load_parameters
+from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
+from mindcv_mnasnet.run.folder import find_checkpoints
+from mindcv_mnasnet.train.evaluation import Evaluator
+from mindcv_mnasnet.train.preprocess import Preprocess
+from mindcv_mnasnet.weights.labels import class_title
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best classes of one picture, best first, with probabilities (softmax of the logits)."""
+
+    path: str
+    classes: tuple[str, ...]
+    titles: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+class Classifier:
+    """A checkpoint or exported file that answers pictures; open it with ``open_classifier``."""
+
+    def __init__(self, checkpoint: Checkpoint, artifact: Artifact | None, ema: bool | None, batch_size: int | None):
+        self.checkpoint, self._artifact, self._ema = checkpoint, artifact, ema
+        recipe = checkpoint.recipe
+        size = batch_size or recipe.val_batch_size
+        self.recipe: Recipe = replace(recipe, on_bad_image="skip", val_batch_size=size)
+        self.class_names = checkpoint.class_names
+        self.network = replace(checkpoint.network, image_size=recipe.image_resize)
+        self._machine = runtime.start("auto")
+        self._evaluator: Evaluator | None = None
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Float32 logits (N, classes) of uint8 pictures (N, H, W, C) of the network's size."""
+        if self._artifact is not None:
+            return self._artifact.logits(images)
+        if self._evaluator is None:
+            self._evaluator = Evaluator(self.network, self.recipe, self._machine)
+            self._evaluator.load(self.checkpoint.weights(self._ema), str(self.checkpoint.path))
+        return self._evaluator.logits(images, len(images))
+
+    def features(self, maps: bool) -> Callable[[np.ndarray], list[np.ndarray]]:
+        """A function of uint8 pictures (N, H, W, C): [(N, head width)] pooled, or all feature maps, finest first.
+
+        Raises:
+            UserError: an exported file, which gives logits alone.
+        """
+        if self._artifact is not None:
+            raise UserError(f"features: {self._artifact.path} gives logits alone; take the checkpoint it was made from")
+        model = create_model(self.network, features_only=maps, kernels=self.recipe.kernels)
+        weights = self.checkpoint.weights(self._ema)
+        wanted = {parameter.name for parameter in model.get_parameters()}
+        known = {name: value for name, value in weights.items() if name in wanted} if maps else weights
+        load_parameters(model.get_parameters(), known, str(self.checkpoint.path))
+        cell = _Features(model, *self.recipe.pixel_statistics()).set_train(False)
+
+        def extract(images: np.ndarray) -> list[np.ndarray]:
+            return [found.asnumpy() for found in cell(ms.Tensor(images))]
+
+        return extract
+
+
+class _Features(nn.Cell):
+    def __init__(self, model: MnasNet, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__(auto_prefix=False)
+        self.preprocess, self.model = Preprocess(mean, std), model
+
+    def construct(self, images):
+        x = self.preprocess(images)
+        if self.model.features_only:
+            return self.model(x)
+        x = self.model.stem(x)
+        for block in self.model.blocks:
+            x = block(x)
+        return (ops.mean(self.model.head(x), (2, 3)),)
+
+
+def open_classifier(
+    name: str, backend: str | None = None, ema: bool | None = None, batch_size: int | None = None
+) -> Classifier:
+    """A classifier from a checkpoint, a run folder or an exported file.
+
+    Args:
+        backend: runtime for checkpoints: mindspore (the default), onnxruntime or litert.
+        ema: averaged or raw weights; None takes averaged ones where they are.
+        batch_size: pictures at once; None as in the recipe.
+    Raises:
+        UserError: no such file, a damaged one, several, or a missing extra.
+    """
+    path, *others = find_checkpoints([name])
+    if others:
+        raise UserError(f"{name} stands for {1 + len(others)} files; name one")
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"batch_size: {batch_size} is impossible; it is 1 or more")
+    if path.suffix in SUFFIXES:
+        artifact = open_artifact(path)
+        return Classifier(described(artifact), artifact, ema, batch_size)
+    checkpoint = read_checkpoint(path)
+    through = None if backend is None else through_backend(checkpoint, backend, ema, checkpoint.recipe.image_resize)
+    return Classifier(checkpoint, through, ema, batch_size)
+
+
+def find_pictures(names: Sequence[str]) -> list[str]:
+    """Paths of all pictures that files, folders (at any depth) and glob patterns stand for, in that order.
+
+    Raises:
+        UserError: a name that stands for nothing.
+    """
+    found: list[str] = []
+    for name in names:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            matches = [str(path / inner) for inner in pictures_under(str(path))]
+        elif path.exists():
+            matches = [str(path)]
+        else:
+            matches = sorted(str(match) for match in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+        if not matches:
+            raise UserError(f"{name}: there {'are no pictures in this folder' if path.is_dir() else 'is nothing'}")
+        found += matches
+    return found
+
+
+def batches(classifier: Classifier, paths: Sequence[str]) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Pictures as the network sees them, uint8 (N, H, W, C), each batch with the numbers of its paths."""
+    listing = Listing(".", tuple(paths), np.arange(len(paths), dtype=np.int32), classifier.class_names)
+    plan = Plan.make(classifier.recipe, None, len(paths), 1, runtime.usable_cores())
+    for images, labels in eval_batches(listing, classifier.recipe, plan):
+        numbers = labels.asnumpy()
+        real = numbers >= 0
+        yield [int(number) for number in numbers[real]], images.asnumpy()[real]
+
+
+def sound_pictures(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The pictures that can be decoded, and the reason for each that cannot."""
+    reasons = {path: check_picture(path) for path in paths}
+    broken = {path: reason for path, reason in reasons.items() if reason is not None}
+    return [path for path in paths if path not in broken], broken
+
+
+def best_classes(classifier: Classifier, path: str, logits: np.ndarray, top: int) -> Prediction:
+    """The ``top`` best classes for one picture's logits (classes,)."""
+    exponents = np.exp(logits.astype(np.float64) - logits.max())
+    shares = exponents / exponents.sum()
+    order = np.argsort(-shares, kind="stable")[:top]
+    names = tuple(classifier.class_names[index] for index in order)
+    return Prediction(path, names, tuple(map(class_title, names)), tuple(float(shares[index]) for index in order))

@@ -1,0 +1,1 @@
+"""Latency of networks on devices: records, runtimes, commands, tables of parts."""

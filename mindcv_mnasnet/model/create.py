@@ -1,0 +1,57 @@
+"""Models by name: built, initialised, and with published weights on request."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.kernels.build import kernels as built_kernels
+from mindcv_mnasnet.kernels.cells import accelerate
+from mindcv_mnasnet.model.mnasnet import MnasNet
+from mindcv_mnasnet.model.parameters import initialise, start_from
+from mindcv_mnasnet.model.quantization import FLOAT, Quantisation, QuantisedKit
+from mindcv_mnasnet.networks import network as arch
+from mindcv_mnasnet.run.checkpoint import read_checkpoint
+from mindcv_mnasnet.weights import hub
+
+
+def create_model(
+    model: str | arch.Network = "mnasnet_100",
+    *,
+    pretrained: bool = False,
+    features_only: bool = False,
+    seed: int = 0,
+    quantisation: Quantisation | None = None,
+    kernels: bool = True,
+    **overrides: Any,
+) -> MnasNet:
+    """Build an initialised network from any source's model name, or from an ``arch.Network``.
+
+    Args:
+        pretrained: start from the weights that the name's source published, see ``weights.hub.pretrained``; with
+            another number of classes the classifier stays a new one.
+        quantisation: build it of fake-quantised layers, see ``quantise``.
+        kernels: let it use our own operators where there are some: on CPUs, unquantised. They compute in float32, and
+            no exported file can hold them.
+        overrides: fields of ``arch.Network`` (``num_classes``, ``width_mult``, ``dropout``, ``blocks``, ...).
+    Raises:
+        UserError: unknown names, impossible values, or weights that are not published or do not fit.
+        JobError: the weights could not be downloaded.
+    """
+    runtime.tune_cpu()
+    if isinstance(model, arch.Network):
+        network = dataclasses.replace(model, **overrides)
+    else:
+        network = arch.resolve(model, **overrides)
+    if pretrained and isinstance(model, arch.Network):
+        raise UserError("published weights are found by a model's name; a description of a network has none")
+    cell = MnasNet(network, features_only, FLOAT if quantisation is None else QuantisedKit(quantisation))
+    initialise(cell, seed)
+    if kernels and quantisation is None and (library := built_kernels().path):
+        accelerate(cell, library)
+    if pretrained:
+        wanted = {name: overrides[name] for name in ("width_mult", "image_size") if name in overrides}
+        start_from(cell, read_checkpoint(hub.pretrained(str(model), **wanted)))
+    return cell

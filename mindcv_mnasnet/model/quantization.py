@@ -1,0 +1,239 @@
+"""Fake quantisation: layers that train, and answer, as a network of 8-bit integers would.
+
+Weights: int8, symmetric, one scale per output channel. As a folded batch norm is one factor per output channel, this is
+also what quantising the folded weights gives. Activations: 8 bits with one range per tensor, which holds zero exactly,
+as TensorFlow's ``fake_quant_with_min_max_vars``. Gradients pass straight through, except where a value was cut off.
+Jacob et al. 2018, https://arxiv.org/abs/1712.05877.
+
+Nothing here branches in the graph: where it does, MindSpore 2.10 on the CPU works on copies of parameters that neither
+``set_data`` nor ``asnumpy`` reaches afterwards. What starts late is chosen by arithmetic from the count of batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from mindcv_mnasnet.recipe.recipe import Recipe
+
+LEVELS = 255  # steps between the ends of an activation's range
+WEIGHT_LEVELS = 127  # steps from zero to the largest weight
+RANGE_DECAY = 0.99  # of observed ranges per batch; TensorFlow's 0.999 is meant for runs of many 10,000 steps
+TINY = 1e-8  # the least width of a range; a scale of zero would divide by zero
+#: The range of a sigmoid, by which TensorFlow Lite fixes its output: 256 steps of 1/256 from 0.
+GATES = (0.0, 255 / 256)
+#: Where the names of the parameters begin that only a quantised network has.
+PREFIXES = ("ranges.", "quantisation.")
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """When parts of fake quantisation begin; evaluation always has all of it.
+
+    In the first ``delay`` batches of training activations pass as they are while their ranges are observed; after
+    ``freeze`` batches batch norms use their moving statistics, which then no longer change.
+    """
+
+    delay: int = 0
+    freeze: int = 0
+
+    @classmethod
+    def of(cls, recipe: Recipe, batches_per_epoch: int = 0) -> Quantisation | None:
+        """What a recipe asks for; None where it is not to be quantised."""
+        if not recipe.quantize:
+            return None
+        epochs = recipe.quant_delay_epochs, recipe.bn_freeze_epochs
+        return cls(*(round(number * batches_per_epoch) for number in epochs))
+
+
+class Kit:
+    """The layers that a network is built of: MindSpore's own."""
+
+    conv: type[nn.Conv2d] = nn.Conv2d
+    dense: type[nn.Dense] = nn.Dense
+
+    def norm(self, width: int, eps: float, momentum: float) -> nn.Cell:
+        """A batch norm; ``momentum`` is the share of the old statistics."""
+        return nn.BatchNorm2d(width, eps=eps, momentum=momentum)
+
+    def point(self, name: str, positive: bool = False, fixed: tuple[float, float] | None = None) -> nn.Cell | None:
+        """What quantises the activation of that name, or nothing."""
+        return None
+
+    def clock(self) -> nn.Cell | None:
+        """What counts the batches of training, or nothing."""
+        return None
+
+    def finish(self) -> None:
+        """Called when all cells are in their places."""
+
+
+FLOAT = Kit()
+
+
+class QuantisedKit(Kit):
+    """Their fake-quantised kinds, for one network."""
+
+    def __init__(self, quantisation: Quantisation):
+        self.conv, self.dense = QuantisedConv2d, QuantisedDense
+        self._quantisation = quantisation
+        self._batches = ms.Parameter(ms.Tensor(np.zeros(1, np.float32)), "batches", False)
+        self._points: dict[str, Point] = {}
+
+    def norm(self, width: int, eps: float, momentum: float) -> nn.Cell:
+        return FreezingBatchNorm2d(width, eps, momentum, self._batches, self._quantisation.freeze)
+
+    def point(self, name: str, positive: bool = False, fixed: tuple[float, float] | None = None) -> nn.Cell | None:
+        point = Point(self._batches, self._quantisation.delay, positive, fixed)
+        self._points[name] = point
+        return point
+
+    def clock(self) -> nn.Cell | None:
+        return Clock(self._batches)
+
+    def finish(self) -> None:
+        """Undo the prefixes that cells give to what is in them, so that names do not tell where a cell is."""
+        self._batches.name = "quantisation.batches"
+        for name, point in self._points.items():
+            point.range.name = f"ranges.{name}"
+
+
+class Clock(nn.Cell):
+    """Counts a batch, at the start of a forward pass in training."""
+
+    def __init__(self, batches: ms.Parameter):
+        super().__init__()
+        self.batches = batches
+
+    def construct(self):
+        return ops.assign_add(self.batches, ops.ones_like(self.batches))
+
+
+class QuantisedConv2d(nn.Conv2d):
+    """``nn.Conv2d`` with fake-quantised weights."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.quantise = QuantiseWeight()
+
+    def construct(self, x):
+        x = self.conv2d(x, self.quantise(self.weight))
+        return self.bias_add(x, self.bias) if self.has_bias else x
+
+
+class QuantisedDense(nn.Dense):
+    """``nn.Dense`` with fake-quantised weights."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.quantise = QuantiseWeight()
+
+    def construct(self, x):
+        return ops.dense(x, self.quantise(self.weight), self.bias)
+
+
+class FreezingBatchNorm2d(nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` that after ``freeze`` batches of training uses its moving statistics, and keeps them."""
+
+    def __init__(self, width: int, eps: float, momentum: float, batches: ms.Parameter, freeze: int):
+        super().__init__(width, eps=eps, momentum=momentum)
+        self.batches, self.freeze, self.kept = batches, float(freeze), momentum
+
+    def construct(self, x):
+        mean, variance = self.moving_mean.value(), self.moving_variance.value()
+        if self.training:
+            frozen = (self.batches.value() > self.freeze).astype(ms.float32)
+            own_mean = _channel_means(x)
+            own_variance = _channel_means(ops.square(x - own_mean.reshape(1, -1, 1, 1)))
+            count = x.size // x.shape[1]
+            share = (1 - frozen) * (1 - self.kept)
+            unbiased = ops.stop_gradient(own_variance) * (count / max(count - 1, 1))
+            ops.assign_add(self.moving_mean, share * (ops.stop_gradient(own_mean) - mean))
+            ops.assign_add(self.moving_variance, share * (unbiased - variance))
+            mean = own_mean * (1 - frozen) + mean * frozen
+            variance = own_variance * (1 - frozen) + variance * frozen
+        scale = self.gamma / ops.sqrt(variance + self.eps)
+        shift = self.beta - mean * scale
+        return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+
+
+class Point(nn.Cell):
+    """Fake-quantises an activation by the parameter ``range`` (least, most), in training a moving average.
+
+    The first batch sets the range. ``positive`` says that no value is below zero. A ``fixed`` range is not observed.
+    """
+
+    def __init__(self, batches: ms.Parameter, delay: int, positive: bool, fixed: tuple[float, float] | None):
+        super().__init__()
+        self.range = ms.Parameter(ms.Tensor(np.array(fixed or (0.0, 0.0), np.float32)), "range", False)
+        self.batches, self.delay = batches, float(delay)
+        self.positive, self.observes = positive, fixed is None
+        self.quantise = QuantiseActivation(positive)
+        self.always = ms.Tensor(True)
+
+    def construct(self, x):
+        span, on = self.range.value(), self.always
+        if self.training:
+            on = self.batches.value()[0] > self.delay
+            if self.observes:
+                span = ops.stop_gradient(self.observed(ops.stop_gradient(x)))
+        scale = ops.maximum(span[1] - span[0], TINY) / LEVELS
+        zero = ops.floor(ops.clamp(-span[0] / scale, 0.0, float(LEVELS)) + 0.5)
+        return self.quantise(x, scale, zero, on)
+
+    def observed(self, x):
+        """The range with this batch in it."""
+        most = ops.maximum(ops.amax(x), 0.0)
+        least = ops.zeros_like(most) if self.positive else ops.minimum(ops.amin(x), 0.0)
+        old = self.range.value()
+        unset = (old[1] <= old[0]).astype(ms.float32)
+        share = unset + (1 - unset) * (1 - RANGE_DECAY)
+        return ops.assign(self.range, old + share * (ops.stack([least, most]) - old))
+
+
+class QuantiseWeight(nn.Cell):
+    """The nearest of 255 values per output channel (axis 0), evenly from -max|w| to max|w|."""
+
+    def construct(self, weight):
+        axes = tuple(range(1, weight.ndim))
+        scale = ops.maximum(ops.amax(ops.abs(weight), axes, True), TINY) / WEIGHT_LEVELS
+        return ops.round(weight / scale) * scale
+
+    def bprop(self, weight, out, dout):
+        return (dout,)
+
+
+class QuantiseActivation(nn.Cell):
+    """The nearest of 256 values from -``zero`` * ``scale`` on; ``x`` itself where ``on``, a bool scalar, is False."""
+
+    def __init__(self, positive: bool):
+        super().__init__()
+        self.positive = positive
+
+    def construct(self, x, scale, zero, on):
+        if self.positive:
+            quantised = ops.minimum(ops.floor(x * (1 / scale) + 0.5), float(LEVELS)) * scale
+        else:
+            steps = ops.floor(x * (1 / scale) + (zero + 0.5))
+            quantised = (ops.minimum(ops.maximum(steps, 0.0), float(LEVELS)) - zero) * scale
+        return ops.where(on, quantised, x)
+
+    def bprop(self, x, scale, zero, on, out, dout):
+        off = 1 - on.astype(ms.float32)
+        gradient = dout * (x <= (LEVELS - zero) * scale + off * UNBOUNDED).astype(ms.float32)
+        if not self.positive:
+            gradient = gradient * (x >= -zero * scale - off * UNBOUNDED).astype(ms.float32)
+        return gradient, ops.zeros_like(scale), ops.zeros_like(zero), ops.zeros_like(on)
+
+
+UNBOUNDED = 1e38  # beyond any activation
+
+
+def _channel_means(x):
+    """Mean of (N, C, H, W) per channel; a product with ones, because reductions are slow on the CPU."""
+    batch, width, height, length = x.shape
+    sums = ops.matmul(x.reshape(batch * width, height * length), ops.ones((height * length, 1), ms.float32))
+    return ops.mean(sums.reshape(batch, width), 0) / (height * length)

@@ -1,0 +1,1 @@
+"""Recipes: keys, values, rules, command lines and the plan derived from them, without a framework."""

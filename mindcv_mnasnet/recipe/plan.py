@@ -1,0 +1,131 @@
+"""The integers of a job, derived once from recipe, data set and machine; never typed by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.recipe.recipe import Recipe
+
+MAX_STEPS = 100_000_000  # the learning rate of each is held in memory
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What follows from a recipe for one data set and one number of devices.
+
+    A batch is what one device takes at a time; a step is one update of the weights, ``accumulation`` batches on each
+    of ``world_size`` devices. Steps and epochs are counted from 1 once they are done.
+    """
+
+    train_images: int  # images in use, after num_samples
+    val_images: int
+    world_size: int
+    device_batch: int
+    accumulation: int
+    global_batch: int  # images per step
+    batches_per_epoch: int  # per device; a multiple of accumulation
+    steps_per_epoch: int
+    epochs: int
+    total_steps: int
+    warmup_steps: float  # exact, may be fractional
+    peak_lr: float
+    val_batch: int
+    val_batches: int  # per device, equal on all
+    workers: int
+    val_interval: int | None  # epochs; None: not during training
+    log_interval: int  # steps
+    save_epochs: int
+    save_steps: int | None
+    notes: tuple[str, ...] = ()  # sentences for the log
+
+    @classmethod
+    def make(
+        cls, recipe: Recipe, train_images: int | None, val_images: int, world_size: int = 1, cores: int = 1
+    ) -> Plan:
+        """Derive the plan.
+
+        Args:
+            train_images: images of the training set before ``num_samples``; None plans a validation alone.
+            world_size: number of devices, one process each.
+            cores: cores that this process may use.
+        Raises:
+            UserError: no training images, not one full step, or a peak rate below ``min_lr``.
+        """
+        images = min(train_images or 0, recipe.num_samples or train_images or 0)
+        global_batch = recipe.batch_size * world_size * recipe.gradient_accumulation_steps
+        peak_lr = recipe.lr if recipe.lr_per_256 is None else recipe.lr_per_256 * global_batch / 256
+        steps = 0 if train_images is None else _steps_per_epoch(recipe, images, global_batch)
+        if steps * recipe.epoch_size > MAX_STEPS:
+            raise UserError(
+                f"epoch_size: {recipe.epoch_size} epochs of {steps} steps are more than {MAX_STEPS:,} steps"
+            )
+        if steps and recipe.scheduler in ("cosine_decay", "polynomial_decay") and recipe.min_lr > peak_lr:
+            raise UserError(
+                f"min_lr: {recipe.min_lr} is above {peak_lr:g}, the peak rate of {global_batch} images a step"
+            )
+        share = -(-val_images // world_size)
+        val_batch = min(recipe.val_batch_size or recipe.batch_size, max(share, 1))
+        return cls(
+            train_images=images,
+            val_images=val_images,
+            world_size=world_size,
+            device_batch=recipe.batch_size,
+            accumulation=recipe.gradient_accumulation_steps,
+            global_batch=global_batch,
+            batches_per_epoch=steps * recipe.gradient_accumulation_steps,
+            steps_per_epoch=steps,
+            epochs=recipe.epoch_size,
+            total_steps=steps * recipe.epoch_size,
+            warmup_steps=recipe.warmup_epochs * steps,
+            peak_lr=peak_lr,
+            val_batch=val_batch,
+            val_batches=-(-share // val_batch),
+            workers=min(recipe.num_parallel_workers, max(cores, 1)),
+            val_interval=recipe.val_interval if recipe.val_while_train and val_images else None,
+            log_interval=recipe.log_interval,
+            save_epochs=recipe.ckpt_save_interval,
+            save_steps=recipe.ckpt_save_steps,
+            notes=_notes(recipe, cores),
+        )
+
+    def epoch_of(self, step: int) -> float:
+        """Epochs done after ``step`` steps."""
+        return step / self.steps_per_epoch
+
+    def logs(self, step: int) -> bool:
+        """Whether step ``step`` gets a log line: the first, every ``log_interval``-th and the last."""
+        return step in (1, self.total_steps) or step % self.log_interval == 0
+
+    def validates(self, epoch: int) -> bool:
+        """Whether epoch ``epoch`` ends with a validation; the last one does if any does."""
+        return self.val_interval is not None and (epoch % self.val_interval == 0 or epoch == self.epochs)
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint is written after step ``step``; always after the last."""
+        if self.save_steps is not None and step % self.save_steps == 0:
+            return True
+        epoch, rest = divmod(step, self.steps_per_epoch)
+        return rest == 0 and (epoch % self.save_epochs == 0 or epoch == self.epochs)
+
+
+def _steps_per_epoch(recipe: Recipe, images: int, global_batch: int) -> int:
+    steps = images // global_batch if recipe.drop_remainder else -(-images // global_batch)
+    if steps == 0:
+        devices = global_batch // recipe.batch_size // recipe.gradient_accumulation_steps
+        remedy = " or set --drop_remainder False" if images and recipe.drop_remainder else ""
+        raise UserError(
+            f"{images} training images do not fill one step of {global_batch}: batch_size {recipe.batch_size} x "
+            f"{devices} devices x gradient_accumulation_steps {recipe.gradient_accumulation_steps}; "
+            f"lower --batch_size{remedy}"
+        )
+    return steps
+
+
+def _notes(recipe: Recipe, cores: int) -> tuple[str, ...]:
+    notes = []
+    if recipe.num_parallel_workers > cores:
+        notes.append(f"num_parallel_workers: {recipe.num_parallel_workers} is clamped to the {cores} cores here")
+    if recipe.warmup_epochs > recipe.epoch_size:
+        notes.append(f"warm-up ({recipe.warmup_epochs:g} epochs) is longer than training ({recipe.epoch_size})")
+    return tuple(notes)

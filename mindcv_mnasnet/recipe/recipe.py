@@ -1,0 +1,203 @@
+"""A recipe: everything that a job was asked to do, complete, checked and frozen.
+
+Override first, derive after: a YAML file, then the command line, then the checks; what follows from the numbers
+(steps, peak rate, ...) is :mod:`mindcv_mnasnet.recipe.plan`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.network import Network, resolve
+from mindcv_mnasnet.recipe.command_line import parse_command_line
+from mindcv_mnasnet.recipe.keys import AllKeys
+from mindcv_mnasnet.recipe.rules import check_together
+from mindcv_mnasnet.recipe.values import is_unset, key_table, typed
+
+# Recipe key -> field of the network description.
+_NETWORK_KEYS = {
+    "in_channels": "in_channels",
+    "image_resize": "image_size",
+    "width_mult": "width_mult",
+    "blocks": "blocks",
+    "stem": "stem",
+    "stem_stride": "stem_stride",
+    "head": "head",
+    "divisor": "divisor",
+    "min_width": "min_width",
+    "padding": "padding",
+    "bn_eps": "bn_eps",
+    "bn_momentum": "bn_momentum",
+    "residual_rule": "residual_rule",
+    "drop_rate": "dropout",
+    "drop_path_rate": "drop_connect",
+}
+
+
+@dataclass(frozen=True)
+class Recipe(AllKeys):
+    """One attribute per key of :mod:`mindcv_mnasnet.recipe.keys`; made by :func:`load_recipe`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every key with its value; lists instead of tuples, so that it survives JSON and YAML."""
+        values = {name: getattr(self, name) for name in key_table()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], origin: str = "a stored recipe") -> Recipe:
+        """The inverse of :meth:`to_dict`; missing keys have their defaults.
+
+        Raises:
+            UserError: an unknown key or an impossible value.
+        """
+        return _checked({name: (value, origin) for name, value in values.items()}, given=None)
+
+    def dump(self) -> str:
+        """YAML of the keys that differ from their defaults or were given; loading it gives an equal recipe."""
+        values = self.to_dict()
+        kept = {name: values[name] for name in key_table() if name in self.given or self._differs(name)}
+        return to_yaml(kept)
+
+    def _differs(self, name: str) -> bool:
+        return bool(getattr(self, name) != key_table()[name].default)
+
+    def identity(self) -> dict[str, Any]:
+        """What is computed: the keys that differ from their defaults, without those that say where and how it is named.
+
+        Defaults are left out, so that a recipe stays the same one when the kit learns something new.
+        """
+        values = self.to_dict().items()
+        return {name: value for name, value in values if self._differs(name) and not key_table()[name].rule.place}
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of :meth:`identity`: equal on every machine and for every way of writing the recipe."""
+        canonical = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def network(self, num_classes: int | None = None) -> Network:
+        """The network description that the recipe asks for.
+
+        Args:
+            num_classes: number of classes where the recipe leaves it to the data.
+        Raises:
+            UserError: unknown model name, impossible block string, or no number of classes from either side.
+        """
+        classes = self.num_classes if self.num_classes is not None else num_classes
+        if classes is None:
+            raise UserError("num_classes is needed where there is no data to count the classes of")
+        overrides = {theirs: getattr(self, ours) for ours, theirs in _NETWORK_KEYS.items()}
+        overrides["num_classes"] = classes
+        return resolve(self.model, **{name: value for name, value in overrides.items() if value is not None})
+
+    def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation per input channel, pixels 0..255; grey input takes the average of an RGB triple."""
+        if self.in_channels == len(self.mean):
+            return self.mean, self.std
+        return (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
+
+    def short_side(self) -> int:
+        """Pixels that a picture's short side is resized to for validation, rounded down as MindCV and timm do."""
+        return self.val_resize or int(self.image_resize / self.crop_pct)
+
+    def start_weights(self) -> str | None:
+        """Checkpoint that training starts from: ``init_from``, or MindCV's way of saying it, ``ckpt_path``."""
+        return self.init_from or self.ckpt_path or None
+
+
+def load_recipe(
+    path: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    argv: Sequence[str] | None = None,
+) -> Recipe:
+    """A recipe from a YAML file, ``overrides`` by key, and a command line, each overriding what precedes.
+
+    Args:
+        path: YAML file; a ``--config`` in ``argv`` replaces it. None starts from the defaults.
+        overrides: values by key, typed or as text.
+        argv: command line without the program's name.
+    Raises:
+        UserError: a file that cannot be read, an unknown key, an impossible value or pair of values.
+    """
+    command_line = parse_command_line(argv or ())
+    path = path if command_line.config is None else command_line.config
+    merged = {} if path is None else {name: (value, str(path)) for name, value in read_recipe_file(path).items()}
+    merged |= {name: (value, "override") for name, value in (overrides or {}).items()}
+    merged |= {name: (value, "command line") for name, value in command_line.overrides.items()}
+    return _checked(merged, given=frozenset(merged))
+
+
+def diff(a: Recipe, b: Recipe) -> list[str]:
+    """Keys whose values differ, of those that say what is computed; empty exactly when the fingerprints are equal."""
+    mine, theirs = a.identity(), b.identity()
+    return [name for name in key_table() if (name in mine or name in theirs) and getattr(a, name) != getattr(b, name)]
+
+
+def to_yaml(values: Mapping[str, Any]) -> str:
+    """Keys and values as YAML that ``read_recipe_file`` reads."""
+    if not values:
+        return "{}\n"
+    return str(yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True))
+
+
+def _checked(merged: Mapping[str, tuple[Any, str]], given: frozenset[str] | None) -> Recipe:
+    values = {name: typed(name, raw, origin) for name, (raw, origin) in merged.items()}
+    table = key_table()
+    changed = frozenset(name for name, value in values.items() if value != table[name].default)
+    unset = frozenset(name for name, (raw, _) in merged.items() if is_unset(raw))
+    recipe = Recipe(**values, given=changed if given is None else (given - unset) | changed)
+    check_together(recipe, {name: origin for name, (_, origin) in merged.items()})
+    return recipe
+
+
+def read_recipe_file(path: str | Path) -> dict[str, Any]:
+    """Keys and raw values of a recipe file.
+
+    Raises:
+        UserError: no such file, not YAML, not a mapping, empty, no name, or a key that stands there twice.
+    """
+    if not str(path):
+        raise UserError("the name of the recipe file (--config) is empty")
+    try:
+        content = _StrictLoader(Path(path).read_text(encoding="utf-8")).get_single_data()
+    except OSError as error:
+        raise UserError(f"recipe {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"recipe {path} is not a text file") from None
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"recipe {path} is not valid YAML{line}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        raise UserError(f"recipe {path} is empty")
+    if not isinstance(content, dict):
+        raise UserError(f"recipe {path} is not a mapping of keys to values")
+    return {str(name): value for name, value in content.items()}
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe loading that refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: list[Any] = []
+        for child, _ in node.value:
+            if child.value in seen:
+                problem = f"key {child.value} stands there twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, child.start_mark)
+            seen.append(child.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Safe dumping with lists on one line."""
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        return super().represent_sequence(tag, sequence, flow_style=True)

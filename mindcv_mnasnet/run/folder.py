@@ -1,0 +1,177 @@
+"""The folder of a run: what lies in it, and that one job at a time writes it."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.files import replace_file, unwritable
+from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
+from mindcv_mnasnet.run.checkpoint import SUFFIX, newest_intact, next_serial, prune, publish, write_checkpoint
+
+BEST = f"best{SUFFIX}"
+
+
+class RunFolder:
+    """``recipe.yaml``, ``environment.json``, ``log.jsonl``, ``curves.png``, ``summary.json`` and ``checkpoints/``."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints: ``step_<steps>`` for the newest ones, and ``best``."""
+        return self.path / "checkpoints"
+
+    @classmethod
+    def create(cls, recipe: Recipe) -> RunFolder:
+        """A new folder below ``ckpt_save_dir``, named ``run_name`` or after the model (with a number where taken).
+
+        Raises:
+            UserError: ``run_name`` is taken.
+            JobError: the folder cannot be made.
+        """
+        root, name = Path(recipe.ckpt_save_dir).expanduser(), recipe.run_name or recipe.model
+        path, number = root / name, 1
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            while True:
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:
+                    if recipe.run_name:
+                        raise UserError(
+                            f"run_name: {path} exists; --resume {path} goes on with it, another name starts anew"
+                        ) from None
+                    number += 1
+                    path = root / f"{name}-{number}"
+            folder = cls(path)
+            folder.checkpoints.mkdir()
+        except OSError as error:
+            raise unwritable(path, error) from None
+        replace_file(path / "recipe.yaml", recipe.dump().encode())
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """An existing run folder.
+
+        Raises:
+            UserError: it is none.
+        """
+        path = Path(path).expanduser()
+        if not (path / "recipe.yaml").is_file():
+            raise UserError(f"{path} is not a run folder (it has no recipe.yaml)")
+        return cls(path)
+
+    def lock(self) -> None:
+        """Keep other jobs out until this process ends or ``unlock`` is called.
+
+        Raises:
+            UserError: another job is at work in this folder.
+        """
+        try:
+            self._lock = (self.path / ".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another job is training in {self.path}; wait for it, or start one elsewhere") from None
+        except OSError as error:
+            raise unwritable(self.path / ".lock", error) from None
+
+    def unlock(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def note_session(self, environment: Mapping[str, Any]) -> None:
+        """Add this start of the job to ``environment.json``, a list of all starts."""
+        path = self.path / "environment.json"
+        sessions = _read_json(path) if path.is_file() else []
+        self._write_json(path, [*sessions, dict(environment)])
+
+    def write_summary(self, summary: Mapping[str, Any]) -> Path:
+        """Write ``summary.json`` and return its path."""
+        path = self.path / "summary.json"
+        self._write_json(path, dict(summary))
+        return path
+
+    def recipe(self) -> Recipe:
+        """The recipe that the run was begun with."""
+        return load_recipe(self.path / "recipe.yaml")
+
+    def has_summary(self) -> bool:
+        """Whether the run has ever come to an end or an orderly stop."""
+        return (self.path / "summary.json").is_file()
+
+    def finished_summary(self) -> dict[str, Any] | None:
+        """What a run that came to its end is summed up in; None for others."""
+        summary = _read_json(self.path / "summary.json") if self.has_summary() else None
+        return summary if summary and not summary["stopped"] else None
+
+    def save(
+        self, name: str, tensors: Mapping[str, Any], meta: Mapping[str, Any], keep: int, policy: str, best: bool
+    ) -> Path:
+        """Write a checkpoint, keep ``keep`` of them by ``policy``, and make it ``best`` on request."""
+        path = self.checkpoints / f"{name}{SUFFIX}"
+        write_checkpoint(path, tensors, {**meta, "serial": next_serial(self.checkpoints)})
+        if best:
+            publish(path, BEST)
+        prune(self.checkpoints, keep, policy)
+        return path
+
+    def _write_json(self, path: Path, content: Any) -> None:
+        replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}); the run goes on without it once it is moved away") from None
+
+
+def find_checkpoints(names: Sequence[str]) -> list[Path]:
+    """Files for paths, glob patterns and run folders (their best checkpoint, or else their newest intact one).
+
+    Raises:
+        UserError: a name that stands for nothing.
+    """
+    found: list[Path] = []
+    for name in names:
+        path = Path(name).expanduser()
+        matches = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207 - absolute too
+        files = [file for match in matches for file in checkpoint_at(match)]
+        if not files:
+            what = "neither a checkpoint nor a run folder" if matches else "not there"
+            raise UserError(f"ckpt_path: {name} is {what}")
+        found += files
+    if not found:
+        raise UserError("validation needs a checkpoint: --ckpt_path FILE, a glob, or a run folder")
+    return found
+
+
+def checkpoint_at(path: Path) -> list[Path]:
+    """The checkpoint that a path stands for: itself, or a run folder's best or else newest intact one; or none."""
+    if not (path / "recipe.yaml").is_file():
+        return [path] if path.is_file() else []
+    best = path / "checkpoints" / BEST
+    if best.is_file():
+        return [best]
+    newest, complaints = newest_intact(path / "checkpoints")
+    if newest is None:
+        raise UserError(f"run folder {path} has no checkpoint{''.join(f'; {text}' for text in complaints)}")
+    return [newest.path]
+
+
+def storable(recipe: Recipe) -> Recipe:
+    """The recipe as a run keeps it: without what was said for one start only."""
+    return replace(recipe, resume=None, allow_changes=())

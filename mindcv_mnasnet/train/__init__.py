@@ -1,0 +1,1 @@
+"""Training and evaluation: job, loop, compiled steps, optimizers, losses, metrics."""

@@ -1,0 +1,115 @@
+"""The mean of several checkpoints' weights, with batch-norm statistics that fit it on request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from mindspore import nn
+
+from mindcv_mnasnet.data.pipeline import train_batches
+from mindcv_mnasnet.data.sets import open_train_val
+from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.parameters import load_parameters
+from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.run.checkpoint import Checkpoint, checkpoints_in, read_checkpoint, write_checkpoint
+from mindcv_mnasnet.train.preprocess import Preprocess
+
+_STATISTICS = (".moving_mean", ".moving_variance")
+
+
+def choose(run: Path, last: int | None = None, best: int | None = None) -> list[Path]:
+    """The newest ``last``, or the ``best`` by validation accuracy, of a run's training checkpoints.
+
+    Raises:
+        UserError: it has fewer of them, or none with a validation accuracy.
+    """
+    found = checkpoints_in(run / "checkpoints")
+    if best is not None:
+        scored = [(score, path) for path in found if (score := _score(path)) is not None]
+        found = [path for _, path in sorted(scored, key=lambda pair: pair[0], reverse=True)]
+    wanted = last or best or 0
+    if wanted < 1 or len(found) < wanted:
+        kind = "with a validation accuracy" if best is not None else "there"
+        raise UserError(f"{run}: {wanted} checkpoints are asked for, {len(found)} are {kind} (keep_checkpoint_max)")
+    return found[:wanted]
+
+
+def _score(path: Path) -> float | None:
+    metrics = read_checkpoint(path, only_meta=True).meta.get("metrics", {})
+    score = metrics.get("val_top1_ema", metrics.get("val_top1"))
+    return None if score is None else float(score)
+
+
+def average(
+    paths: Sequence[Path], output: Path, ema: bool | None = None, data_dir: str | None = None, batches: int = 0
+) -> int:
+    """Write the mean (taken in float64) of the model tensors of several checkpoints; returns how many tensors.
+
+    Args:
+        ema: averaged or raw weights of each; None takes averaged ones where they are.
+        data_dir, batches: re-estimate the batch-norm statistics as the mean over this many training batches, if any.
+    Raises:
+        UserError: fewer than two checkpoints, or different networks or classes.
+    """
+    if len(paths) < 2:
+        raise UserError(f"an average needs two checkpoints or more, not {len(paths)}")
+    first, *others = [read_checkpoint(path) for path in paths]
+    for other in others:
+        if (other.network, other.class_names) != (first.network, first.class_names):
+            raise UserError(f"{other.path} has another network or other classes than {first.path}")
+    weights = [checkpoint.weights(ema) for checkpoint in (first, *others)]
+    tensors = {name: np.mean([one[name] for one in weights], 0, np.float64).astype(np.float32) for name in weights[0]}
+    if batches > 0:
+        tensors |= statistics(first, tensors, data_dir, batches)
+    meta = {
+        **{key: first.meta[key] for key in ("recipe", "network", "class_names")},
+        "source": first.meta.get("source"),
+        "average": {"of": [path.name for path in paths], "statistics_batches": batches},
+    }
+    write_checkpoint(output, tensors, meta)
+    return len(tensors)
+
+
+class _Forward(nn.Cell):
+    def __init__(self, network: Network, recipe: Recipe):
+        super().__init__(auto_prefix=False)
+        self.preprocess = Preprocess(*recipe.pixel_statistics())
+        self.model = create_model(network, kernels=recipe.kernels)
+
+    def construct(self, images):
+        return self.model(self.preprocess(images))
+
+
+def statistics(
+    checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], data_dir: str | None, batches: int
+) -> dict[str, np.ndarray]:
+    """Batch-norm means and variances by name: those of ``batches`` training batches under these weights, averaged."""
+    given = {} if data_dir is None else {"data_dir": data_dir}
+    recipe = Recipe.from_dict({**checkpoint.recipe.to_dict(), **given}, "command line")
+    machine = runtime.start(recipe.device_target)
+    listing, _ = open_train_val(recipe, checkpoint.class_names)
+    plan = Plan.make(recipe, len(listing), 0, machine.world, runtime.usable_cores())
+    # With nothing kept of the old average, a batch's own statistics can be read after it.
+    network = replace(
+        checkpoint.network, image_size=recipe.image_resize, bn_momentum=0.0, dropout=0.0, drop_connect=0.0
+    )
+    cell = _Forward(network, recipe)
+    load_parameters(cell.model.get_parameters(), tensors, str(checkpoint.path))
+    cell.set_train(True)
+    sums = {p.name: np.zeros(p.shape) for p in cell.model.get_parameters() if p.name.endswith(_STATISTICS)}
+    done = 0
+    for images, _labels in islice(train_batches(listing, recipe, plan, 0), batches):
+        cell(images)
+        done += 1
+        for parameter in cell.model.get_parameters():
+            if parameter.name in sums:
+                sums[parameter.name] += parameter.asnumpy()
+    return {name: (total / done).astype(np.float32) for name, total in sums.items()}

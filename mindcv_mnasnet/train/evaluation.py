@@ -1,0 +1,104 @@
+"""Evaluation of one network on one data set: every image counted once, over any number of devices."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import mindspore as ms
+import numpy as np
+from tqdm import tqdm
+
+from mindcv_mnasnet.data.index import Listing
+from mindcv_mnasnet.data.pipeline import eval_batches
+from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.devices.runtime import Runtime
+from mindcv_mnasnet.errors import JobError
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.parameters import load_parameters
+from mindcv_mnasnet.model.quantization import Quantisation
+from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.train.metrics import Counts, count
+from mindcv_mnasnet.train.step import EvalStep
+
+
+class Evaluator:
+    """A network compiled once for evaluation, whose weights can be changed."""
+
+    def __init__(self, network: Network, recipe: Recipe, machine: Runtime):
+        self._recipe, self._machine = recipe, machine
+        self._model = create_model(network, quantisation=Quantisation.of(recipe), kernels=recipe.kernels)
+        if machine.device != "CPU" and recipe.val_amp_level != "O0":
+            runtime.mixed_precision(self._model, recipe.val_amp_level, recipe.amp_dtype)
+        self._step = EvalStep(self._model, *recipe.pixel_statistics())
+        self.images_per_second = float("nan")
+        self.skipped: list[str] = []
+
+    def load(self, weights: Mapping[str, np.ndarray], origin: str = "the training state") -> None:
+        """Take over weights by name.
+
+        Raises:
+            UserError: they do not fit the network.
+        """
+        load_parameters(self._model.get_parameters(), weights, origin)
+
+    def logits(self, images: np.ndarray, batch: int) -> np.ndarray:
+        """Float32 logits (N, classes) of uint8 pictures (N, H, W, C), ``batch`` at a time, the last one filled up."""
+        parts = []
+        for start in range(0, len(images), batch):
+            part = np.resize(images[start : start + batch], (batch, *images.shape[1:]))
+            parts.append(self._step(ms.Tensor(part)).asnumpy())
+        return np.concatenate(parts)[: len(images)]
+
+    def run(self, listing: Listing, plan: Plan) -> Counts:
+        """Evaluate on all ranks together; every rank returns the counts of the whole data set.
+
+        Raises:
+            JobError: not every image was counted.
+        """
+
+        def classify(images: ms.Tensor) -> np.ndarray:
+            return self._step(images).asnumpy()
+
+        counted = count_pictures(classify, listing, self._recipe, plan, self._machine)
+        self.skipped, self.images_per_second = counted.skipped, counted.images_per_second
+        return counted.counts
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What was counted over all ranks; ``skipped`` names this rank's broken pictures."""
+
+    counts: Counts
+    skipped: list[str]
+    images_per_second: float
+
+
+def count_pictures(
+    classify: Callable[[ms.Tensor], np.ndarray], listing: Listing, recipe: Recipe, plan: Plan, machine: Runtime
+) -> Counted:
+    """Count the right answers of ``classify`` (uint8 (N, H, W, C) to logits) on every picture once, over all ranks.
+
+    Raises:
+        JobError: not every image was counted.
+    """
+    rank, world = machine.rank, machine.world
+    batches = eval_batches(listing, recipe, plan, rank, world)
+    own = Counts()
+    began = time.perf_counter()
+    shown = rank == 0 and sys.stderr.isatty()
+    for images, labels in tqdm(batches, "validating", len(batches), leave=False, disable=not shown, delay=2):
+        own += count(classify(images), labels.asnumpy())
+    sums = np.array([own.seen, own.top1_hits, own.top5_hits, len(batches.skipped)], np.int32)
+    whole = runtime.sum_over_ranks(sums, world)
+    loss = runtime.sum_over_ranks(np.array([own.loss], np.float32), world)
+    speed = float(whole[0]) / (time.perf_counter() - began)
+    labelled = int((listing.labels.reshape(len(listing), -1) >= 0).any(1).sum())
+    if whole[0] + whole[3] != labelled:
+        raise JobError(f"{whole[0]} of {labelled} validation images were counted and {whole[3]} skipped")
+    counts = Counts(int(whole[0]), int(whole[1]), int(whole[2]), float(loss[0]) if world > 1 else own.loss)
+    return Counted(counts, batches.skipped, speed)

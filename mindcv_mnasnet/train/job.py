@@ -1,0 +1,240 @@
+"""A training job before its first step: recipe, data, plan, network, weights and run folder brought together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindcv_mnasnet.data.augment import check_supported
+from mindcv_mnasnet.data.index import Listing
+from mindcv_mnasnet.data.sets import open_train_val
+from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.devices.runtime import Runtime
+from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.kernels.build import kernels
+from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.mnasnet import MnasNet
+from mindcv_mnasnet.model.parameters import freeze, load_parameters, start_from
+from mindcv_mnasnet.model.quantization import Quantisation
+from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.run import resume
+from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
+from mindcv_mnasnet.run.folder import RunFolder, checkpoint_at, storable
+from mindcv_mnasnet.run.log import require_tensorboard
+from mindcv_mnasnet.train.random_inputs import DrawLayout
+from mindcv_mnasnet.train.schedule import learning_rates
+from mindcv_mnasnet.train.step import TrainStep
+from mindcv_mnasnet.weights import hub
+
+# What a checkpoint's weights need in order to compute what they were trained to compute.
+CONVENTIONS = ("padding", "bn_eps", "residual_rule")
+
+
+@dataclass
+class Job:
+    """Everything that ``engine.fit`` drives. ``batches`` (done on this device), ``best`` and ``metrics`` change."""
+
+    recipe: Recipe
+    runtime: Runtime
+    folder: RunFolder | None  # None on ranks other than 0
+    train: Listing
+    val: Listing | None
+    plan: Plan
+    network: Network
+    layout: DrawLayout
+    rates: np.ndarray  # learning rate of every step
+    step: TrainStep
+    notes: list[str]
+    batches: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)  # of the last epoch
+    last_checkpoint: Path | None = None
+
+    @property
+    def attempted_steps(self) -> int:
+        """Steps taken, those skipped for overflow included."""
+        return self.batches // self.plan.accumulation
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.attempted_steps >= self.plan.total_steps
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.folder is not None:
+            self.folder.unlock()
+
+    @property
+    def sink_size(self) -> int:
+        """Batches that the device takes per call; 0 means that the host hands over each batch."""
+        if not (self.runtime.sinks and self.recipe.dataset_sink_mode) or self.plan.accumulation > 1:
+            return 0
+        wanted = min(self.recipe.sink_size or self.plan.log_interval, self.plan.batches_per_epoch)
+        return next(n for n in range(wanted, 0, -1) if self.plan.batches_per_epoch % n == 0)
+
+    def learning_rate(self) -> float:
+        """The rate of the last step that changed the weights."""
+        return float(self.rates[max(self.step.steps_done() - 1, 0)])
+
+    def meta(self) -> dict[str, Any]:
+        """What a checkpoint says about itself."""
+        return {
+            "recipe": storable(self.recipe).to_dict(),
+            "network": self.network.to_dict(),
+            "class_names": list(self.train.class_names),
+            "train_images": len(self.train),
+            "batches": self.batches,
+            "batches_per_epoch": self.plan.batches_per_epoch,
+            "global_batch": self.plan.global_batch,
+            "workers": self.plan.workers,
+            "world": self.plan.world_size,
+            "best": self.best,
+            "metrics": self.metrics,
+            "versions": runtime.describe(),
+        }
+
+
+def prepare(recipe: Recipe) -> Job:
+    """Bring a job together, new or resumed.
+
+    Raises:
+        UserError: for anything in recipe, data, weights or run folder that does not fit, before training starts.
+    """
+    folder, stored, notes = resume.stored_state(recipe)
+    if folder is not None:
+        recipe = resume.merged(recipe, stored.recipe if stored else folder.recipe())
+    check_supported(recipe)
+    if recipe.tensorboard:
+        require_tensorboard()
+    machine = runtime.start(recipe.device_target, recipe.distribute, recipe.jit_level, recipe.deterministic)
+    train, val = open_train_val(recipe, stored.class_names if stored else None)
+    plan = Plan.make(recipe, len(train), len(val) if val else 0, machine.world, runtime.usable_cores())
+    network = recipe.network(len(train.class_names))
+    if stored is not None:
+        network = _adopting(network, stored.network, recipe.allow_changes)
+    notes += [*machine.notes, *_precision_notes(recipe, machine), *_kernel_notes(recipe), *train.notes, *plan.notes]
+    notes += val.notes if val else [f"{recipe.data_dir} has no pictures for validation: no accuracy will be measured"]
+    start = _start_checkpoint(recipe) if stored is None else None
+    quantisation = Quantisation.of(recipe, plan.batches_per_epoch)
+    if start is not None:
+        network = _adopting(network, start.network, recipe.given)
+        model = create_model(network, seed=recipe.seed, quantisation=quantisation, kernels=recipe.kernels)
+        notes.append(start_from(model, start))
+    else:
+        model = create_model(network, seed=recipe.seed, quantisation=quantisation, kernels=recipe.kernels)
+    layout = _draw_layout(recipe, model)
+    if machine.device != "CPU" and recipe.amp_level != "O0":
+        runtime.mixed_precision(model, recipe.amp_level, recipe.amp_dtype)
+    if recipe.freeze is not None:
+        freeze(model, recipe.freeze)
+    rates = learning_rates(recipe, plan)
+    step = TrainStep(recipe, model, layout, rates, machine.world)
+    step.set_train(True)
+    if recipe.freeze is not None:
+        freeze(model, recipe.freeze)
+    job = Job(recipe, machine, None, train, val, plan, model.network, layout, rates, step, notes)
+    if stored is not None:
+        _restore(job, stored)
+    _require_agreement(job)
+    if machine.rank == 0:
+        job.folder = folder or RunFolder.create(storable(recipe))
+        job.folder.lock()
+    return job
+
+
+def _restore(job: Job, stored: Checkpoint) -> None:
+    """Set parameters, position and best result from a checkpoint of the same job."""
+    recipe, plan, meta = job.recipe, job.plan, stored.meta
+    if len(job.train) != meta["train_images"]:
+        raise UserError(f"the run trained on {meta['train_images']} images, {job.train.root} has {len(job.train)} now")
+    load_parameters(job.step.state(), stored.tensors, str(stored.path))
+    before = stored.recipe
+    job.best, job.metrics = dict(meta["best"]), dict(meta["metrics"])
+    job.last_checkpoint = stored.path
+    if plan.global_batch == meta["global_batch"]:
+        job.batches = meta["batches"] * plan.batches_per_epoch // meta["batches_per_epoch"]
+        job.step.convert_sums(plan.batches_per_epoch / meta["batches_per_epoch"], plan.device_batch / before.batch_size)
+    elif "batch_size" in recipe.allow_changes:
+        whole_epochs = meta["batches"] // meta["batches_per_epoch"]
+        job.batches = whole_epochs * plan.batches_per_epoch
+        job.step.set_steps(whole_epochs * plan.steps_per_epoch)
+        job.step.start_epoch()
+        job.notes.append(f"images per step: {plan.global_batch}, were {meta['global_batch']}; epoch starts again")
+    else:
+        raise UserError(
+            f"batch_size: a step took {meta['global_batch']} images and would take {plan.global_batch} now on "
+            f"{plan.world_size} device(s); keep the product of batch_size, devices and gradient_accumulation_steps, "
+            "or say --allow_changes batch_size"
+        )
+    if recipe.deterministic and (meta["workers"], meta["world"]) != (plan.workers, plan.world_size):
+        job.notes.append(
+            f"{meta['workers']} input workers on {meta['world']} device(s) before, {plan.workers} on "
+            f"{plan.world_size} now: the run goes on, but not bit for bit"
+        )
+
+
+def _draw_layout(recipe: Recipe, model: MnasNet) -> DrawLayout:
+    return DrawLayout(
+        image_size=recipe.image_resize,
+        drop_columns=model.draw_columns,
+        mixup=recipe.mixup,
+        cutmix=recipe.cutmix,
+        mix_prob=recipe.cutmix_prob,
+        erase_prob=recipe.re_prob,
+        erase_scale=(recipe.re_scale[0], recipe.re_scale[1]),
+        erase_ratio=(recipe.re_ratio[0], recipe.re_ratio[1]),
+        erase_attempts=recipe.re_max_attempts,
+    )
+
+
+def _precision_notes(recipe: Recipe, machine: Runtime) -> list[str]:
+    if machine.device != "CPU" or recipe.amp_level == "O0":
+        return []
+    return [f"amp_level {recipe.amp_level} needs an NPU; the CPU computes in float32"]
+
+
+def _kernel_notes(recipe: Recipe) -> list[str]:
+    note = kernels().note if recipe.kernels and not recipe.quantize else None
+    return [] if note is None else [note]
+
+
+def _require_agreement(job: Job) -> None:
+    """Refuse to start where the ranks see other data or other checkpoints: they would wait for each other for ever."""
+    own = {"training images": len(job.train), "validation images": len(job.val or ()), "batches done": job.batches}
+    whole = runtime.sum_over_ranks(np.array(list(own.values())), job.runtime.world)
+    for (what, mine), sum_of_all in zip(own.items(), whole, strict=True):
+        if mine * job.runtime.world != sum_of_all:
+            raise JobError(
+                f"rank {job.runtime.rank} has {mine} {what}, other ranks have not: "
+                "the same data_dir and run folder have to be on all nodes"
+            )
+
+
+def _adopting(network: Network, theirs: Network, kept: Collection[str]) -> Network:
+    """The network with the conventions that ``theirs`` was trained with, except those whose names are ``kept``.
+
+    With other padding, say, the weights would compute another function.
+    """
+    adopted = {name: getattr(theirs, name) for name in CONVENTIONS if name not in kept}
+    if "residual_rule" in adopted:
+        adopted["declared_stem"] = theirs.declared_stem
+    return replace(network, **adopted)
+
+
+def _start_checkpoint(recipe: Recipe) -> Checkpoint | None:
+    """What training starts from, if not from scratch: a checkpoint that is named, or published weights."""
+    if recipe.pretrained:
+        return read_checkpoint(hub.pretrained_for(recipe))
+    if recipe.start_weights() is None:
+        return None
+    path = Path(str(recipe.start_weights())).expanduser()
+    return read_checkpoint(next(iter(checkpoint_at(path)), path))

@@ -1,0 +1,118 @@
+"""Which source and which network a set of named tensors is, from names and shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.families import CONVENTIONS
+from mindcv_mnasnet.networks.network import FAMILIES, Network
+from mindcv_mnasnet.weights.name_maps import SCHEMES, Scheme, shapes
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_MARKS = {
+    "timm": "conv_stem.weight",
+    "torchvision": "layers.0.weight",
+    "mindcv": "features.0.weight",
+    "own": "stem.conv.weight",
+}
+_PUBLISHED_WIDTHS = (1.0, 0.5, 0.75, 0.35, 1.3, 1.4)
+_OTHER_WIDTHS = tuple(percent / 100 for percent in range(5, 401, 5))
+
+
+def source_of(names: Iterable[str]) -> str:
+    """The source that gives a stem such a name: timm, torchvision, mindcv or own.
+
+    Raises:
+        UserError: none does.
+    """
+    names = set(names)
+    for source, mark in _MARKS.items():
+        if mark in names:
+            return source
+    shown = ", ".join(sorted(names)[:3]) or "nothing"
+    raise UserError(f"these are not the names of any source's MnasNet ({shown}, ...)")
+
+
+def network_of(stored: Shapes, source: str = "own") -> Network:
+    """The published network, of any width, that has exactly these tensors; the conventions are the source's.
+
+    Raises:
+        UserError: there is none; the sentence lists what is missing, left over or of another shape for the nearest.
+    """
+    scheme, nearest = SCHEMES[source], ""
+    fewest = len(stored) + 10**6
+    for network in _candidates(stored, scheme):
+        wrong = mismatches(_expected(network, scheme), stored)
+        if not any(wrong.values()):
+            return network
+        count = sum(len(names) for names in wrong.values())
+        if count < fewest:
+            fewest, nearest = count, f"{network.family or 'an old torchvision layout'}: {describe(wrong)}"
+    raise UserError(f"these tensors are no published MnasNet; the nearest is {nearest or 'none at all'}")
+
+
+def mismatches(expected: Shapes, stored: Shapes) -> dict[str, list[str]]:
+    """Names that are missing, left over, or of another shape."""
+    return {
+        "missing": [name for name in expected if name not in stored],
+        "left over": [name for name in stored if name not in expected],
+        "of another shape": [n for n in expected if n in stored and tuple(stored[n]) != tuple(expected[n])],
+    }
+
+
+def describe(wrong: Mapping[str, list[str]]) -> str:
+    """Mismatches in a few words."""
+    return "; ".join(
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in wrong.items()
+        if names
+    )
+
+
+def _expected(network: Network, scheme: Scheme) -> dict[str, tuple[int, ...]]:
+    ours = shapes(network)
+    return {theirs: ours[name] for name, theirs in scheme.names(network).items()}
+
+
+def _candidates(stored: Shapes, scheme: Scheme) -> Iterator[Network]:
+    """Networks worth comparing: first those with exactly these names, then one of each family for the report."""
+    rest = []
+    for family in FAMILIES.values():
+        try:
+            names = scheme.names(family)
+        except UserError:
+            continue
+        if set(names.values()) != stored.keys():
+            rest.append(_adapted(family, stored, names, scheme))
+            continue
+        base = _adapted(family, stored, names, scheme)
+        stem = stored[names["stem.conv.weight"]][0]
+        widths = (base.width_mult, *_PUBLISHED_WIDTHS, *_OTHER_WIDTHS)
+        scaled = [replace(base, width_mult=width) for width in dict.fromkeys(widths)]
+        yield from (network for network in scaled if network.stem_width == stem)
+        if scheme.source == "torchvision":
+            yield from (_unscaled_start(network) for network in scaled)
+        rest.append(base)
+    yield from rest
+
+
+def _adapted(family: Network, stored: Shapes, names: Mapping[str, str], scheme: Scheme) -> Network:
+    """The family with the classes, colours and head that are stored, and the source's conventions."""
+    sizes = {
+        "num_classes": stored.get(names["classifier.weight"], (family.num_classes,))[0],
+        "in_channels": (*stored.get(names["stem.conv.weight"], ()), 3, 3)[1],
+        "head": stored.get(names["head.conv.weight"], (family.head,))[0],
+    }
+    known: dict[str, Any] = {key: value for key, value in sizes.items() if value > 0}
+    return replace(family, **known, **CONVENTIONS[scheme.source])
+
+
+def _unscaled_start(network: Network) -> Network:
+    """torchvision's layout of version 1, whose stem (32) and first block (16) are never scaled."""
+    first, *others = network.blocks
+    scaled = (replace(block, out=network.round_width(block.out)) for block in others)
+    return replace(network, family=None, blocks=(first, *scaled), width_mult=None)

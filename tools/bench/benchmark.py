@@ -1,0 +1,292 @@
+"""Speed beside MindCV, PyTorch and exported files, such as tools/bench/benchmark.py --json results/benchmark_cpu.json.
+
+Every measurement has a process of its own, and rounds take the rows in turn: what slows the machine for a while slows
+all of them, and ratios are taken within a round. Files to train on are made up where --data_dir is not given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)
+
+from mindcv_mnasnet.errors import JobError, UserError, run_door
+from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.networks.network import resolve
+
+ROWS = {
+    "train_step": "our compiled step, one constant batch",
+    "train_py": "train.py as a whole, JPEG files",
+    "mindcv": "MindCV's network in a plain MindSpore loop as installed, one constant batch",
+    "mindcv_avx2": "the same with ONEDNN_MAX_CPU_ISA=AVX2 set by hand",
+    "timm": "timm's network in a plain PyTorch loop, default layout, one constant batch",
+    "timm_channels_last": "the same in channels_last",
+    "pipeline": "the input pipeline of train_py alone",
+    "mindcv_pipeline": "MindCV's input pipeline alone, same files, augmentation and cores",
+    "torch_pipeline": "torchvision's transforms in PyTorch's DataLoader, the same",
+    "infer": "our network at inference through MindSpore, one constant batch",
+    "timm_infer": "timm's network at inference, PyTorch eager, channels_last",
+    "onnx_one": "our ONNX file in ONNX Runtime, one picture, one thread",
+    "litert_one": "our TFLite file in LiteRT, one picture, one thread",
+    "timm_one": "timm's network, PyTorch eager, channels_last, one picture, one thread",
+    "train_start": "train.py, from the command to the end of the first step",
+    "mindcv_start": "the same calls through MindCV",
+    "convert": "tools/convert.py, timm's weights to ours",
+    "export_onnx": "tools/export.py to ONNX, checked on 32 pictures",
+    "export_tflite": "tools/export.py to TFLite, the same",
+}
+DEFAULT_ROWS = ",".join(row for row in ROWS if row != "mindcv_avx2")
+RATIOS = (
+    ("train_step", "mindcv"),
+    ("train_step", "timm"),
+    ("train_step", "timm_channels_last"),
+    ("infer", "timm_infer"),
+    ("onnx_one", "timm_one"),
+    ("litert_one", "timm_one"),
+    ("pipeline", "mindcv_pipeline"),
+    ("pipeline", "torch_pipeline"),
+    ("train_start", "mindcv_start"),
+    ("train_py", "mindcv"),
+    ("train_step", "mindcv_avx2"),
+    ("train_py", "train_step"),
+    ("pipeline", "train_py"),
+)
+READ_FILES = {"train_py", "pipeline", "mindcv_pipeline", "torch_pipeline", "train_start", "mindcv_start"}
+READ_FILES |= {"export_onnx", "export_tflite"}
+NEEDS = {"mindcv": "mindcv", "timm": "timm", "torch": "torch", "onnx": "onnxruntime", "litert": "tensorflow"}
+NEEDS |= {"convert": "timm", "export": "timm"}
+TIMM_FAMILIES = {"b1": "mnasnet", "a1": "semnasnet"}
+MINDCV_WIDTHS = (0.5, 0.75, 1.0, 1.3, 1.4)
+ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # "as installed" means without them
+# What the input pipeline holds ready: without so many more, all could be decoded before measuring begins.
+READ_AHEAD_BATCHES, READ_AHEAD_PICTURES = 20, 256
+
+Settings = dict[str, Any]
+Round = dict[str, dict[str, Any]]  # measurements by row
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = command_line().parse_args(argv)
+    if options.artifact is not None:
+        return benchmark_artifact(options)
+    rows = options.rows.split(",")
+    settings = settings_of(options, rows)
+    with TemporaryDirectory(prefix="benchmark-") as scratch:
+        machine = run_tool("bench_machine.py", [], Path(scratch))
+        pictures = f"{scratch}/pictures"
+        if options.data_dir is None and READ_FILES & set(rows):
+            _say(f"making {settings['pictures']} JPEG files")
+            run_tool("bench_pictures.py", [pictures, str(settings["pictures"])], Path(scratch))
+        told = settings if options.data_dir else {**settings, "data_dir": pictures}
+        rounds = measure_rounds(rows, options.rounds, lambda row: run_row(row, told, Path(scratch)))
+    report = {
+        "command": "tools/bench/benchmark.py " + " ".join(sys.argv[1:] if argv is None else argv),
+        "machine": machine,
+        "settings": settings,
+        **summarise(rounds),
+        "rounds": rounds,
+    }
+    print(format_report(report))
+    if options.json:
+        replace_file(options.json, (json.dumps(report, indent=2) + "\n").encode())
+    return 0
+
+
+def benchmark_artifact(options: argparse.Namespace) -> int:
+    """Time one exported file through its own runtime, in this process."""
+    from mindcv_mnasnet.latency.timing import artifact_report, format_latency
+
+    report = artifact_report(options.artifact, options.threads, options.artifact_batch, options.repetitions)
+    print(format_latency(report))
+    if options.json:
+        with TemporaryDirectory(prefix="benchmark-") as scratch:
+            machine = run_tool("bench_machine.py", [], Path(scratch))
+        replace_file(options.json, (json.dumps({"machine": machine, **report}, indent=2) + "\n").encode())
+    return 0
+
+
+def command_line() -> argparse.ArgumentParser:
+    width = max(map(len, ROWS))
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="rows:\n" + "\n".join(f"  {row:{width}}  {meaning}" for row, meaning in ROWS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--artifact", type=Path, metavar="FILE", help="only the latency of this exported file")
+    parser.add_argument("--threads", type=int, help="threads of its runtime (default: the runtime's own choice)")
+    parser.add_argument("--artifact_batch", type=int, help="pictures per call (default: the file's, or 1)")
+    parser.add_argument("--repetitions", type=int, default=100, help="calls of it that are timed (default 100)")
+    parser.add_argument("--rows", default=DEFAULT_ROWS, metavar="ROW,...", help=f"default: {DEFAULT_ROWS}")
+    parser.add_argument("--model", default="b1", help="network; MindCV has the B1 family only")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--data_dir", help="image folder with train/<class>/ for the rows that read files")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each row")
+    parser.add_argument("--steps", type=int, default=10, help="steps measured, after --warm_up")
+    parser.add_argument("--warm_up", type=int, default=3, help="steps before that; the first one compiles")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers and what they were measured on")
+    return parser
+
+
+def settings_of(options: argparse.Namespace, rows: Sequence[str]) -> Settings:
+    """What every row is told.
+
+    Raises:
+        UserError: an unknown row, a number below 1, a model or package that a row lacks, an unwritable result.
+    """
+    for row in rows:
+        if row not in ROWS:
+            raise UserError(f"--rows: {row!r} is not one of {', '.join(ROWS)}")
+    for key in ("batch_size", "image_size", "rounds", "steps", "warm_up"):
+        if getattr(options, key) < 1:
+            raise UserError(f"--{key} {getattr(options, key)}: at least 1 is needed")
+    if options.data_dir is not None and not Path(options.data_dir).is_dir():
+        raise UserError(f"--data_dir: there is no folder {options.data_dir}")
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        raise UserError(f"--json: there is no folder {options.json.absolute().parent}")
+    network = resolve(options.model)
+    settings = {key: getattr(options, key) for key in ("model", "batch_size", "image_size", "warm_up", "steps")}
+    batches = 2 * options.warm_up + options.steps + READ_AHEAD_BATCHES  # train.py logs every warm_up steps
+    settings |= {"data_dir": options.data_dir, "pictures": batches * options.batch_size + READ_AHEAD_PICTURES}
+    if any(row.startswith("mindcv") for row in rows):
+        if network.family != "b1" or network.width_mult not in MINDCV_WIDTHS:
+            raise UserError(f"--model: MindCV has no {options.model}, only B1 at widths {MINDCV_WIDTHS}")
+        settings["mindcv_model"] = f"mnasnet_{round(100 * network.width_mult):03d}"
+    for row in rows:
+        package = NEEDS.get(row.partition("_")[0])
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise UserError(f"row {row}: {package} is not installed; make bench installs it, or leave the row out")
+    if any(NEEDS.get(row.partition("_")[0]) == "timm" for row in rows):
+        if network.family not in TIMM_FAMILIES or network.width_mult is None:
+            raise UserError(f"--model: rows of timm compare B1 and A1, not {options.model}")
+        settings["timm_model"] = f"{TIMM_FAMILIES[network.family]}_{round(100 * network.width_mult):03d}"
+    return settings
+
+
+def measure_rounds(rows: Sequence[str], rounds: int, run: Callable[[str], dict[str, Any]]) -> list[Round]:
+    """``run`` each row once per round, all rows in each round before the next."""
+    found: list[Round] = []
+    for number in range(1, rounds + 1):
+        found.append({})
+        for row in rows:
+            load = os.getloadavg()[0]
+            measured = found[-1][row] = {**run(row), "load_average_before": round(load, 2)}
+            _say(f"round {number} of {rounds}, {row}: {_words(measured)}")
+    return found
+
+
+def run_row(row: str, settings: Settings, scratch: Path) -> dict[str, Any]:
+    """Measure a row once in a new process.
+
+    Raises:
+        JobError: it failed, for the reason that it gave.
+    """
+    variables = {name: value for name, value in os.environ.items() if name not in ISA_VARIABLES}
+    if row == "mindcv_avx2":
+        variables["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+    told = {**settings, "began": time.time()}
+    measured = run_tool("bench_rows.py", [row, json.dumps(told)], scratch, variables)
+    if "error" in measured:
+        raise JobError(f"row {row}: {measured['error']}")
+    return measured
+
+
+def run_tool(
+    tool: str, arguments: Sequence[str], scratch: Path, variables: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Run a helper of this benchmark, whose last argument is the file for its result, and return that.
+
+    Raises:
+        JobError: it died without a result.
+    """
+    result = scratch / "result.json"
+    result.unlink(missing_ok=True)
+    command = [sys.executable, str(ROOT / "tools" / tool), *arguments, str(result)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode or not result.is_file():
+        words = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        raise JobError(f"{' '.join([tool, *arguments[:1]])} ended with exit code {done.returncode}: {words[-1]}")
+    content: dict[str, Any] = json.loads(result.read_text())
+    return content
+
+
+def summarise(rounds: Sequence[Round]) -> dict[str, Any]:
+    """Median and range of every number of every row, and of the ratios of speeds within each round."""
+    rows: dict[str, Any] = {}
+    for row, first in rounds[0].items():
+        numbers = [key for key, value in first.items() if isinstance(value, (int, float))]
+        texts = {key: value for key, value in first.items() if isinstance(value, str)}
+        rows[row] = {
+            "meaning": ROWS[row],
+            **{key: _spread([one[row][key] for one in rounds]) for key in numbers},
+            **texts,
+        }
+    ratios = {
+        f"{ours} / {theirs}": _spread([_speed(one[ours]) / _speed(one[theirs]) for one in rounds])
+        for ours, theirs in RATIOS
+        if ours in rows and theirs in rows
+    }
+    return {"rows": rows, "ratios": ratios}
+
+
+def _speed(measured: dict[str, Any]) -> float:
+    return float(measured["images_per_second"] if "images_per_second" in measured else 1 / measured["seconds"])
+
+
+def _words(measured: dict[str, Any]) -> str:
+    rate = measured.get("images_per_second")
+    return f"{measured['seconds']:.1f} s" if rate is None else f"{rate:.1f} images/s"
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {name: round(f(values), 3) for name, f in (("median", statistics.median), ("min", min), ("max", max))}
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The report as a table for people."""
+    machine, settings = report["machine"], report["settings"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, AVX-512 {'yes' if machine['avx512'] else 'no'}; {versions}",
+        f"{settings['model']}, batch {settings['batch_size']}, {settings['image_size']} px, float32; median (range) of "
+        f"{len(report['rounds'])} rounds; load average at the start {machine['load_average']}",
+        "",
+        f"{'row':19}{'images/s':>10}{'':20}{'ms/step':>9}{'GB':>7}  ",
+    ]
+    for row, found in report["rows"].items():
+        rate, step = found.get("images_per_second", found.get("seconds")), found.get("ms_per_step")
+        shown = f"{step['median']:.0f}" if step else "seconds" if "seconds" in found else "-"
+        memory = f"{found['peak_memory_gb']['median']:.2f}" if "peak_memory_gb" in found else "-"
+        lines.append(f"{row:19}{rate['median']:>10.1f} {_range(rate, 1):19}{shown:>9}{memory:>7}  {found['meaning']}")
+    lines.append("")
+    for name, ratio in report["ratios"].items():
+        lines.append(f"{name:26}{ratio['median']:>8.2f} {_range(ratio, 2)}")
+    waiting = report["rows"].get("train_py", {}).get("data_wait_percent")
+    if waiting:
+        lines.append(f"{'train_py waits for input':26}{waiting['median']:>8.2f} {_range(waiting, 2)} % of its time")
+    return "\n".join(lines)
+
+
+def _range(spread: dict[str, float], digits: int) -> str:
+    return f"({spread['min']:.{digits}f} to {spread['max']:.{digits}f})"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_door(main))

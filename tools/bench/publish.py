@@ -1,0 +1,152 @@
+"""Turn a validated run into results/NAME.json with its evidence, and results/*.json into README's tables."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)
+
+from mindcv_mnasnet.errors import UserError, run_door
+from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.recipe.command_line import Parser
+from mindcv_mnasnet.run.checkpoint import read_checkpoint
+from mindcv_mnasnet.run.folder import find_checkpoints
+from mindcv_mnasnet.run.log import read_log
+
+BENCHMARK = "benchmark_cpu.json"
+
+
+def collect(run: Path, recipe: str, note: str) -> dict[str, Any]:
+    """What a run's files say of its result; accuracies in percent, from a validation of the finished checkpoint.
+
+    Raises:
+        UserError: the run has no ``summary.json``, or no ``validation.json`` (validate.py --json) beside it.
+    """
+    try:
+        summary = json.loads((run / "summary.json").read_text())
+        validation = json.loads((run / "validation.json").read_text())[0]
+        sessions = json.loads((run / "environment.json").read_text())
+    except OSError as error:
+        hint = f"train first, then validate.py --ckpt_path {run} --json {run}/validation.json"
+        raise UserError(f"{error.filename}: {error.strerror}; {hint}") from None
+    return {
+        "recipe": recipe,
+        "recipe_fingerprint": summary["recipe_fingerprint"],
+        "commit": _git("rev-parse", "HEAD") + ("-dirty" if _git("status", "--porcelain", "-uno") else ""),
+        "top1": validation["top1"],
+        "top5": validation["top5"],
+        "images": validation["images"],
+        "num_classes": read_checkpoint(find_checkpoints([str(run)])[0], only_meta=True).network.num_classes,
+        "weights": validation["weights"],
+        "minutes": round(seconds_at_work(read_log(run / "log.jsonl")) / 60, 1),
+        "starts": len(sessions),
+        "note": note,
+        **{key: summary[key] for key in _SUMMARISED},
+    }
+
+
+def seconds_at_work(records: Sequence[dict[str, Any]]) -> float:
+    """Seconds between a log's records, without the pauses before a resumed run says so."""
+    steps = pairwise(records)
+    return sum(b["time"] - a["time"] for a, b in steps if not str(b.get("text", "")).startswith("resuming from"))
+
+
+_SUMMARISED = (
+    *("model", "params", "params_with_bn", "madds", "cards", "device", "batch_size", "resolution", "jit_level"),
+    *("graph_compile_seconds", "ms_per_step", "images_per_second", "data_wait_percent", "epochs", "steps"),
+    "environment",
+)
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """The results as a Markdown table, MindCV's columns and the time that training took."""
+    lines = [
+        "| recipe | params (M) | cards | batch size | resolution | jit level | graph compile | ms/step | img/s "
+        "| acc@top1 | acc@top5 | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        name, level = Path(r["recipe"]).stem, r["jit_level"] or "default"
+        lines.append(
+            f"| [{name}]({r['recipe']}) | {r['params_with_bn'] / 1e6:.2f} | {r['cards']} x {r['device']} "
+            f"| {r['batch_size']} | {r['resolution']} | {level} | {r['graph_compile_seconds']:.0f} s "
+            f"| {r['ms_per_step']:.1f} | {r['images_per_second']:.0f} | {r['top1']:.2f} | {r['top5']:.2f} "
+            f"| {r['minutes']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def benchmark_table(report: dict[str, Any]) -> str:
+    """What tools/bench/benchmark.py wrote, as a Markdown table of speeds and one of their ratios."""
+    machine, settings = report["machine"], report["settings"]
+    head = f"{settings['model']}, batch {settings['batch_size']}, {settings['image_size']} px, float32"
+    lines = [f"| {head}, {machine['cores']} CPU cores | images/s (range) | most memory, GB |", "|---|---|---|"]
+    for row in report["rows"].values():
+        speed = (
+            _spread(row["images_per_second"], 1) if "images_per_second" in row else f"{_spread(row['seconds'], 1)} s"
+        )
+        lines.append(f"| {row['meaning']} | {speed} | {row['peak_memory_gb']['median']:.1f} |")
+    lines += ["", "| speed / speed | ratio within a round (range) |", "|---|---|"]
+    lines += [f"| {name.replace('_', ' ')} | {_spread(ratio, 2)} |" for name, ratio in report["ratios"].items()]
+    waiting = report["rows"]["train_py"]["data_wait_percent"]["median"]
+    return "\n".join([*lines, "", f"`train.py` waits for input {waiting:.1f} % of its time."])
+
+
+def _spread(number: dict[str, float], digits: int) -> str:
+    median, low, high = (f"{number[key]:.{digits}f}" for key in ("median", "min", "max"))
+    return median if low == high else f"{median} ({low} to {high})"
+
+
+def readme_with(text: str, folder: Path) -> str:
+    """README's text with the tables of the results in ``folder`` between their marks."""
+    text = _between(text, "results", table(load_results(folder)))
+    if (folder / BENCHMARK).is_file():
+        text = _between(text, "benchmark", benchmark_table(json.loads((folder / BENCHMARK).read_text())))
+    return text
+
+
+def _between(text: str, what: str, content: str) -> str:
+    begin, end = f"<!-- {what}: written by tools/bench/publish.py -->", f"<!-- end of {what} -->"
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}"
+
+
+def load_results(folder: Path) -> list[dict[str, Any]]:
+    """All training results, by recipe."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [result for result in found if "top1" in result]
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a result, or only README; returns the exit code."""
+    parser = Parser(prog="publish.py", description=__doc__)
+    parser.add_argument("run", nargs="?", help="run folder; without one only README is written")
+    parser.add_argument("--recipe", help="the recipe file that the run followed")
+    parser.add_argument("--note", default="", help="what a reader has to know about this run")
+    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    results = ROOT / "results"
+    if options.run:
+        if not options.recipe or not (ROOT / options.recipe).is_file():
+            raise UserError(f"recipe: {options.recipe!r} is not a recipe file below {ROOT}")
+        collected = collect(Path(options.run), options.recipe, options.note)
+        target = results / f"{Path(options.recipe).stem}.json"
+        replace_file(target, (json.dumps(collected, indent=2) + "\n").encode())
+        print(target)
+    readme = ROOT / "README.md"
+    replace_file(readme, readme_with(readme.read_text(), results).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_door(main))
