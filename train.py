@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from mindcv_mnasnet.errors import interrupts_wait, run_door
+from mindcv_mnasnet.errors import interrupts_wait, run_cli
 from mindcv_mnasnet.recipe.recipe import load_recipe
 
 
@@ -21,4 +21,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindcv_mnasnet.errors import interrupts_wait, run_door
+from mindcv_mnasnet.errors import interrupts_wait, run_cli
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.networks.reported import format_table
 from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
@@ -61,4 +61,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

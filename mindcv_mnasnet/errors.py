@@ -15,7 +15,7 @@ class UserError(ValueError):
 
 
 class JobError(RuntimeError):
-    """A job that was rightly asked for and failed: a broken picture, a full disk, a diverged loss. Exit code 1."""
+    """A job that was rightly asked for and failed: a broken image, a full disk, a diverged loss. Exit code 1."""
 
 
 def require_extra(module: str, extra: str) -> Any:
@@ -49,7 +49,7 @@ def interrupts_wait() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def run_door(main: Callable[[], int]) -> int:
+def run_cli(main: Callable[[], int]) -> int:
     """Run a command line's ``main`` and return its exit code; users' mistakes are one sentence, not a traceback."""
     try:
         return main()

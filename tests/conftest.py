@@ -27,7 +27,7 @@ def cpu():
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
-    """The embedded data set: 1437 training and 360 validation pictures of ten classes."""
+    """The embedded data set: 1437 training and 360 validation images of ten classes."""
     from mindcv_mnasnet.data.digits import write_digits
 
     root = tmp_path_factory.mktemp("data set") / "digits"

@@ -16,7 +16,7 @@ CLASSES = tuple("0123456789")
 
 
 def tensors(network: Network, seed: int = 0) -> dict[str, np.ndarray]:
-    """Values by name under which logits differ from picture to picture."""
+    """Values by name under which logits differ from image to image."""
     rng = np.random.default_rng(seed)
     found = {}
     for name, shape in shapes(network).items():

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 import train
-from mindcv_mnasnet.errors import run_door
+from mindcv_mnasnet.errors import run_cli
 from mindcv_mnasnet.run.checkpoint import read_checkpoint
 from mindcv_mnasnet.run.log import read_log
 
@@ -79,15 +79,15 @@ def write_recipe(folder: Path, base: dict[str, Any], **keys: Any) -> Path:
     return path
 
 
-def door(*words: str | Path, program: ModuleType = train) -> int:
+def cli(*words: str | Path, program: ModuleType = train) -> int:
     """The exit code of train.py (or another program of ours) for a command line, in this process."""
-    return run_door(lambda: program.main([str(word) for word in words]))
+    return run_cli(lambda: program.main([str(word) for word in words]))
 
 
 def refused(capsys: Any, *words: str | Path, code: int = 2, program: ModuleType = train) -> str:
     """The one sentence on the error stream of a command line that ends with ``code``."""
     capsys.readouterr()
-    assert door(*words, program=program) == code
+    assert cli(*words, program=program) == code
     (sentence,) = capsys.readouterr().err.splitlines()
     return sentence
 
@@ -110,7 +110,7 @@ sys.path.insert(0, {str(ROOT)!r})
 import train
 from mindcv_mnasnet import files
 from mindcv_mnasnet.run import log
-from mindcv_mnasnet.errors import run_door
+from mindcv_mnasnet.errors import run_cli
 
 kind, number, name = sys.argv[1].split(":")
 end = lambda: os.kill(os.getpid(), getattr(signal, name))
@@ -142,7 +142,7 @@ elif kind == "step":
     log.RunLog.step = logged(log.RunLog.step)
 elif kind == "write":
     files.os.fsync = flushed
-sys.exit(run_door(lambda: train.main(sys.argv[2:])))
+sys.exit(run_cli(lambda: train.main(sys.argv[2:])))
 """
 
 

@@ -137,7 +137,7 @@ def test_a_description_survives_json(name):
     assert Network.from_dict(json.loads(json.dumps(network.to_dict()))) == network
 
 
-@pytest.mark.parametrize("change", [{"colour": 1}, {"stem": "32"}, {"blocks": ["x"]}, {"blocks": []}])
+@pytest.mark.parametrize("change", [{"color": 1}, {"stem": "32"}, {"blocks": ["x"]}, {"blocks": []}])
 def test_a_stored_description_is_read_strictly(change):
     with pytest.raises(UserError):
         Network.from_dict({**resolve("a1").to_dict(), **change})

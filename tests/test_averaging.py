@@ -28,7 +28,7 @@ def test_it_is_the_mean_of_every_tensor(tmp_path, three):
     assert mean.class_names == exported.CLASSES
 
 
-def test_statistics_are_those_of_the_training_pictures(three):
+def test_statistics_are_those_of_the_training_images(three):
     """Equal to a second estimate from the same batches, and such that a first batch norm gives variance 1."""
     checkpoint = read_checkpoint(three[0])
     first = statistics(checkpoint, checkpoint.tensors, None, 3)

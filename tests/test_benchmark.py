@@ -29,7 +29,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-benchmark, rows, pictures = load("benchmark"), load("bench_rows"), load("bench_pictures")
+benchmark, rows, images = load("benchmark"), load("bench_rows"), load("bench_pictures")
 roofline, scaling = load("roofline"), load("scaling")
 
 
@@ -61,7 +61,7 @@ def test_ratios_are_taken_within_rounds():
         {"train_py": {"images_per_second": ours, "onednn_max_cpu_isa": "AVX2"}, "mindcv": {"images_per_second": theirs}}
         for ours, theirs in ((30.0, 5.0), (12.0, 2.0), (20.0, 8.0))
     ]
-    found = benchmark.summarise(rounds)
+    found = benchmark.summarize(rounds)
     assert found["rows"]["train_py"]["images_per_second"] == {"median": 20.0, "min": 12.0, "max": 30.0}
     assert found["rows"]["train_py"]["onednn_max_cpu_isa"] == "AVX2"
     assert found["ratios"] == {"train_py / mindcv": {"median": 6.0, "min": 2.5, "max": 6.0}}
@@ -162,9 +162,9 @@ def test_a_run_that_ended_early_is_no_measurement():
         rows.steady_state(log((1, 1.0, None, None), (2, 2.0, 8.0, 0.0), (4, 3.0, 8.0, 0.0)), TIMES)
 
 
-def test_made_up_pictures_are_like_imagenets_and_the_same_every_time(tmp_path):
-    pictures.make_pictures(tmp_path / "a", 12)
-    pictures.make_pictures(tmp_path / "b", 12)
+def test_made_up_images_are_like_imagenets_and_the_same_every_time(tmp_path):
+    images.make_images(tmp_path / "a", 12)
+    images.make_images(tmp_path / "b", 12)
     files = sorted((tmp_path / "a").rglob("*.jpg"))
     assert len(files) == 12
     assert len({file.parent for file in files}) == 10
@@ -190,9 +190,9 @@ def test_the_pipeline_row_for_real(tmp_path):
     assert found["machine"]["versions"]["mindspore"]
 
 
-def test_too_few_pictures_are_refused(tmp_path):
-    pictures.make_pictures(tmp_path / "few", 8)
-    with pytest.raises(JobError, match="8 training pictures"):
+def test_too_few_images_are_refused(tmp_path):
+    images.make_images(tmp_path / "few", 8)
+    with pytest.raises(JobError, match="8 training images"):
         benchmark.run_row("train_py", settings(*SMALL, "--rows", "train_py", "--data_dir", f"{tmp_path}/few"), tmp_path)
 
 
@@ -220,7 +220,7 @@ def test_the_rows_of_mindcv_for_real(tmp_path, row, isa):
 
 def test_speeds_and_seconds_are_compared_alike():
     rounds = [{"train_start": {"seconds": 5.0}, "mindcv_start": {"seconds": 20.0}}]
-    found = benchmark.summarise(rounds)
+    found = benchmark.summarize(rounds)
     assert found["ratios"]["train_start / mindcv_start"]["median"] == 4
     assert found["rows"]["train_start"]["seconds"]["median"] == 5
 

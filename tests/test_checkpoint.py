@@ -29,7 +29,7 @@ from mindcv_mnasnet.run.checkpoint import (
 TENSORS = {
     "stem.weight": np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 3, 4),
     "ema.stem.weight": np.linspace(0, 2, 24, dtype=np.float32).reshape(2, 3, 4),
-    "optimiser.momentum.stem.weight": np.zeros((2, 3, 4), np.float32),
+    "optimizer.momentum.stem.weight": np.zeros((2, 3, 4), np.float32),
     "state.step": np.array(7, np.int32),
 }
 DTYPES = st.sampled_from(["float32", "float16", "float64", "int32", "int64", "uint8", "bool"])

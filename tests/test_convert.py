@@ -26,7 +26,7 @@ from mindcv_mnasnet.weights.detect import network_of
 from mindcv_mnasnet.weights.files import Stored, read_stored, write_stored
 from mindcv_mnasnet.weights.labels import class_title, imagenet_class_names
 from mindcv_mnasnet.weights.mindspore_file import read_ckpt, write_ckpt
-from mindcv_mnasnet.weights.name_maps import SCHEMES, shapes
+from mindcv_mnasnet.weights.name_maps import NAME_MAPS, shapes
 from mindcv_mnasnet.weights.read import read_weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +43,7 @@ def tensors(net: Network, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def stored(source: str, net: Network) -> Stored:
-    scheme, values = SCHEMES[source], tensors(net)
+    scheme, values = NAME_MAPS[source], tensors(net)
     named = {theirs: values[ours] for ours, theirs in scheme.names(net).items()}
     return Stored(named, {name: 40 + i for i, name in enumerate(scheme.counters(net))})
 
@@ -59,10 +59,10 @@ CASES = [(source, family) for source, families in MADE_BY.items() for family in 
 @pytest.mark.parametrize(("source", "family"), CASES)
 @settings(max_examples=15, deadline=None)
 @given(width=st.sampled_from([0.35, 0.5, 0.75, 1.0, 1.3, 1.4, 0.6, 2.0]), classes=st.integers(1, 1001))
-def test_the_network_is_recognised_from_names_and_shapes(source, family, width, classes):
+def test_the_network_is_recognized_from_names_and_shapes(source, family, width, classes):
     net = resolve(family, width_mult=width, num_classes=classes, **CONVENTIONS[source])
     known = shapes(net)
-    found = network_of({theirs: known[ours] for ours, theirs in SCHEMES[source].names(net).items()}, source)
+    found = network_of({theirs: known[ours] for ours, theirs in NAME_MAPS[source].names(net).items()}, source)
     assert (found.layers(), found.num_classes, found.family) == (net.layers(), classes, family)
     assert (found.padding, found.bn_eps, found.residual_rule) == (net.padding, net.bn_eps, net.residual_rule)
 
@@ -70,7 +70,7 @@ def test_the_network_is_recognised_from_names_and_shapes(source, family, width, 
 @pytest.mark.parametrize(("source", "family"), CASES)
 def test_every_tensor_has_one_name_of_each_source(source, family):
     net = network(source, family)
-    names = SCHEMES[source].names(net)
+    names = NAME_MAPS[source].names(net)
     assert list(names) == list(shapes(net))
     assert len(set(names.values())) == len(names)
 
@@ -143,7 +143,7 @@ def test_another_padding_is_refused(tmp_path):
         convert(ours, tmp_path / "tf", target="tf")
 
 
-def test_the_first_layout_of_torchvision_is_recognised():
+def test_the_first_layout_of_torchvision_is_recognized():
     """Version 1 scaled neither the stem nor the first block: another network at every width but 1."""
     scaled = resolve("mnasnet0_5")
     first, *others = scaled.blocks
@@ -155,7 +155,7 @@ def test_the_first_layout_of_torchvision_is_recognised():
     )
     known = shapes(old)
     assert known["stem.conv.weight"][0] == 32
-    found = network_of({t: known[o] for o, t in SCHEMES["torchvision"].names(old).items()}, "torchvision")
+    found = network_of({t: known[o] for o, t in NAME_MAPS["torchvision"].names(old).items()}, "torchvision")
     assert shapes(found) == known
 
 

@@ -15,7 +15,7 @@ from mindcv_mnasnet.export import export as exporting
 from mindcv_mnasnet.export.artifact import SUFFIXES, open_artifact
 from mindcv_mnasnet.export.export import Options, checkpoint_logits, export
 from mindcv_mnasnet.export.folded import fold
-from mindcv_mnasnet.export.metadata import Card
+from mindcv_mnasnet.export.metadata import ModelMetadata
 from mindcv_mnasnet.latency.timing import measure
 from mindcv_mnasnet.run.checkpoint import read_checkpoint
 
@@ -58,11 +58,11 @@ def test_raw_pixels_can_go_in(tmp_path, digits, form, channels):
     path = exported.write(tmp_path / "net.safetensors", digits, in_channels=channels)
     report = export(path, tmp_path / f"net.{form}", Options(form, input="uint8", batch=3, check_images=10))
     assert report.difference < 1e-4
-    assert open_artifact(report.path).card.input == "uint8"
+    assert open_artifact(report.path).metadata.input == "uint8"
 
 
 @pytest.mark.parametrize("form", ["onnx", "tflite"])
-def test_the_number_of_pictures_can_stay_open(tmp_path, checkpoint, form):
+def test_the_number_of_images_can_stay_open(tmp_path, checkpoint, form):
     need(form)
     report = export(checkpoint, tmp_path / f"net.{form}", Options(form, batch=None, check_images=10))
     artifact = open_artifact(report.path, threads=1)
@@ -76,7 +76,7 @@ def test_the_number_of_pictures_can_stay_open(tmp_path, checkpoint, form):
     ("form", "kind"), [("onnx", "int8"), ("tflite", "int8"), ("tflite", "dynamic"), ("tflite", "fp16")]
 )
 @pytest.mark.parametrize("pixels", ["float", "uint8"])
-def test_quantised_files_are_smaller_and_nearly_agree(tmp_path, checkpoint, form, kind, pixels):
+def test_quantized_files_are_smaller_and_nearly_agree(tmp_path, checkpoint, form, kind, pixels):
     need(form)
     options = Options(form, quantize=kind, input=pixels, check_images=50, calibration_images=50)
     whole = export(checkpoint, tmp_path / f"whole.{form}", Options(form, check_images=5))
@@ -88,7 +88,7 @@ def test_quantised_files_are_smaller_and_nearly_agree(tmp_path, checkpoint, form
 
 @pytest.mark.parametrize("form", ["onnx", "tflite"])
 def test_trained_ranges_overrule_observed_ones(tmp_path, checkpoint, form):
-    """A stem that may say almost nothing leaves almost nothing of the differences between pictures."""
+    """A stem that may say almost nothing leaves almost nothing of the differences between images."""
     need(form)
     stored = read_checkpoint(checkpoint)
     from mindcv_mnasnet.run.checkpoint import write_checkpoint
@@ -100,7 +100,7 @@ def test_trained_ranges_overrule_observed_ones(tmp_path, checkpoint, form):
     images = np.random.default_rng(0).integers(0, 256, (8, 24, 24, 3), np.uint8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            exporting, "checkpoint_logits", lambda c, card, images, ema: np.ones((len(images), 10), np.float32)
+            exporting, "checkpoint_logits", lambda c, metadata, images, ema: np.ones((len(images), 10), np.float32)
         )
         squeezed = export(tmp_path / "narrow.safetensors", tmp_path / f"narrow.{form}", options)
     spread = [open_artifact(report.path).logits(images).std(0).mean() for report in (plain, squeezed)]
@@ -153,7 +153,7 @@ def test_a_file_that_is_there_is_not_overwritten_unasked(tmp_path, checkpoint):
     export(checkpoint, tmp_path / "net.mindir", Options("mindir", overwrite=True, check_images=5))
 
 
-def test_real_pictures_are_asked_for(tmp_path, checkpoint):
+def test_real_images_are_asked_for(tmp_path, checkpoint):
     stored = read_checkpoint(checkpoint)
     from mindcv_mnasnet.run.checkpoint import write_checkpoint
 
@@ -186,11 +186,11 @@ def test_an_onnx_file_of_another_project_is_refused(tmp_path):
 
 
 def test_a_card_goes_round_as_text(checkpoint, tmp_path):
-    card = Card.of(read_checkpoint(checkpoint), input="uint8", batch=None)
-    assert Card.from_json(card.to_json(), tmp_path) == dataclasses.replace(card)
+    metadata = ModelMetadata.of(read_checkpoint(checkpoint), input="uint8", batch=None)
+    assert ModelMetadata.from_json(metadata.to_json(), tmp_path) == dataclasses.replace(metadata)
     for text in ("", "{}", "[]", json.dumps({"recipe": {}})):
         with pytest.raises(UserError, match="another version or is damaged"):
-            Card.from_json(text, tmp_path)
+            ModelMetadata.from_json(text, tmp_path)
 
 
 def test_folding_names_what_is_missing(checkpoint):

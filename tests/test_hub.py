@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from file_server import Served, serving
-from processes import PLAIN, ROOT, door, refused, write_recipe
+from processes import PLAIN, ROOT, cli, refused, write_recipe
 
 import validate
 from mindcv_mnasnet.devices import runtime
@@ -335,7 +335,7 @@ def test_training_starts_from_published_weights(cache, served, digits, tmp_path)
 def test_published_weights_are_validated_by_name(cache, served, digits, tmp_path, capsys):
     words = ("--pretrained", "True", "--model", NAME, "--width_mult", WIDTH, "--image_resize", SIZE)
     data = ("--dataset", "digits", "--data_dir", digits, "--val_batch_size", "360", "--json", tmp_path / "rows.json")
-    assert door(*words, *data, program=validate) == 0
+    assert cli(*words, *data, program=validate) == 0
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     assert (row["images"], row["model"]) == (360, NAME)
     assert "contradict" in refused(capsys, *words, "--ckpt_path", "other.safetensors", program=validate)

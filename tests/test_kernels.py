@@ -22,7 +22,7 @@ from mindcv_mnasnet.kernels import build
 from mindcv_mnasnet.kernels.cells import Depthwise, Gating, NormAct
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.parameters import load_parameters
-from mindcv_mnasnet.model.quantization import Quantisation
+from mindcv_mnasnet.model.quantization import Quantization
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.train.job import prepare
 
@@ -284,7 +284,7 @@ def test_half_precision_is_refused_not_misread(library, pynative):
 def test_networks_for_ascend_or_integers_or_export_have_none(library, monkeypatch):
     assert operators_in(create_model(tiny.network())) > 0
     assert operators_in(create_model(tiny.network(), kernels=False)) == 0
-    assert operators_in(create_model(tiny.network(), quantisation=Quantisation())) == 0
+    assert operators_in(create_model(tiny.network(), quantization=Quantization())) == 0
     monkeypatch.setattr(runtime, "current_device", lambda: "Ascend")
     assert build.kernels() == build.Kernels(None)
     assert operators_in(create_model(tiny.network())) == 0

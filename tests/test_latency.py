@@ -254,7 +254,7 @@ def test_the_grid_is_the_authors_25_rows():
     assert len(measure_uniform(CostMeter())) == 5
 
 
-def door(*words):
+def cli(*words):
     command = [sys.executable, ROOT / "tools" / "latency.py", *map(str, words)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
 
@@ -270,8 +270,8 @@ def door(*words):
         (("build", "--space", "papr", "--table", "t"), "presets are paper"),
     ],
 )
-def test_mistakes_at_the_door_are_one_sentence(words, sentence):
-    done = door(*words)
+def test_mistakes_on_the_command_line_are_one_sentence(words, sentence):
+    done = cli(*words)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

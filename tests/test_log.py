@@ -229,10 +229,10 @@ def test_closing_draws_the_curves(tmp_path):
     with RunLog(tmp_path) as log:
         train(log, 0, 9)
         log.step(10, 4, float("nan"), 0.1, 64.0)
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.format == "PNG"
-        assert min(picture.size) > 500
-        assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 500
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 10
 
 
 @pytest.mark.parametrize("records", [[], [{"kind": "epoch", "step": 1, "val_top1": None}]], ids=["empty", "null only"])

@@ -1,4 +1,4 @@
-"""MindCV's eight MnasNet recipes, as they are, train and validate on real ImageNet pictures."""
+"""MindCV's eight MnasNet recipes, as they are, train and validate on real ImageNet images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from processes import door, steps
+from processes import cli, steps
 
 import validate
 
@@ -35,14 +35,14 @@ def test_a_recipe_of_mindcv_trains_two_steps_and_validates(name, imagenet, tmp_p
     assert yaml.safe_load(path.read_text())["weight_decay"] == "1e-5"  # text to YAML 1.1, a number to us
     small = ("--epoch_size", "1", "--num_samples", "16", "--batch_size", "8")
     words = ("--config", path, "--data_dir", imagenet, *small, "--distribute", "False")
-    assert door(*words, "--ckpt_save_dir", tmp_path, "--run_name", "run", "--log_interval", "1") == 0
+    assert cli(*words, "--ckpt_save_dir", tmp_path, "--run_name", "run", "--log_interval", "1") == 0
     assert [step for step, *_ in steps(tmp_path / "run")] == [1, 2]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    pictures = sum(1 for _ in SAMPLE.glob("*/*"))
-    assert summary["metrics"]["val_images"] == pictures
+    images = sum(1 for _ in SAMPLE.glob("*/*"))
+    assert summary["metrics"]["val_images"] == images
     found = tmp_path / "validated.json"
     checkpoint = tmp_path / "run" / "checkpoints" / "step_00000002.safetensors"
     given = ("--config", path, "--data_dir", imagenet, "--ckpt_path", checkpoint, "--distribute", "False")
-    assert door(*given, "--batch_size", "50", "--json", found, program=validate) == 0
+    assert cli(*given, "--batch_size", "50", "--json", found, program=validate) == 0
     (row,) = json.loads(found.read_text())
-    assert (row["images"], row["top1"], row["top5"]) == (pictures, summary["top1"], summary["top5"])
+    assert (row["images"], row["top1"], row["top5"]) == (images, summary["top1"], summary["top5"])

@@ -73,7 +73,7 @@ def test_parameter_names_are_unique_and_say_what_they_are():
 
 def test_initial_convolutions_have_the_authors_deviation():
     """Normal with std sqrt(2 / (k k out)); depthwise sqrt(2 / (k k)), because there a filter has one output."""
-    standardised = {"depthwise": [], "full": []}
+    standardized = {"depthwise": [], "full": []}
     for name, cell in create_model("semnasnet_100").cells_and_names():
         if isinstance(cell, nn.Conv2d):
             weight = cell.weight.asnumpy()
@@ -83,8 +83,8 @@ def test_initial_convolutions_have_the_authors_deviation():
             expected = (2 / (kernel * kernel * (1 if kind == "depthwise" else out))) ** 0.5
             if weight.size > 1000:
                 assert weight.std() == pytest.approx(expected, rel=5 / (2 * weight.size) ** 0.5), name
-            standardised[kind].append(weight.ravel() / expected)
-    for values in (np.concatenate(parts).astype(float) for parts in standardised.values()):
+            standardized[kind].append(weight.ravel() / expected)
+    for values in (np.concatenate(parts).astype(float) for parts in standardized.values()):
         noise = values.size**-0.5
         assert values.mean() == pytest.approx(0, abs=5 * noise)
         assert values.std() == pytest.approx(1, abs=5 * noise)

@@ -70,7 +70,7 @@ def test_padding_is_tensorflows_or_symmetric(convolutions, padding, size):
 
 
 def test_batch_norm_keeps_the_share_of_the_old_that_the_network_says():
-    """In training it normalises by the batch (biased variance) and moves its averages by 1 - momentum."""
+    """In training it normalizes by the batch (biased variance) and moves its averages by 1 - momentum."""
     unit = ConvBN(tiny.network(bn_momentum=0.75, bn_eps=0.01), 2, 2, relu=False)
     unit.conv.weight.set_data(tensor(np.eye(2).reshape(2, 2, 1, 1)))
     unit.set_train()
@@ -99,7 +99,7 @@ def test_the_residual_rule_of_small_changes_the_function_where_widths_differ(wid
     assert np.allclose(logits["actual"], logits["declared"]) != differs
 
 
-def test_grey_images_and_any_number_of_classes():
+def test_gray_images_and_any_number_of_classes():
     model = create_model(tiny.network(in_channels=1, num_classes=3)).set_train(False)
     assert model.stem.conv.weight.shape == (8, 1, 3, 3)
     logits = model(tensor(normal(2, 1, 20, 20))).asnumpy()
@@ -123,8 +123,8 @@ def dropping():
 def test_dropout_keeps_the_expectation(dropping):
     """The classifier is linear in what dropout scales, so the mean over many draws is what no dropping gives."""
     model, images = dropping
-    kept = model(images, tensor(np.full((COPIES, model.draw_columns), 0.999))).asnumpy()  # all kept, so doubled
-    drawn = model(images, tensor(np.random.default_rng(0).random((COPIES, model.draw_columns)))).asnumpy()
+    kept = model(images, tensor(np.full((COPIES, model.random_columns), 0.999))).asnumpy()  # all kept, so doubled
+    drawn = model(images, tensor(np.random.default_rng(0).random((COPIES, model.random_columns)))).asnumpy()
     error = drawn.std(0) / COPIES**0.5
     assert (error > 0).all()
     assert (np.abs(drawn.mean(0) - kept[0] / 2) < 4.5 * error).all()
@@ -132,10 +132,10 @@ def test_dropout_keeps_the_expectation(dropping):
 
 def test_dropping_is_a_function_of_its_draws(dropping):
     model, images = dropping
-    draws = tensor(np.random.default_rng(0).random((COPIES, model.draw_columns)))
-    first, again = model(images, draws).asnumpy(), model(images, draws).asnumpy()
+    random_inputs = tensor(np.random.default_rng(0).random((COPIES, model.random_columns)))
+    first, again = model(images, random_inputs).asnumpy(), model(images, random_inputs).asnumpy()
     np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first[0], first[1]), "each image has its own draws"
+    assert not np.array_equal(first[0], first[1]), "each image has its own random_inputs"
 
 
 def test_validation_drops_nothing(dropping):
@@ -154,11 +154,11 @@ def test_drop_connect_drops_whole_branches_of_blocks_with_a_shortcut_and_keeps_t
     network = tiny.network(drop_connect=0.6)  # blocks 0 and 1 have no shortcut; block 2 of 3 drops 0.6 x 2 / 3
     model = create_model(network, features_only=True).set_train()
     assert model.drop_connect_rates == pytest.approx((0, 0, 0.4))
-    assert model.draw_columns == 1
-    draws = np.linspace(0, 0.999, COPIES).reshape(-1, 1)
+    assert model.random_columns == 1
+    random_inputs = np.linspace(0, 0.999, COPIES).reshape(-1, 1)
     images = tensor(np.repeat(normal(1, 3, 16, 16), COPIES, 0))
-    last = model(images, tensor(draws))[-1].asnumpy()
-    dropped = draws[:, 0] < 0.4
+    last = model(images, tensor(random_inputs))[-1].asnumpy()
+    dropped = random_inputs[:, 0] < 0.4
     assert np.ptp(last[dropped], 0).max() < 1e-5, "what is left of a dropped block is its input"
     assert np.ptp(last[~dropped], 0).max() < 1e-5
     undropped = create_model(tiny.network(), features_only=True).set_train()

@@ -12,7 +12,7 @@ from processes import (
     ROOT,
     STEPS_PER_EPOCH,
     TINY,
-    door,
+    cli,
     messages,
     msrun,
     run,
@@ -36,7 +36,7 @@ sys.path.insert(0, {str(ROOT)!r})
 import numpy as np
 import train
 from mindcv_mnasnet.train import engine
-from mindcv_mnasnet.errors import JobError, run_door
+from mindcv_mnasnet.errors import JobError, run_cli
 
 jobs, prepare, note = [], engine.prepare, engine._Training._note_loss
 
@@ -53,7 +53,7 @@ def ending(self, loss):
             raise JobError("this rank's disk is full")
 
 engine.prepare, engine._Training._note_loss = remember, ending
-code = run_door(lambda: train.main(sys.argv[2:]))
+code = run_cli(lambda: train.main(sys.argv[2:]))
 for job in jobs:
     tensors = {{parameter.name: parameter.asnumpy() for parameter in job.step.state()}}
     np.savez(f"rank_{{job.runtime.rank}}.npz", **tensors)
@@ -114,7 +114,7 @@ def test_the_job_knows_that_it_has_two_devices(pair):
 def test_two_processes_count_what_one_counts(pair, tmp_path):
     """The accuracy that both measured together is that of one process, on the same weights."""
     path = pair[0] / "runs" / "run" / "checkpoints" / f"step_{LAST:08d}.safetensors"
-    assert door(path, "--distribute", "None", "--json", tmp_path / "one.json", program=validate) == 0
+    assert cli(path, "--distribute", "None", "--json", tmp_path / "one.json", program=validate) == 0
     (row,) = json.loads((tmp_path / "one.json").read_text())
     epoch = [line for line in read_log(pair[0] / "runs" / "run" / "log.jsonl") if line["kind"] == "epoch"][-1]
     assert (row["images"], row["top1"], row["top5"]) == (360, epoch["val_top1_ema"], epoch["val_top5_ema"])
@@ -127,7 +127,7 @@ def test_validation_on_two_processes_counts_every_image_once(pair, tmp_path):
     words = (path, "--val_batch_size", "23", "--val_resize", "24", "--json")
     ended = msrun(ROOT / "validate.py", *words, "two.json", cwd=tmp_path)
     assert ended.returncode == 0, ended.stdout
-    assert door(*words, tmp_path / "one.json", program=validate) == 0
+    assert cli(*words, tmp_path / "one.json", program=validate) == 0
     one, two = (json.loads((tmp_path / name).read_text())[0] for name in ("one.json", "two.json"))
     assert [two[key] for key in ("images", "top1", "top5")] == [one[key] for key in ("images", "top1", "top5")]
     assert ended.stdout.count("not compared with a reported result") == 1
@@ -154,10 +154,10 @@ def test_one_process_told_to_stop_takes_the_other_along_and_one_alone_goes_on(pr
 
 @pytest.mark.slow
 def test_one_alone_goes_on_as_two(pair, program, tmp_path, digits):
-    """The same position, rate and counters, on the same pictures: only batch norm sees halves of the batches."""
+    """The same position, rate and counters, on the same images: only batch norm sees halves of the batches."""
     keys = {"batch_size": 32, "epoch_size": 2, "data_dir": str(digits)}
     recipe = write_recipe(tmp_path, TINY, **keys)
-    assert door("-c", recipe, "--ckpt_save_dir", tmp_path / "runs", "--run_name", "run") == 0
+    assert cli("-c", recipe, "--ckpt_save_dir", tmp_path / "runs", "--run_name", "run") == 0
     path = tmp_path / "runs" / "run"
     for file in (path / "checkpoints").iterdir():
         if file.name != f"step_{STEPS_PER_EPOCH:08d}.safetensors":
@@ -209,9 +209,9 @@ def test_processes_that_see_other_data_are_told(halves, tmp_path, digits):
     next((tmp_path / "set 1" / "val" / "0").iterdir()).unlink()
     program = tmp_path / "each_its_own.py"
     program.write_text(
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import train; from mindcv_mnasnet.errors import run_door\n"
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import train; from mindcv_mnasnet.errors import run_cli\n"
         "words = [*sys.argv[1:], '--data_dir', 'set ' + os.environ['RANK_ID']]\n"
-        "sys.exit(run_door(lambda: train.main(words)))\n"
+        "sys.exit(run_cli(lambda: train.main(words)))\n"
     )
     ended = msrun(program, "-c", halves, cwd=tmp_path, patient=False)
     assert ended.returncode != 0

@@ -16,7 +16,7 @@ from mindcv_mnasnet.model.layers import PooledShortcut
 from mindcv_mnasnet.networks.blocks import BlockSpec
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.networks.network import resolve
-from mindcv_mnasnet.weights.name_maps import SCHEMES, shapes
+from mindcv_mnasnet.weights.name_maps import NAME_MAPS, shapes
 
 pytestmark = pytest.mark.usefixtures("cpu")
 #: Narrower and wider than before, with stride and without, gated, expanded and not.
@@ -87,8 +87,8 @@ def test_they_are_exported(tmp_path, digits, form, padding):
 @pytest.mark.parametrize("source", ["timm", "torchvision", "mindcv"])
 def test_other_libraries_do_not_have_them(source):
     with pytest.raises(UserError, match="no plain convolutions or pooled shortcuts"):
-        SCHEMES[source].names(network())
-    assert SCHEMES["own"].names(network()) == {name: name for name in shapes(network())}
+        NAME_MAPS[source].names(network())
+    assert NAME_MAPS["own"].names(network()) == {name: name for name in shapes(network())}
 
 
 def test_no_shortcut_and_a_pooled_one_contradict():

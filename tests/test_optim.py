@@ -1,4 +1,4 @@
-"""Optimisers against the published rules written out in NumPy, and which parameters each rule is spared."""
+"""Optimizers against the published rules written out in NumPy, and which parameters each rule is spared."""
 
 import mindspore as ms
 import numpy as np
@@ -8,7 +8,7 @@ from mindspore import nn
 
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.recipe.recipe import load_recipe
-from mindcv_mnasnet.train.optimizers import create_optimiser
+from mindcv_mnasnet.train.optimizers import create_optimizer
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -30,19 +30,19 @@ def start() -> dict[str, np.ndarray]:
 class Once(nn.Cell):
     """One update, compiled."""
 
-    def __init__(self, optimiser: nn.Cell):
+    def __init__(self, optimizer: nn.Cell):
         super().__init__(auto_prefix=False)
-        self.optimiser = optimiser
+        self.optimizer = optimizer
 
     def construct(self, lr, step, *gradients):
-        return self.optimiser(lr, step, gradients)
+        return self.optimizer(lr, step, gradients)
 
 
-def optimised(**keys) -> dict[str, np.ndarray]:
+def optimized(**keys) -> dict[str, np.ndarray]:
     """The parameters after ``STEPS`` updates."""
     recipe = load_recipe(overrides={"weight_decay": DECAY, "weight_decay_filter": "norm", **keys})
     parameters = [ms.Parameter(tiny.tensor(value), name) for name, value in start().items()]
-    update = Once(create_optimiser(recipe, parameters, dict.fromkeys(SHAPES, 0)))
+    update = Once(create_optimizer(recipe, parameters, dict.fromkeys(SHAPES, 0)))
     for step in range(STEPS):
         gradients = [tiny.tensor(gradient) for gradient in gradients_of(step).values()]
         update(ms.Tensor(RATES[step]), ms.Tensor(step, ms.int32), *gradients)
@@ -71,7 +71,7 @@ def test_rmsprop_is_tensorflows(rho, momentum, eps):
         return w
 
     given = {} if eps == 1e-3 else {"eps": eps}  # the authors' 1e-3 is what comes without asking
-    check(optimised(opt="rmsprop", rmsprop_decay=rho, momentum=momentum, **given), rule)
+    check(optimized(opt="rmsprop", rmsprop_decay=rho, momentum=momentum, **given), rule)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_sgd_is_momentum_or_nesterovs(opt, momentum, nesterov):
             w = w - rate * (gradient + momentum * moment if nesterov else moment)
         return w
 
-    check(optimised(opt=opt, momentum=momentum, use_nesterov=nesterov), rule)
+    check(optimized(opt=opt, momentum=momentum, use_nesterov=nesterov), rule)
 
 
 def adam_direction(gradients, betas, eps):
@@ -106,7 +106,7 @@ def test_adamw_decays_the_weights_and_not_the_gradients():
             w = w * (1 - rate * decay) - rate * direction
         return w
 
-    check(optimised(opt="adamw", betas=(0.8, 0.95)), rule)
+    check(optimized(opt="adamw", betas=(0.8, 0.95)), rule)
 
 
 def test_lamb_scales_each_decayed_tensor_by_its_trust_ratio():
@@ -117,14 +117,14 @@ def test_lamb_scales_each_decayed_tensor_by_its_trust_ratio():
             w = w - rate * ratio * change
         return w
 
-    check(optimised(opt="lamb"), rule)
+    check(optimized(opt="lamb"), rule)
 
 
 @pytest.mark.parametrize("opt", ["rmsprop", "adamw", "lamb"])
 def test_no_gradient_and_no_decay_move_nothing(opt):
     recipe = load_recipe(overrides={"opt": opt, "weight_decay": 0.0})
     parameter = ms.Parameter(tiny.tensor(np.zeros(3)), "w")
-    Once(create_optimiser(recipe, [parameter], {"w": 0}))(
+    Once(create_optimizer(recipe, [parameter], {"w": 0}))(
         ms.Tensor(0.1), ms.Tensor(0, ms.int32), tiny.tensor(np.zeros(3))
     )
     np.testing.assert_array_equal(parameter.asnumpy(), np.zeros(3))
@@ -137,9 +137,9 @@ def shares(**keys):
     """Decay and share of the learning rate of every parameter of a network."""
     model = create_model("semnasnet_050", num_classes=3)
     parameters = model.trainable_params()
-    optimiser = create_optimiser(load_recipe(overrides={"weight_decay": DECAY, **keys}), parameters, model.depths())
+    optimizer = create_optimizer(load_recipe(overrides={"weight_decay": DECAY, **keys}), parameters, model.depths())
     names = [parameter.name for parameter in parameters]
-    return dict(zip(names, optimiser.decays, strict=True)), dict(zip(names, optimiser.lr_shares, strict=True))
+    return dict(zip(names, optimizer.decays, strict=True)), dict(zip(names, optimizer.lr_shares, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_layer_decay_lowers_the_rate_by_one_factor_per_stage():
 def test_layer_decay_scales_the_updates():
     recipe = tiny.recipe(layer_decay=0.5, weight_decay_filter="norm")
     parameters = [ms.Parameter(tiny.tensor(np.ones(2)), name) for name in ("near", "far")]
-    update = Once(create_optimiser(recipe, parameters, {"near": 0, "far": 2}))
+    update = Once(create_optimizer(recipe, parameters, {"near": 0, "far": 2}))
     update(ms.Tensor(0.4), ms.Tensor(0, ms.int32), *[tiny.tensor(np.ones(2))] * 2)
     assert parameters[0].asnumpy() == pytest.approx(0.6)
     assert parameters[1].asnumpy() == pytest.approx(0.9)
@@ -178,8 +178,8 @@ def test_layer_decay_scales_the_updates():
 @pytest.mark.parametrize("opt", ["rmsprop", "sgd", "adamw", "lamb"])
 def test_every_slot_is_named_after_its_parameter(opt):
     parameters = [ms.Parameter(tiny.tensor(value), name) for name, value in start().items()]
-    optimiser = create_optimiser(load_recipe(overrides={"opt": opt}), parameters, dict.fromkeys(SHAPES, 0))
-    slots = {p.name: p.shape for p in optimiser.get_parameters() if p.name.startswith("optimiser.")}
+    optimizer = create_optimizer(load_recipe(overrides={"opt": opt}), parameters, dict.fromkeys(SHAPES, 0))
+    slots = {p.name: p.shape for p in optimizer.get_parameters() if p.name.startswith("optimizer.")}
     assert len(slots) == len(SHAPES) * (1 if opt == "sgd" else 2)
     assert all(shape == SHAPES[name.split(".", 2)[2]] for name, shape in slots.items())
-    assert not any(p.requires_grad for p in optimiser.get_parameters() if p.name in slots)
+    assert not any(p.requires_grad for p in optimizer.get_parameters() if p.name in slots)

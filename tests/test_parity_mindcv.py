@@ -11,8 +11,8 @@ from mindspore import nn, ops
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import load_recipe
-from mindcv_mnasnet.train.optimizers import create_optimiser
-from mindcv_mnasnet.train.random_inputs import DrawLayout
+from mindcv_mnasnet.train.optimizers import create_optimizer
+from mindcv_mnasnet.train.random_inputs import RandomLayout
 from mindcv_mnasnet.train.schedule import learning_rates
 from mindcv_mnasnet.train.step import TrainStep
 
@@ -77,7 +77,7 @@ def test_equal_weights_give_equal_logits(cpu, name):
 
 
 def test_training_steps_agree(cpu):
-    """Loss and movement of every parameter and statistic over three steps by MindCV's loss and optimiser, and by ours.
+    """Loss and movement of every parameter and statistic over three steps by MindCV's loss and optimizer, and by ours.
 
     The rates are small because a random network in training magnifies rounding: at 0.01 one part in 1e5 becomes 1e-1.
     Both use MindSpore's operators for the same reason, and momentum: its RMSProp is wrong on CPUs (``optim``).
@@ -86,21 +86,21 @@ def test_training_steps_agree(cpu):
     keys = {"opt": "momentum", "weight_decay": 1e-2, "label_smoothing": 0.1, "loss_scale": 256}
     recipe = load_recipe(overrides={**keys, "image_resize": SIZE})
     ours, theirs = pair("mnasnet_050", kernels=False)
-    step = TrainStep(recipe, ours.set_train(), DrawLayout(SIZE), np.array(rates, np.float32)).set_train()
+    step = TrainStep(recipe, ours.set_train(), RandomLayout(SIZE), np.array(rates, np.float32)).set_train()
     loss = mindcv.loss.create_loss("CE", label_smoothing=0.1)
-    optimiser = mindcv.optim.create_optimizer(
+    optimizer = mindcv.optim.create_optimizer(
         theirs, "momentum", lr=rates, weight_decay=1e-2, momentum=0.9, loss_scale=256.0
     )
-    their_step = nn.TrainOneStepCell(nn.WithLossCell(theirs, loss), optimiser, sens=256.0).set_train()
+    their_step = nn.TrainOneStepCell(nn.WithLossCell(theirs, loss), optimizer, sens=256.0).set_train()
 
     rng = np.random.default_rng(2)
     images, labels = rng.integers(0, 256, (8, SIZE, SIZE, 3), np.uint8), ms.Tensor(rng.integers(0, 10, 8), ms.int32)
     mean, std = (np.array(values, np.float32) for values in recipe.pixel_statistics())
-    normalised = ms.Tensor(((images - mean) / std).transpose(0, 3, 1, 2))
+    normalized = ms.Tensor(((images - mean) / std).transpose(0, 3, 1, 2))
     start = {parameter.name: parameter.asnumpy().copy() for parameter in ours.get_parameters()}
     for _ in rates:
         own = float(step(ms.Tensor(images), labels).asnumpy())
-        assert own == pytest.approx(float(their_step(normalised, labels).asnumpy()), rel=1e-5)
+        assert own == pytest.approx(float(their_step(normalized, labels).asnumpy()), rel=1e-5)
     target = {parameter.name: parameter.asnumpy() for parameter in theirs.get_parameters()}
     for parameter in ours.get_parameters():
         expected = target[their_name(parameter.name)]
@@ -130,13 +130,13 @@ def test_what_is_decayed_is_what_mindcv_decays(cpu, ours, theirs):
     ms.load_param_into_net(their_model, {p.name: p.clone() for p in model.get_parameters()})
     weights = list(model.trainable_params())
     keys = {"opt": "momentum", "weight_decay": 0.1, "weight_decay_filter": ours}
-    optimiser = create_optimiser(load_recipe(overrides=keys), weights, dict.fromkeys((p.name for p in weights), 0))
+    optimizer = create_optimizer(load_recipe(overrides=keys), weights, dict.fromkeys((p.name for p in weights), 0))
     shared = {"weight_decay": 0.1, "weight_decay_filter": theirs, "momentum": 0.9}
-    their_optimiser = mindcv.optim.create_optimizer(their_model, "momentum", lr=0.5, loss_scale=256.0, **shared)
+    their_optimizer = mindcv.optim.create_optimizer(their_model, "momentum", lr=0.5, loss_scale=256.0, **shared)
     zeros = tuple(ops.zeros(p.shape, ms.float32) for p in weights)
     for _ in range(2):
-        optimiser(ms.Tensor(0.5), ms.Tensor(0), zeros)
-        their_optimiser(zeros)
+        optimizer(ms.Tensor(0.5), ms.Tensor(0), zeros)
+        their_optimizer(zeros)
     for mine, their in zip(weights, their_model.trainable_params(), strict=True):
         np.testing.assert_allclose(mine.asnumpy(), their.asnumpy(), rtol=1e-5, err_msg=mine.name)
 

@@ -1,4 +1,4 @@
-"""timm, where it is installed, beside ours: the same weights, pictures and recipe have to give the same losses."""
+"""timm, where it is installed, beside ours: the same weights, images and recipe have to give the same losses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import load_parameters
 from mindcv_mnasnet.networks.network import resolve
-from mindcv_mnasnet.train.random_inputs import DrawLayout
+from mindcv_mnasnet.train.random_inputs import RandomLayout
 from mindcv_mnasnet.train.step import TrainStep
 
 torch = pytest.importorskip("torch")
@@ -97,7 +97,7 @@ def test_the_first_steps_follow_timm(timm, name, family):
     start = ours_from(theirs.state_dict(), ours)
     load_parameters(ours.get_parameters(), start, "timm")
     ours.set_train()
-    step = TrainStep(tiny.recipe(**RECIPE), ours, DrawLayout(SIZE), RATES)
+    step = TrainStep(tiny.recipe(**RECIPE), ours, RandomLayout(SIZE), RATES)
 
     expected, average = train_theirs(timm, theirs)
     got = [tiny.run(step, *batch(number)) for number in range(STEPS)]

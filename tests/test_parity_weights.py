@@ -1,4 +1,4 @@
-"""Weights of the real libraries, converted: the same logits as theirs on real pictures."""
+"""Weights of the real libraries, converted: the same logits as theirs on real images."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.usefixtures("cpu")
 SIZE = 96
 
 
-def pictures() -> np.ndarray:
-    """Four crops of scikit-learn's two photographs, normalised, NCHW."""
+def images() -> np.ndarray:
+    """Four crops of scikit-learn's two photographs, normalized, NCHW."""
     photos = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
     crops = [photo[top : top + 384 : 4, left : left + 384 : 4] for photo in photos for top, left in ((0, 0), (40, 250))]
     scaled = np.stack(crops).astype(np.float32) / 255
-    normalised = (scaled - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
+    normalized = (scaled - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    return np.ascontiguousarray(normalized.transpose(0, 3, 1, 2), np.float32)
 
 
 def logits_of(path: Path) -> np.ndarray:
@@ -32,7 +32,7 @@ def logits_of(path: Path) -> np.ndarray:
     checkpoint = read_checkpoint(path)
     model = create_model(checkpoint.network)
     load_parameters(model.get_parameters(), checkpoint.weights(), str(path))
-    return model.set_train(False)(ms.Tensor(pictures())).asnumpy()
+    return model.set_train(False)(ms.Tensor(images())).asnumpy()
 
 
 def require_equal(ours: np.ndarray, theirs: np.ndarray) -> None:
@@ -53,7 +53,7 @@ def shaken(model):
             module.running_var.uniform_(0.5, 1.5, generator=generator)
             module.num_batches_tracked.fill_(1234)
     with torch.no_grad():
-        return model.eval()(torch.from_numpy(pictures())).numpy()
+        return model.eval()(torch.from_numpy(images())).numpy()
 
 
 TIMM = (
@@ -118,7 +118,7 @@ def test_mindcv(tmp_path, name):
             parameter.set_data(ms.Tensor(rng.normal(0, std, parameter.shape).astype(np.float32)))
     ms.save_checkpoint(model, str(tmp_path / "theirs.ckpt"))
     convert(tmp_path / "theirs.ckpt", tmp_path / "ours.safetensors")
-    require_equal(logits_of(tmp_path / "ours.safetensors"), model(ms.Tensor(pictures())).asnumpy())
+    require_equal(logits_of(tmp_path / "ours.safetensors"), model(ms.Tensor(images())).asnumpy())
 
     convert(tmp_path / "ours.safetensors", tmp_path / "back.ckpt")
     back, theirs = (ms.load_checkpoint(str(tmp_path / name)) for name in ("back.ckpt", "theirs.ckpt"))

@@ -1,4 +1,4 @@
-"""Predictions are validation's, for any model file, and a bad picture stops nothing."""
+"""Predictions are validation's, for any model file, and a bad image stops nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tool(*words, **options):
 def test_they_are_right_as_often_as_validation_says(model, digits):
     (result,), _ = validation.validate([model], None, {})
     classifier = predict.open_classifier(str(model), batch_size=7)
-    paths = predict.find_pictures([str(digits / "val")])
+    paths = predict.find_images([str(digits / "val")])
     right = seen = 0
     for numbers, images in predict.batches(classifier, paths):
         for number, logits in zip(numbers, classifier.logits(images), strict=True):
@@ -45,9 +45,9 @@ def test_they_are_right_as_often_as_validation_says(model, digits):
     assert right == result.counts.top1_hits
 
 
-def test_every_picture_has_its_classes_and_a_bad_one_is_reported(model, digits, tmp_path):
-    (tmp_path / "bad.png").write_text("no picture")
-    Image.new("L", (300, 20)).save(tmp_path / "grey.png")
+def test_every_image_has_its_classes_and_a_bad_one_is_reported(model, digits, tmp_path):
+    (tmp_path / "bad.png").write_text("no image")
+    Image.new("L", (300, 20)).save(tmp_path / "gray.png")
     Image.new("CMYK", (20, 300)).save(tmp_path / "cmyk.jpg")
     done = tool(model, tmp_path, digits / "val" / "3", "--format", "jsonl", "--top", 3)
     assert done.returncode == 1
@@ -95,7 +95,7 @@ def test_feature_maps_have_the_reductions_of_the_network(model, digits, tmp_path
 def test_other_runtimes_predict_the_same(model, digits, backend):
     for module in {"onnxruntime": ("onnx", "onnxruntime"), "litert": ("tensorflow", "ai_edge_litert")}[backend]:
         pytest.importorskip(module)
-    paths = predict.find_pictures([str(digits / "val" / "1")])
+    paths = predict.find_images([str(digits / "val" / "1")])
     ours, theirs = predict.open_classifier(str(model)), predict.open_classifier(str(model), backend)
     for _, images in predict.batches(ours, paths):
         np.testing.assert_allclose(theirs.logits(images), ours.logits(images), rtol=1e-3, atol=1e-4)
@@ -111,7 +111,7 @@ def test_an_exported_file_is_validated_itself(model, tmp_path, digits):
     assert rows[0].counts.top1_hits == rows[1].counts.top1_hits
     with pytest.raises(UserError, match="compiled already"):
         validation.validate([report.path], None, {"padding": "same"})
-    with pytest.raises(UserError, match="takes pictures of shape"):
+    with pytest.raises(UserError, match="takes images of shape"):
         validation.validate([report.path], None, {"image_resize": 32})
 
 

@@ -1,4 +1,4 @@
-"""Fake quantisation: its numbers, its gradients, what it observes and when it begins, and where it is found again."""
+"""Fake quantization: its numbers, its gradients, what it observes and when it begins, and where it is found again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from mindspore import nn, ops
-from processes import PLAIN, TINY, door, messages, refused, run, run_until, state, unequal, write_recipe
+from processes import PLAIN, TINY, cli, messages, refused, run, run_until, state, unequal, write_recipe
 
 import validate
 from mindcv_mnasnet.errors import UserError
@@ -18,10 +18,10 @@ from mindcv_mnasnet.model.parameters import load_parameters
 from mindcv_mnasnet.model.quantization import (
     PREFIXES,
     RANGE_DECAY,
-    Quantisation,
-    QuantiseActivation,
-    QuantisedKit,
-    QuantiseWeight,
+    Quantization,
+    QuantizeActivation,
+    QuantizedLayerFactory,
+    QuantizeWeight,
 )
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.train.step import TrainStep
@@ -35,9 +35,9 @@ POINTS = {
 }
 
 
-def quantised_step(delay: int = 0, freeze: int = 0, rate: float = 0.1, **keys) -> TrainStep:
+def quantized_step(delay: int = 0, freeze: int = 0, rate: float = 0.1, **keys) -> TrainStep:
     recipe = tiny.recipe(quantize=True, **keys)
-    model = create_model(tiny.network(), quantisation=Quantisation(delay, freeze)).set_train()
+    model = create_model(tiny.network(), quantization=Quantization(delay, freeze)).set_train()
     return TrainStep(recipe, model, tiny.layout(recipe, model), np.full(64, rate, np.float32))
 
 
@@ -46,14 +46,16 @@ class Gradients(nn.Cell):
 
     def __init__(self, low: float, high: float, on: bool = True):
         super().__init__(auto_prefix=False)
-        point = QuantisedKit(Quantisation(delay=0 if on else 2)).point("x", positive=low == 0, fixed=(low, high))
-        assert point is not None
-        self.point = point.set_train()
-        self.point.batches.set_data(ms.Tensor(np.ones(1, np.float32)))
+        fake_quant = QuantizedLayerFactory(Quantization(delay=0 if on else 2)).fake_quant(
+            "x", positive=low == 0, fixed=(low, high)
+        )
+        assert fake_quant is not None
+        self.fake_quant = fake_quant.set_train()
+        self.fake_quant.batches.set_data(ms.Tensor(np.ones(1, np.float32)))
         self.gradient = ops.value_and_grad(self.forward, 0, None, has_aux=True)
 
     def forward(self, x, factors):
-        y = self.point(x)
+        y = self.fake_quant(x)
         return ops.sum(y * factors), y
 
     def construct(self, x, factors):
@@ -103,14 +105,14 @@ def test_before_the_delay_activations_and_gradients_pass_untouched():
     np.testing.assert_array_equal(gradient, factors)
 
 
-def test_weights_are_quantised_as_their_folded_form_would_be():
+def test_weights_are_quantized_as_their_folded_form_would_be():
     """int8 of weight x factor per output channel, factors of either sign, against the layer's own before folding."""
     network = tiny.network()
     tensors = exported.tensors(network)
     rng = np.random.default_rng(0)
     gammas = {n: (v * rng.choice([-1, 1], v.shape)).astype(np.float32) for n, v in tensors.items() if "gamma" in n}
-    quantise = QuantiseWeight()
-    weights = {n: quantise(ms.Tensor(v)).asnumpy() for n, v in tensors.items() if n.endswith(".weight")}
+    quantize = QuantizeWeight()
+    weights = {n: quantize(ms.Tensor(v)).asnumpy() for n, v in tensors.items() if n.endswith(".weight")}
     plain, ours = fold(network, tensors | gammas), fold(network, tensors | gammas | weights)
     for before, after in zip(convolutions(plain), convolutions(ours), strict=True):
         scale = np.abs(before.weight).max((1, 2, 3), keepdims=True) / 127
@@ -129,46 +131,46 @@ def convolutions(folded):
 
 
 def test_a_weight_of_zeros_stays():
-    assert not QuantiseWeight()(tiny.tensor(np.zeros((3, 2)))).asnumpy().any()
+    assert not QuantizeWeight()(tiny.tensor(np.zeros((3, 2)))).asnumpy().any()
 
 
 def test_halves_are_the_only_freedom_of_rounding():
     x = tiny.tensor(np.arange(0, 255, 0.25))
-    y = QuantiseActivation(positive=True)(x, ms.Tensor(1.0), ms.Tensor(0.0), ms.Tensor(True)).asnumpy()
+    y = QuantizeActivation(positive=True)(x, ms.Tensor(1.0), ms.Tensor(0.0), ms.Tensor(True)).asnumpy()
     np.testing.assert_array_equal(y, np.floor(x.asnumpy() + 0.5))
 
 
 # --- the network --------------------------------------------------------------------------------------------------
 
 
-def test_a_network_that_is_not_quantised_has_none_of_it():
+def test_a_network_that_is_not_quantized_has_none_of_it():
     plain = create_model(tiny.network())
     kinds = {type(cell).__module__ for _, cell in plain.cells_and_names()}
     assert "mindcv_mnasnet.model.quantization" not in kinds
-    quantised = create_model(tiny.network(), quantisation=Quantisation())
-    names = [p.name for p in quantised.get_parameters()]
+    quantized = create_model(tiny.network(), quantization=Quantization())
+    names = [p.name for p in quantized.get_parameters()]
     assert [name for name in names if not name.startswith(PREFIXES)] == [p.name for p in plain.get_parameters()]
     assert {name for name in names if name.startswith(PREFIXES)} == {
         *(f"ranges.{point}" for point in POINTS),
-        "quantisation.batches",
+        "quantization.batches",
     }
-    assert {p.name for p in quantised.trainable_params()} == {p.name for p in plain.trainable_params()}
+    assert {p.name for p in quantized.trainable_params()} == {p.name for p in plain.trainable_params()}
     assert {p.name: p.asnumpy().tobytes() for p in plain.get_parameters()}.items() <= {
-        p.name: p.asnumpy().tobytes() for p in quantised.get_parameters()
+        p.name: p.asnumpy().tobytes() for p in quantized.get_parameters()
     }.items()
 
 
-def test_a_plain_network_takes_a_quantised_ones_weights_and_not_the_other_way_round():
-    plain, quantised = create_model(tiny.network(), seed=1), create_model(tiny.network(), quantisation=Quantisation())
-    load_parameters(plain.get_parameters(), tiny.values(quantised.get_parameters()), "it")
-    np.testing.assert_array_equal(plain.stem.conv.weight.asnumpy(), quantised.stem.conv.weight.asnumpy())
+def test_a_plain_network_takes_a_quantized_ones_weights_and_not_the_other_way_round():
+    plain, quantized = create_model(tiny.network(), seed=1), create_model(tiny.network(), quantization=Quantization())
+    load_parameters(plain.get_parameters(), tiny.values(quantized.get_parameters()), "it")
+    np.testing.assert_array_equal(plain.stem.conv.weight.asnumpy(), quantized.stem.conv.weight.asnumpy())
     with pytest.raises(UserError, match="missing"):
-        load_parameters(quantised.get_parameters(), tiny.values(plain.get_parameters()), "it")
+        load_parameters(quantized.get_parameters(), tiny.values(plain.get_parameters()), "it")
 
 
 def test_a_point_that_is_observed_sets_its_range_and_then_follows():
     images, labels = zip(*(tiny.batch(seed) for seed in range(3)), strict=True)
-    step = quantised_step(delay=9, rate=0.0)
+    step = quantized_step(delay=9, rate=0.0)
     pixels = [step.backward.preprocess(ms.Tensor(batch)).asnumpy() for batch in images]
     ends = [np.array([min(x.min(), 0), max(x.max(), 0)], np.float32) for x in pixels]
     expected = ends[0]
@@ -177,7 +179,7 @@ def test_a_point_that_is_observed_sets_its_range_and_then_follows():
         expected = RANGE_DECAY * expected + (1 - RANGE_DECAY) * end
         np.testing.assert_allclose(tiny.values(step.state())["ranges.input"], expected, rtol=1e-5)
     values = tiny.values(step.state())
-    assert values["quantisation.batches"] == 3
+    assert values["quantization.batches"] == 3
     for point in POINTS:
         low, high = values[f"ranges.{point}"]
         assert low <= 0 < high, point
@@ -186,22 +188,22 @@ def test_a_point_that_is_observed_sets_its_range_and_then_follows():
 
 def test_what_is_put_into_parameters_reaches_the_compiled_step():
     """The trap of graphs that branch: ranges, statistics and counts set from outside have to count."""
-    step = quantised_step(delay=3, freeze=3, rate=0.0)
+    step = quantized_step(delay=3, freeze=3, rate=0.0)
     start = tiny.values(step.state())
     losses = [tiny.run(step, *tiny.batch(0)) for _ in range(2)]
     assert losses[0] == losses[1]
-    counted = start | {"quantisation.batches": np.full(1, 7, np.float32)}
+    counted = start | {"quantization.batches": np.full(1, 7, np.float32)}
     for name, value in counted.items():
         next(p for p in step.state() if p.name == name).set_data(ms.Tensor(value))
     assert tiny.run(step, *tiny.batch(0)) != losses[0]
     after = tiny.values(step.state())
-    assert after["quantisation.batches"] == 8
+    assert after["quantization.batches"] == 8
     for name in (name for name in after if "moving_" in name):
         np.testing.assert_array_equal(after[name], start[name], err_msg=name)
 
 
 def test_batch_norms_train_as_plain_ones_until_they_are_frozen():
-    plain, ours = tiny.train_step(0.0), quantised_step(delay=99, freeze=2, rate=0.0)
+    plain, ours = tiny.train_step(0.0), quantized_step(delay=99, freeze=2, rate=0.0)
     for step in (plain, ours):  # coarse weights in both, so that only batch norms differ
         for cell in (cell for _, cell in step.model.cells_and_names() if isinstance(cell, nn.Conv2d | nn.Dense)):
             rng = np.random.default_rng(cell.weight.size)
@@ -220,10 +222,10 @@ def test_batch_norms_train_as_plain_ones_until_they_are_frozen():
 
 
 def test_training_after_both_delays_is_what_evaluation_computes():
-    step = quantised_step(rate=0.0)
+    step = quantized_step(rate=0.0)
     for number in range(3):
         tiny.run(step, *tiny.batch(number))
-    frozen = create_model(tiny.network(), quantisation=Quantisation())
+    frozen = create_model(tiny.network(), quantization=Quantization())
     load_parameters(frozen.get_parameters(), tiny.values(step.model.get_parameters()), "the state")
     frozen.set_train(False)
     images, labels = tiny.batch(0)
@@ -238,7 +240,7 @@ def test_training_after_both_delays_is_what_evaluation_computes():
 
 @pytest.mark.slow
 def test_averaged_weights_have_the_ranges_as_they_are():
-    step = quantised_step(ema=True, ema_decay=0.999)
+    step = quantized_step(ema=True, ema_decay=0.999)
     for number in range(3):
         tiny.run(step, *tiny.batch(number))
     sets = step.weight_sets()
@@ -251,7 +253,7 @@ def test_averaged_weights_have_the_ranges_as_they_are():
 
 @pytest.mark.slow
 def test_a_step_that_overflows_leaves_ranges_and_count():
-    step = quantised_step(loss_scale_type="dynamic", loss_scale=1024)
+    step = quantized_step(loss_scale_type="dynamic", loss_scale=1024)
     tiny.run(step, *tiny.batch(0))
     before = tiny.values(step.model.get_parameters())
     step.loss_scale.set_data(ms.Tensor(np.inf, ms.float32))
@@ -263,7 +265,7 @@ def test_a_step_that_overflows_leaves_ranges_and_count():
 def test_a_tiny_set_is_learnt_by_heart_in_8_bits():
     images, labels = tiny.batch(size=8)
     recipe = tiny.recipe(quantize=True, opt="rmsprop", momentum=0.9)
-    model = create_model(tiny.network(head=64), quantisation=Quantisation(10, 30)).set_train()
+    model = create_model(tiny.network(head=64), quantization=Quantization(10, 30)).set_train()
     step = TrainStep(recipe, model, tiny.layout(recipe, model), np.full(120, 0.005, np.float32))
     losses = [tiny.run(step, images, labels) for _ in range(120)]
     assert losses[0] > 1
@@ -275,12 +277,12 @@ def test_a_tiny_set_is_learnt_by_heart_in_8_bits():
 
 def test_delays_are_epochs_in_a_recipe_and_batches_in_the_network():
     keys = {"quantize": True, "quant_delay_epochs": 0.5, "bn_freeze_epochs": 1.25}
-    assert Quantisation.of(load_recipe(overrides=keys), 20) == Quantisation(delay=10, freeze=25)
-    assert Quantisation.of(load_recipe(), 20) is None
+    assert Quantization.of(load_recipe(overrides=keys), 20) == Quantization(delay=10, freeze=25)
+    assert Quantization.of(load_recipe(), 20) is None
 
 
 @pytest.mark.parametrize("other", [{"freeze": "backbone"}, {"amp_level": "O2"}, {"val_amp_level": "O3"}])
-def test_a_recipe_refuses_what_goes_with_no_quantisation(other):
+def test_a_recipe_refuses_what_goes_with_no_quantization(other):
     with pytest.raises(UserError, match=f"quantize.* and {next(iter(other))}.*contradict each other"):
         load_recipe(overrides={"quantize": True, **other})
 
@@ -289,7 +291,7 @@ def test_a_recipe_refuses_what_goes_with_no_quantisation(other):
 def float_run(tmp_path_factory, digits):
     folder = tmp_path_factory.mktemp("float")
     path = write_recipe(folder, PLAIN, data_dir=str(digits), num_samples=640, epoch_size=2, ema=True, ema_decay=0.9)
-    assert door("-c", path, "--ckpt_save_dir", folder, "--run_name", "run") == 0
+    assert cli("-c", path, "--ckpt_save_dir", folder, "--run_name", "run") == 0
     return folder / "run"
 
 
@@ -300,13 +302,13 @@ def tuned(float_run, digits):
     keys = {"num_samples": 640, "epoch_size": 2, "ema": True, "ema_decay": 0.9, "val_while_train": True}
     delays = {"quant_delay_epochs": 0.5, "bn_freeze_epochs": 1.0}
     path = write_recipe(folder, PLAIN, data_dir=str(digits), quantize=True, lr=0.01, **keys | delays)
-    path = path.rename(folder / "quantised.yaml")
-    assert door("-c", path, "--init_from", float_run, "--ckpt_save_dir", folder, "--run_name", "tuned") == 0
+    path = path.rename(folder / "quantized.yaml")
+    assert cli("-c", path, "--init_from", float_run, "--ckpt_save_dir", folder, "--run_name", "tuned") == 0
     return folder / "tuned"
 
 
 def accuracy(tmp_path, *words) -> dict:
-    assert door(*words, "--json", tmp_path / "result.json", program=validate) == 0
+    assert cli(*words, "--json", tmp_path / "result.json", program=validate) == 0
     (row,) = validate.json.loads((tmp_path / "result.json").read_text())
     return row
 
@@ -315,12 +317,12 @@ def test_a_fine_tuned_checkpoint_is_validated_in_8_bits_or_on_request_in_float(t
     assert "started from" in messages(tuned)
     checkpoint = tuned / "checkpoints" / "step_00000080.safetensors"
     summary = validate.json.loads((tuned / "summary.json").read_text())
-    quantised = accuracy(tmp_path, checkpoint)
-    assert quantised["top1"] == summary["metrics"]["val_top1_ema"]
-    assert quantised["loss"] == pytest.approx(summary["metrics"]["val_loss_ema"], rel=1e-6)
+    quantized = accuracy(tmp_path, checkpoint)
+    assert quantized["top1"] == summary["metrics"]["val_top1_ema"]
+    assert quantized["loss"] == pytest.approx(summary["metrics"]["val_loss_ema"], rel=1e-6)
     plain = accuracy(tmp_path, checkpoint, "--quantize", "False")
-    assert plain["loss"] != quantised["loss"]
-    assert plain["loss"] == pytest.approx(quantised["loss"], rel=0.1)
+    assert plain["loss"] != quantized["loss"]
+    assert plain["loss"] == pytest.approx(quantized["loss"], rel=0.1)
 
 
 def test_a_plain_checkpoint_cannot_be_validated_in_8_bits(float_run, capsys):
@@ -329,14 +331,14 @@ def test_a_plain_checkpoint_cannot_be_validated_in_8_bits(float_run, capsys):
 
 
 @pytest.mark.slow
-def test_a_quantised_run_killed_and_resumed_ends_with_the_same_bits(tmp_path, digits):
+def test_a_quantized_run_killed_and_resumed_ends_with_the_same_bits(tmp_path, digits):
     keys = {"quantize": True, "quant_delay_epochs": 0.6, "bn_freeze_epochs": 1.1, "data_dir": str(digits)}
     recipe = write_recipe(tmp_path, TINY, **keys)
     assert run("-c", recipe, "--run_name", "straight", cwd=tmp_path).returncode == 0
     run_until("step:17:SIGKILL", "-c", recipe, "--run_name", "killed", cwd=tmp_path)
     assert run("--resume", tmp_path / "runs" / "killed", cwd=tmp_path).returncode == 0
     straight, resumed = (state(tmp_path / "runs" / name, 60) for name in ("straight", "killed"))
-    assert straight["quantisation.batches"] == 60
+    assert straight["quantization.batches"] == 60
     assert {"ranges.logits", "ema.ranges.logits"} <= straight.keys()
     assert unequal(straight, resumed) == []
 

@@ -160,7 +160,7 @@ def test_a_recipe_is_frozen_and_its_network_takes_every_override():
         load_recipe().network()
 
 
-def test_grey_input_averages_the_statistics_of_rgb():
+def test_gray_input_averages_the_statistics_of_rgb():
     mean, std = load_recipe(argv=["--in_channels", "1"]).pixel_statistics()
     assert mean == pytest.approx([(123.675 + 116.28 + 103.53) / 3])
     assert len(std) == 1

@@ -18,7 +18,7 @@ from processes import (
     SECONDS,
     STEPS_PER_EPOCH,
     TINY,
-    door,
+    cli,
     environment,
     messages,
     refused,
@@ -83,7 +83,7 @@ def ordeal(tmp_path_factory, digits):
     resume("SIGTERM", "step:31:SIGTERM")
     resume("end", "never:0:0")
     finished = {str(file): file.read_bytes() for file in path.rglob("*") if file.suffix in (".json", ".safetensors")}
-    assert door("--resume", path) == 0
+    assert cli("--resume", path) == 0
     return Ordeal(folder / "runs" / "straight", path, sessions, kills, finished, before_first)
 
 
@@ -97,7 +97,7 @@ def test_the_sessions_died_when_they_were_meant_to(ordeal):
 def test_a_run_killed_again_and_again_ends_with_the_same_bits(ordeal):
     straight, resumed = state(ordeal.straight, LAST), state(ordeal.run, LAST)
     assert unequal(straight, resumed) == [], f"killed at {ordeal.kills}"
-    kinds = ("stem.", "optimiser.mean_square.", "optimiser.momentum.", "ema.", "state.")
+    kinds = ("stem.", "optimizer.mean_square.", "optimizer.momentum.", "ema.", "state.")
     assert all(any(name.startswith(kind) for name in resumed) for kind in kinds)
 
 
@@ -220,7 +220,7 @@ def stopped_at(step: int, *words: str | Path) -> int:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mindcv_mnasnet.train.engine.RunLog", Stopping)
-        return door(*words)
+        return cli(*words)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_stop_between_log_lines_loses_none(tmp_path, digits):
     assert [step for step, *_ in steps(folder)] == [1, 3, 4, 5]
     assert json.loads((folder / "summary.json").read_text())["stopped"] is True
     assert "step_00000005.safetensors" in checkpoint_names(folder)
-    assert door("--resume", folder) == 0
+    assert cli("--resume", folder) == 0
     assert [step for step, *_ in steps(folder)] == [1, 3, 4, 5, 6, 8]
 
 
@@ -266,7 +266,7 @@ def test_a_fine_tuned_run_resumes(ordeal, tmp_path, digits):
     recipe = write_recipe(tmp_path, TINY, data_dir=str(digits), init_from=str(start), lr=0.001, epoch_size=1)
     words = ("-c", recipe, "--ckpt_save_dir", tmp_path, "--run_name", "run", "--decay_epochs", "1")
     assert stopped_at(3, *words) == 0
-    assert door("--resume", tmp_path / "run") == 0
+    assert cli("--resume", tmp_path / "run") == 0
     assert [step for step, *_ in steps(tmp_path / "run")] == list(range(1, STEPS_PER_EPOCH + 1))
 
 

@@ -45,7 +45,7 @@ def search(tmp_path, name="run", **keys):
     return Search(settings, SearchFolder.create(settings))
 
 
-def door(*words):
+def cli(*words):
     command = [sys.executable, ROOT / "tools" / "search.py", *map(str, words)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
 
@@ -74,7 +74,7 @@ def test_a_killed_search_goes_on_to_the_same_end(tmp_path, strategy):
         pytest.importorskip("optuna")
     keys = {"strategy": strategy, "trials": 600, "generation": 20}
     path = write_search(tmp_path, **keys)
-    straight = door("-c", path, "--run_name", "straight")
+    straight = cli("-c", path, "--run_name", "straight")
     assert straight.returncode == 0, straight.stderr
     command = [sys.executable, str(ROOT / "tools" / "search.py"), "-c", str(path), "--run_name", "killed"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -85,7 +85,7 @@ def test_a_killed_search_goes_on_to_the_same_end(tmp_path, strategy):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 0 < len(TrialLog(log).read()) < 600
-    resumed = door("--resume", tmp_path / "killed")
+    resumed = cli("--resume", tmp_path / "killed")
     assert resumed.returncode == 0, resumed.stderr
     for name in ("trials.jsonl", "state.safetensors"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
@@ -104,10 +104,10 @@ def test_every_generation_can_be_the_last_before_a_crash(tmp_path):
 def test_a_search_may_grow_but_not_change(tmp_path):
     short = search(tmp_path, "short", trials=30)
     short.run()
-    grown = door("--resume", short.folder.path, "--trials", 60)
+    grown = cli("--resume", short.folder.path, "--trials", 60)
     assert grown.returncode == 0, grown.stderr
     assert TrialLog(short.folder.trials).read() == search(tmp_path, "long").run()
-    other = door("--resume", short.folder.path, "--target_ms", 10)
+    other = cli("--resume", short.folder.path, "--target_ms", 10)
     assert other.returncode == 2
     assert "target_ms: a search that goes on may change trials, workers" in other.stderr
 
@@ -274,7 +274,7 @@ def test_a_training_in_a_process_of_its_own_tells_its_accuracy(tmp_path, digits)
     assert result.seconds > 0
     recipe = load_recipe(tmp_path / "job" / "run" / "recipe.yaml")
     assert recipe.val_fraction == 0.1
-    assert recipe.data_dir.endswith("train")  # held out of the training pictures, never the validation ones
+    assert recipe.data_dir.endswith("train")  # held out of the training images, never the validation ones
 
 
 def test_what_goes_wrong_in_a_training_is_its_status(tmp_path, digits, monkeypatch):
@@ -388,7 +388,7 @@ def test_a_worker_of_a_ray_cluster_that_is_killed_is_replaced(tmp_path):
 )
 def test_mistakes_are_one_sentence(tmp_path, words, code, sentence):
     path = write_search(tmp_path)
-    done = door(*(path if word == "FILE" else word for word in words))
+    done = cli(*(path if word == "FILE" else word for word in words))
     assert done.returncode == code
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
@@ -397,10 +397,10 @@ def test_mistakes_are_one_sentence(tmp_path, words, code, sentence):
 def test_two_searches_in_one_folder_are_refused(tmp_path):
     one = search(tmp_path)
     one.folder.lock()
-    done = door("--resume", one.folder.path)
+    done = cli("--resume", one.folder.path)
     assert done.returncode == 2
     assert "another search is at work" in done.stderr
-    again = door("-c", write_search(tmp_path), "--run_name", "run")
+    again = cli("-c", write_search(tmp_path), "--run_name", "run")
     assert again.returncode == 2
     assert "--resume" in again.stderr
 
@@ -409,10 +409,10 @@ def test_a_dry_run_says_what_it_would_cost_and_makes_nothing(tmp_path, digits):
     recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10)
     path = write_search(tmp_path, evaluator="proxy", latency="onnxruntime", recipe=str(recipe), trials=100, workers=2)
     before = sorted(tmp_path.iterdir())
-    done = door("-c", path, "--dry_run", "--images_per_second", "10")
+    done = cli("-c", path, "--dry_run", "--images_per_second", "10")
     assert done.returncode == 0, done.stderr
     assert "100 trials" in done.stdout
-    assert "1 epochs of 64 pictures" in done.stdout
+    assert "1 epochs of 64 images" in done.stdout
     assert "6 s each" in done.stdout
     assert sorted(tmp_path.iterdir()) == before
 
@@ -421,9 +421,9 @@ def test_a_dry_run_of_a_supernet_counts_one_training_and_many_rankings(tmp_path,
     recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10)
     keys = {"supernet_epochs": 5, "supernet_sandwich": True, "trials": 40}
     path = write_search(tmp_path, evaluator="supernet", latency="onnxruntime", recipe=str(recipe), **keys)
-    done = door("-c", path, "--dry_run", "--images_per_second", "10")
+    done = cli("-c", path, "--dry_run", "--images_per_second", "10")
     assert done.returncode == 0, done.stderr
-    assert "5 epochs of 64 pictures" in done.stdout
+    assert "5 epochs of 64 images" in done.stdout
     assert "1 min 36 s, then 4 min 47 s for 40 trials" in done.stdout  # 5 x 3 x 64 / 10; 40 x 143.7 / 20
 
 
@@ -508,15 +508,15 @@ def test_a_supernet_is_trained_once_across_a_stop_and_ranks_all_trials(tmp_path,
 def test_a_supernet_refuses_plain_convolutions(tmp_path, digits):
     recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10)
     path = write_search(tmp_path, evaluator="supernet", latency="mindspore", recipe=str(recipe), space="paper")
-    done = door("-c", path)
+    done = cli("-c", path)
     assert done.returncode == 2
     assert "MBConv blocks only" in done.stderr
 
 
-def test_searches_are_compared_in_numbers_and_pictures(tmp_path):
+def test_searches_are_compared_in_numbers_and_images(tmp_path):
     for reward in ("soft", "hard"):
         search(tmp_path, reward, reward=reward).run()
-    done = door("--compare", tmp_path / "soft", tmp_path / "hard", "--to", tmp_path / "both")
+    done = cli("--compare", tmp_path / "soft", tmp_path / "hard", "--to", tmp_path / "both")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "both" / "compare.json").read_text())["searches"]
     for row in found:
@@ -528,7 +528,7 @@ def test_searches_are_compared_in_numbers_and_pictures(tmp_path):
         assert f"| {row['search']} | 60 |" in done.stdout
     assert (tmp_path / "both" / "latencies.png").stat().st_size > 5000
     search(tmp_path, "faster", target_ms=40.0).run()
-    other = door("--compare", tmp_path / "soft", tmp_path / "faster")
+    other = cli("--compare", tmp_path / "soft", tmp_path / "faster")
     assert (other.returncode, other.stdout) == (2, "")
     assert "searches of different targets" in other.stderr
 

@@ -9,12 +9,12 @@ from mindspore import nn
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.parameters import freeze
 from mindcv_mnasnet.train.metrics import count
-from mindcv_mnasnet.train.random_inputs import DrawLayout
+from mindcv_mnasnet.train.random_inputs import RandomLayout
 from mindcv_mnasnet.train.step import SCALE_WINDOW, Accumulate, TrainStep
 
 pytestmark = pytest.mark.usefixtures("cpu")
 IMAGES, LABELS = tiny.batch()
-SEED = 1  # with it, every ReLU is alive for some picture
+SEED = 1  # with it, every ReLU is alive for some image
 HUGE = 3e38  # nearly float32's largest: a weight that makes its layer overflow
 RICH = {
     "momentum": 0.9,
@@ -303,7 +303,7 @@ def test_frozen_parts_do_not_move_and_have_no_slots():
     recipe = tiny.recipe(momentum=0.9, weight_decay=0.1, ema=True)
     model.set_train()
     freeze(model, 1)
-    step = TrainStep(recipe, model, DrawLayout(tiny.SIZE), np.full(4, 0.1, np.float32))
+    step = TrainStep(recipe, model, RandomLayout(tiny.SIZE), np.full(4, 0.1, np.float32))
     before = tiny.values(step.state())
     tiny.run(step, IMAGES, LABELS)
     for name, value in tiny.values(step.state()).items():
@@ -311,14 +311,14 @@ def test_frozen_parts_do_not_move_and_have_no_slots():
             np.testing.assert_array_equal(value, before[name], err_msg=name)
         elif name.startswith(("head", "blocks.1", "blocks.2")):
             assert not np.array_equal(value, before[name]), name
-    assert not [name for name in before if name.startswith(("optimiser.momentum.stem", "optimiser.momentum.blocks.0"))]
+    assert not [name for name in before if name.startswith(("optimizer.momentum.stem", "optimizer.momentum.blocks.0"))]
 
 
 ALL = {**RICH, "opt": "adamw", "mixup": 0.2, "cutmix": 1.0, "re_prob": 0.5, "clip_grad": True, "loss": "BCE"}
 
 
 def test_a_restart_from_the_state_repeats_every_bit():
-    """With all that draws random numbers, momentum, averages and a moving loss scale: 3 + 3 steps equal 6."""
+    """With all that random_inputs random numbers, momentum, averages and a moving loss scale: 3 + 3 steps equal 6."""
     step = tiny.train_step(0.01, tiny.network(dropout=0.3, drop_connect=0.3), **ALL)
     first = [tiny.run(step, *tiny.batch(number), number) for number in range(3)]
     saved = tiny.values(step.state())

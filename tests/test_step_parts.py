@@ -1,4 +1,4 @@
-"""The pieces of a step against NumPy: normalisation, mixing, erasing, losses."""
+"""The pieces of a step against NumPy: normalization, mixing, erasing, losses."""
 
 import mindspore as ms
 import numpy as np
@@ -9,27 +9,27 @@ from tiny import normal, tensor
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.train.loss import Loss
 from mindcv_mnasnet.train.preprocess import MixAndErase, Preprocess
-from mindcv_mnasnet.train.random_inputs import DrawLayout, draw
+from mindcv_mnasnet.train.random_inputs import RandomLayout, draw_inputs
 from mindcv_mnasnet.train.step import EvalStep
 
 pytestmark = pytest.mark.usefixtures("cpu")
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
-def normalised(images: np.ndarray, mean=MEAN, std=STD) -> np.ndarray:
+def normalized(images: np.ndarray, mean=MEAN, std=STD) -> np.ndarray:
     return ((images.astype(float) - mean) / std).transpose(0, 3, 1, 2)
 
 
-def mixed(x: np.ndarray, draws: np.ndarray, layout: DrawLayout, erase_value: float = 0.0) -> np.ndarray:
-    """What the draws say, image by image and box by box."""
+def mixed(x: np.ndarray, random_inputs: np.ndarray, layout: RandomLayout, erase_value: float = 0.0) -> np.ndarray:
+    """What the random_inputs say, image by image and box by box."""
     out = x.copy()
     if layout.mixes:
-        weight, y0, y1, x0, x1, _ = draws[0, :6]
+        weight, y0, y1, x0, x1, _ = random_inputs[0, :6]
         y0, y1, x0, x1 = (int(v) for v in (y0, y1, x0, x1))
         out = weight * x + (1 - weight) * x[::-1]
         out[:, :, y0:y1, x0:x1] = x[::-1][:, :, y0:y1, x0:x1]
     if layout.erases:
-        for image, row in zip(out, draws[:, layout.mix_end : layout.erase_end].astype(int), strict=True):
+        for image, row in zip(out, random_inputs[:, layout.mix_end : layout.erase_end].astype(int), strict=True):
             image[:, row[0] : row[1], row[2] : row[3]] = erase_value
     return out
 
@@ -47,27 +47,27 @@ def binary_cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: floa
     return -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean(1)
 
 
-def test_preprocessing_normalises_and_puts_channels_first():
+def test_preprocessing_normalizes_and_puts_channels_first():
     images = tiny.batch()[0]
     got = Preprocess(MEAN, STD)(ms.Tensor(images))
     assert got.dtype == ms.float32
-    np.testing.assert_allclose(got.asnumpy(), normalised(images), atol=1e-5)
+    np.testing.assert_allclose(got.asnumpy(), normalized(images), atol=1e-5)
 
 
-def test_grey_pictures_have_one_mean():
+def test_gray_images_have_one_mean():
     images = tiny.batch(channels=1)[0]
     mean, std = tiny.recipe(in_channels=1).pixel_statistics()
     got = Preprocess(mean, std)(ms.Tensor(images)).asnumpy()
-    np.testing.assert_allclose(got, normalised(images, sum(MEAN) / 3, sum(STD) / 3), atol=1e-5)
+    np.testing.assert_allclose(got, normalized(images, sum(MEAN) / 3, sum(STD) / 3), atol=1e-5)
 
 
 @pytest.mark.parametrize(
     "layout",
     [
-        DrawLayout(16, mixup=1.0),
-        DrawLayout(16, cutmix=1.0),
-        DrawLayout(16, erase_prob=0.6),
-        DrawLayout(16, mixup=0.4, cutmix=1.0, erase_prob=0.6, drop_columns=3),
+        RandomLayout(16, mixup=1.0),
+        RandomLayout(16, cutmix=1.0),
+        RandomLayout(16, erase_prob=0.6),
+        RandomLayout(16, mixup=0.4, cutmix=1.0, erase_prob=0.6, drop_columns=3),
     ],
     ids=["mixup", "cutmix", "erasing", "all"],
 )
@@ -75,9 +75,9 @@ def test_mixing_and_erasing_do_what_the_draws_say(layout):
     cell, x = MixAndErase(layout, 0.5), normal(6, 3, 16, 16)
     changed = 0
     for step in range(12):
-        draws = draw(layout, 6, 1, step, 0)
-        got = cell(tensor(x), tensor(draws)).asnumpy()
-        np.testing.assert_allclose(got, mixed(x, draws, layout, 0.5), atol=1e-5)
+        random_inputs = draw_inputs(layout, 6, 1, step, 0)
+        got = cell(tensor(x), tensor(random_inputs)).asnumpy()
+        np.testing.assert_allclose(got, mixed(x, random_inputs, layout, 0.5), atol=1e-5)
         changed += not np.array_equal(got, x)
     assert changed >= 10
 
@@ -97,11 +97,11 @@ def test_losses_of_extreme_logits_are_finite_and_linear(kind):
     np.testing.assert_allclose(got, [0, 2e4 if kind == "CE" else 1e4], atol=1e-3)
 
 
-def test_the_evaluation_step_is_the_model_on_normalised_pictures():
+def test_the_evaluation_step_is_the_model_on_normalized_images():
     images = tiny.batch()[0]
     model = create_model(tiny.network(dropout=0.5)).set_train()
     got = EvalStep(model, MEAN, STD)(ms.Tensor(images)).asnumpy()
-    expected = create_model(tiny.network()).set_train(False)(tensor(normalised(images))).asnumpy()
+    expected = create_model(tiny.network()).set_train(False)(tensor(normalized(images))).asnumpy()
     np.testing.assert_allclose(got, expected, atol=1e-5)
     np.testing.assert_array_equal(got, EvalStep(model, MEAN, STD)(ms.Tensor(images)).asnumpy())
 
@@ -111,9 +111,9 @@ def test_a_mixed_batch_pays_for_both_labels_by_their_weights():
     forward = create_model(tiny.network()).set_train()
     images, labels = tiny.batch()
     for number in range(6):
-        draws = draw(step.backward.layout, len(images), 7, number, 0)
+        random_inputs = draw_inputs(step.backward.layout, len(images), 7, number, 0)
         got = tiny.run(step, images, labels, number)
-        logits = forward(tensor(mixed(normalised(images), draws, step.backward.layout))).asnumpy()
-        own = draws[0, 5]
+        logits = forward(tensor(mixed(normalized(images), random_inputs, step.backward.layout))).asnumpy()
+        own = random_inputs[0, 5]
         expected = own * cross_entropy(logits, labels, 0.1) + (1 - own) * cross_entropy(logits, labels[::-1], 0.1)
         assert got == pytest.approx(expected.mean(), rel=1e-4)

@@ -45,7 +45,7 @@ CANDIDATES = {
 CHOSEN = CANDIDATES["kernel 3, se, repeats"]
 
 
-def randomise(supernet, seed=0):
+def randomize(supernet, seed=0):
     """Values that an error in any slice would show: not the ones and zeros of new norms and biases."""
     rng = np.random.default_rng(seed)
     for parameter in supernet.get_parameters():
@@ -61,7 +61,7 @@ def normal(seed=0):
 
 
 def pictures(count, seed=0):
-    """Noise whose class is the brighter one of three colours, or none."""
+    """Noise whose class is the brighter one of three colors, or none."""
     rng = np.random.default_rng(seed)
     images, labels = rng.integers(0, 160, (count, SIZE, SIZE, 3), np.uint8), rng.integers(0, CLASSES, count)
     for image, label in zip(images, labels, strict=True):
@@ -93,7 +93,7 @@ def values(cell):
 def supernet(request, cpu):
     if request.param and not built_kernels().path:
         pytest.skip(built_kernels().note)
-    cell = randomise(SuperNetwork(CHOICES, kernels=request.param))
+    cell = randomize(SuperNetwork(CHOICES, kernels=request.param))
     cell.set_train(False)
     return cell
 
@@ -162,7 +162,7 @@ def used(shape, inner):
 
 
 def test_in_training_too_a_candidate_is_the_network_alone(cpu):
-    supernet = randomise(SuperNetwork(CHOICES))
+    supernet = randomize(SuperNetwork(CHOICES))
     alone = create_model(CHOSEN)
     load_parameters(alone.get_parameters(), supernet.inherit(CHOSEN), "the supernet")
     supernet.set_train()
@@ -387,7 +387,7 @@ def test_a_network_outside_is_refused(change, words):
         CHOICES.check(outside)
 
 
-def test_a_ranking_needs_pictures(trained):
+def test_a_ranking_needs_images(trained):
     images, labels = pictures(4)
     with pytest.raises(UserError, match="calibration"):
         Ranker(trained.trainer.supernet, *PIXELS, [], images, labels)

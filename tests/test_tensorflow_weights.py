@@ -18,7 +18,7 @@ from mindcv_mnasnet.model.parameters import load_parameters
 from mindcv_mnasnet.networks.network import Network, resolve
 from mindcv_mnasnet.weights import archive
 from mindcv_mnasnet.weights.tensorflow import read_tensorflow, write_tensorflow
-from mindcv_mnasnet.weights.tensorflow_names import SCHEMES, authors_layout, our_names, variable_names
+from mindcv_mnasnet.weights.tensorflow_names import NAME_MAPS, authors_layout, our_names, variable_names
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 GRAPH, NAMES = REFERENCE / "tf_mnasnet_small_w050_224.npz", REFERENCE / "tf_variable_names.json"
@@ -89,7 +89,7 @@ def refusal(path: Path, raw: bool = False) -> str:
 
 
 @pytest.mark.skipif(not GRAPH.exists(), reason="the authors' graph is not here")
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", NAME_MAPS)
 def test_the_authors_graph_gives_the_same_logits(cpu, tmp_path, scheme):
     """Random weights and one image through the authors' TensorFlow code (small x 0.5, 224 pixels)."""
     with np.load(GRAPH) as stored:
@@ -107,7 +107,7 @@ def test_the_authors_graph_gives_the_same_logits(cpu, tmp_path, scheme):
 
 
 @pytest.mark.skipif(not NAMES.exists(), reason="the authors' names are not here")
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", NAME_MAPS)
 def test_names_are_those_of_the_authors_graph(scheme):
     listed = json.loads(NAMES.read_text())[f"{scheme if scheme == 'tf_layers' else 'keras_layers'}/mnasnet-a1"]
     expected = [entry if isinstance(entry, str) else entry[0] for entry in listed]
@@ -116,7 +116,7 @@ def test_names_are_those_of_the_authors_graph(scheme):
     assert our_names(reversed(expected)) == ours
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", NAME_MAPS)
 @pytest.mark.parametrize("model", ["mnasnet-a1", "mnasnet-b1", "mnasnet-small"])
 def test_round_trips_are_bit_identical(tmp_path, model, scheme):
     network = resolve(model, width_mult=0.35, num_classes=3)

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from processes import PLAIN, door, messages, refused, state, steps, write_recipe
+from processes import PLAIN, cli, messages, refused, state, steps, write_recipe
 
-from mindcv_mnasnet.errors import interrupts_wait, run_door
+from mindcv_mnasnet.errors import interrupts_wait, run_cli
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.run.checkpoint import read_checkpoint
 from mindcv_mnasnet.run.log import read_log
 
 sys.path.insert(0, str(Path(__file__).with_name("data")))
-from picture_files import encode, make_folder, scene
+from image_files import encode, make_folder, scene
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def trained(tmp_path_factory, digits):
     mindcv = {"amp_level": "O3", "jit_level": "O2", "distribute": True, "num_parallel_workers": 64, "mode": 0}
     keys = {"epoch_size": 2, "ema": True, "ema_decay": 0.5, "val_while_train": True, "log_interval": 3, **mindcv}
     path = write_recipe(folder, PLAIN, data_dir=str(digits), **keys)
-    assert door("--config", path, "--ckpt_save_dir", folder, "--run_name", "run") == 0
+    assert cli("--config", path, "--ckpt_save_dir", folder, "--run_name", "run") == 0
     return folder / "run"
 
 
@@ -100,9 +100,9 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(trained):
 
 def test_the_stored_recipe_starts_the_same_job(trained, tmp_path):
     words = ("-c", trained / "recipe.yaml", "--ckpt_save_dir", tmp_path, "--run_name", "again")
-    assert door(*words, "--distribute", "False") == 0
+    assert cli(*words, "--distribute", "False") == 0
     assert steps(tmp_path / "again") == steps(trained)
-    assert door(*words[:-1], "other", "--seed", "1") == 0
+    assert cli(*words[:-1], "other", "--seed", "1") == 0
     assert steps(tmp_path / "other") != steps(trained)
 
 
@@ -153,11 +153,11 @@ def test_a_full_disk_stops_with_the_path_and_training_goes_on_when_there_is_room
     for path in saved:
         read_checkpoint(path)  # whole
     ballast.unlink()
-    assert door("--resume", run, "--allow_changes", "keep_checkpoint_max", "--keep_checkpoint_max", "2") == 0
+    assert cli("--resume", run, "--allow_changes", "keep_checkpoint_max", "--keep_checkpoint_max", "2") == 0
     assert [step for step, *_ in steps(run)] == list(range(1, 13))
 
 
-def pictures(split: str, count: int, classes: int = 2, form: str = "PNG") -> dict[str, bytes]:
+def images(split: str, count: int, classes: int = 2, form: str = "PNG") -> dict[str, bytes]:
     return {f"{split}/c{n % classes}/{n}.{form.lower()}": encode(scene(20, 18, n), form) for n in range(count)}
 
 
@@ -166,15 +166,15 @@ def job_on(folder: Path, tmp_path: Path, *words: str, **keys: object) -> tuple:
     return ("-c", write_recipe(tmp_path, PLAIN, **values), "--ckpt_save_dir", tmp_path, "--run_name", "run", *words)
 
 
-def test_a_broken_picture_ends_training_with_its_name_or_is_skipped_and_counted(tmp_path, capsys):
-    folder = make_folder(tmp_path / "set", pictures("train", 16) | pictures("val", 4))
+def test_a_broken_image_ends_training_with_its_name_or_is_skipped_and_counted(tmp_path, capsys):
+    folder = make_folder(tmp_path / "set", images("train", 16) | images("val", 4))
     broken = folder / "train" / "c1" / "3.png"
     broken.write_bytes(broken.read_bytes()[:60])
     words = job_on(folder, tmp_path)
     sentence = refused(capsys, *words, code=1)
     assert str(broken) in sentence
     assert "--on_bad_image skip" in sentence
-    assert door(*words[:-1], "skipping", "--on_bad_image", "skip") == 0
+    assert cli(*words[:-1], "skipping", "--on_bad_image", "skip") == 0
     assert epochs(tmp_path / "skipping")[-1]["skipped_images"] == 1
     assert str(broken) in messages(tmp_path / "skipping")
 
@@ -182,31 +182,31 @@ def test_a_broken_picture_ends_training_with_its_name_or_is_skipped_and_counted(
 # --- unusual data ----------------------------------------------------------------------------------------------
 
 
-def test_grey_cmyk_and_palette_pictures_in_numbers_that_nothing_divides(tmp_path):
-    """Seven training pictures in batches of four, the last one filled up; five for validation on batches of three."""
+def test_gray_cmyk_and_palette_images_in_numbers_that_nothing_divides(tmp_path):
+    """Seven training images in batches of four, the last one filled up; five for validation on batches of three."""
     odd = {
-        "train/c0/grey.jpg": encode(scene().convert("L"), "JPEG"),
+        "train/c0/gray.jpg": encode(scene().convert("L"), "JPEG"),
         "train/c1/cmyk.jpg": encode(scene().convert("CMYK"), "JPEG"),
         "train/c0/palette.png": encode(scene().convert("P")),
         "train/c1/png named.jpg": encode(scene()),
         "train/c0/tiny.png": encode(scene(1, 1)),
     }
-    folder = make_folder(tmp_path / "set", odd | pictures("train", 2) | pictures("val", 5))
-    assert door(*job_on(folder, tmp_path, drop_remainder=False, val_batch_size=3, epoch_size=2)) == 0
+    folder = make_folder(tmp_path / "set", odd | images("train", 2) | images("val", 5))
+    assert cli(*job_on(folder, tmp_path, drop_remainder=False, val_batch_size=3, epoch_size=2)) == 0
     assert [step for step, *_ in steps(tmp_path / "run")] == [1, 2, 3, 4]
     assert epochs(tmp_path / "run")[-1]["val_images"] == 5
 
 
-def test_one_picture_and_no_validation(tmp_path):
-    folder = make_folder(tmp_path / "set", pictures("train", 2))
-    assert door(*job_on(folder, tmp_path, batch_size=1, num_samples=1)) == 0
+def test_one_image_and_no_validation(tmp_path):
+    folder = make_folder(tmp_path / "set", images("train", 2))
+    assert cli(*job_on(folder, tmp_path, batch_size=1, num_samples=1)) == 0
     assert len(steps(tmp_path / "run")) == 1
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["top1"] is None
-    assert "no pictures for validation" in messages(tmp_path / "run")
+    assert "no images for validation" in messages(tmp_path / "run")
 
 
 def test_accumulated_batches_are_one_step(recipe, tmp_path):
-    assert door(*recipe, "--batch_size", "8", "--gradient_accumulation_steps", "3") == 0
+    assert cli(*recipe, "--batch_size", "8", "--gradient_accumulation_steps", "3") == 0
     assert [step for step, *_ in steps(tmp_path / "run")] == [1, 2]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["global_batch"], summary["steps"]) == (24, 2)
@@ -216,9 +216,9 @@ def test_accumulated_batches_are_one_step(recipe, tmp_path):
 
 
 def test_a_frozen_backbone_keeps_its_bits_under_a_new_classifier(trained, tmp_path):
-    folder = make_folder(tmp_path / "set", pictures("train", 12, classes=3) | pictures("val", 6, classes=3))
+    folder = make_folder(tmp_path / "set", images("train", 12, classes=3) | images("val", 6, classes=3))
     start = trained / "checkpoints" / "step_00000008.safetensors"
-    assert door(*job_on(folder, tmp_path), "--init_from", start, "--freeze", "backbone") == 0
+    assert cli(*job_on(folder, tmp_path), "--init_from", start, "--freeze", "backbone") == 0
     weights, before = state(tmp_path / "run", 3), read_checkpoint(start).weights(ema=True)
     backbone = [name for name in before if not name.startswith("classifier.")]
     assert any("moving_mean" in name for name in backbone)
@@ -230,7 +230,7 @@ def test_a_frozen_backbone_keeps_its_bits_under_a_new_classifier(trained, tmp_pa
 
 
 def test_the_frozen_stem_and_stage_stay_and_the_rest_moves(trained, recipe, tmp_path):
-    assert door(*recipe, "--ckpt_path", trained, "--freeze", "1") == 0  # MindCV's way of naming it; a run is its best
+    assert cli(*recipe, "--ckpt_path", trained, "--freeze", "1") == 0  # MindCV's way of naming it; a run is its best
     best = read_checkpoint(trained / "checkpoints" / "best.safetensors")
     weights, before = state(tmp_path / "run", 4), best.weights(ema=True)
     moved = {name.split(".")[0] for name in before if weights[name].tobytes() != before[name].tobytes()}
@@ -294,9 +294,9 @@ def test_a_data_set_that_is_none_is_told(tmp_path, digits, capsys):
         (digits / "train" / "3", "no folder 'train'"),
         (digits.parent, "no folder 'train'"),
         (tmp_path / "nowhere", "nowhere"),
-        (make_folder(tmp_path / "one class", pictures("train", 3, classes=1)), "single class"),
-        (make_folder(tmp_path / "other classes", pictures("train", 4) | pictures("val", 6, classes=3)), "c2"),
-        (make_folder(tmp_path / "no pictures", {"train/a/x.txt": b"", "train/b/y.txt": b""}), "no pictures"),
+        (make_folder(tmp_path / "one class", images("train", 3, classes=1)), "single class"),
+        (make_folder(tmp_path / "other classes", images("train", 4) | images("val", 6, classes=3)), "c2"),
+        (make_folder(tmp_path / "no images", {"train/a/x.txt": b"", "train/b/y.txt": b""}), "no images"),
     ):
         assert says in refused(capsys, *job_on(folder, tmp_path))
 
@@ -334,7 +334,7 @@ def test_ctrl_c_waits_for_an_import_and_then_counts(capsys):
         return 0
 
     arrived, before = False, signal.getsignal(signal.SIGINT)
-    assert run_door(imports) == 130
+    assert run_cli(imports) == 130
     assert arrived
     assert signal.getsignal(signal.SIGINT) == before
     assert capsys.readouterr().err == "interrupted\n"
@@ -342,8 +342,8 @@ def test_ctrl_c_waits_for_an_import_and_then_counts(capsys):
 
 def test_spaces_and_letters_beyond_ascii_in_every_path(tmp_path):
     home = tmp_path / "Übung nº 1"
-    folder = make_folder(home / "データ", pictures("train", 8) | pictures("val", 4))
-    assert door(*job_on(folder, home), "--run_name", "naïve 走") == 0
-    assert door("--resume", home / "naïve 走") == 0
+    folder = make_folder(home / "データ", images("train", 8) | images("val", 4))
+    assert cli(*job_on(folder, home), "--run_name", "naïve 走") == 0
+    assert cli("--resume", home / "naïve 走") == 0
     assert (home / "naïve 走" / "summary.json").is_file()
     assert os.fspath(folder) in (home / "naïve 走" / "recipe.yaml").read_text()

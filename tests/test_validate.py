@@ -8,7 +8,7 @@ import shutil
 from contextlib import nullcontext
 
 import pytest
-from processes import PLAIN, door, refused, write_recipe
+from processes import PLAIN, cli, refused, write_recipe
 
 import validate
 from mindcv_mnasnet.errors import JobError
@@ -27,7 +27,7 @@ def trained(tmp_path_factory, digits):
     folder = tmp_path_factory.mktemp("trained")
     keys = {"epoch_size": 2, "num_samples": 640, "ema": True, "ema_decay": 0.9, "val_while_train": True}
     path = write_recipe(folder, PLAIN, data_dir=str(digits), **keys)
-    assert door("-c", path, "--ckpt_save_dir", folder, "--run_name", "run") == 0
+    assert cli("-c", path, "--ckpt_save_dir", folder, "--run_name", "run") == 0
     return folder / "run"
 
 
@@ -42,7 +42,7 @@ def measure(tmp_path):
 
     def run(*words):
         path = tmp_path / "results of a test.json"
-        assert door(*words, "--json", path, program=validate) == 0
+        assert cli(*words, "--json", path, program=validate) == 0
         return json.loads(path.read_text())
 
     return run
@@ -144,7 +144,7 @@ def test_labels_from_a_file(trained, last_epoch, measure, tmp_path, digits):
 
 
 def test_reported_results_are_listed_without_mindspore_or_data(capsys):
-    assert door("--list_reported", program=validate) == 0
+    assert cli("--list_reported", program=validate) == 0
     listed = capsys.readouterr().out
     assert "75.2" in listed
     assert "mnasnet-a1" in listed

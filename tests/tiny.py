@@ -10,7 +10,7 @@ import numpy as np
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.networks.network import Network, resolve
 from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
-from mindcv_mnasnet.train.random_inputs import DrawLayout, draw
+from mindcv_mnasnet.train.random_inputs import RandomLayout, draw_inputs
 from mindcv_mnasnet.train.step import TrainStep
 
 SIZE, CLASSES, BATCH = 16, 6, 4
@@ -28,9 +28,9 @@ def recipe(**keys: Any) -> Recipe:
     return load_recipe(overrides={"opt": "sgd", "momentum": 0.0, "weight_decay": 0.0, "image_resize": SIZE, **keys})
 
 
-def layout(keys: Recipe, model: Any) -> DrawLayout:
-    """The draws that a step of ``keys`` needs."""
-    return DrawLayout(SIZE, model.draw_columns, keys.mixup, keys.cutmix, keys.cutmix_prob, keys.re_prob)
+def layout(keys: Recipe, model: Any) -> RandomLayout:
+    """The random_inputs that a step of ``keys`` needs."""
+    return RandomLayout(SIZE, model.random_columns, keys.mixup, keys.cutmix, keys.cutmix_prob, keys.re_prob)
 
 
 def train_step(rate: float | np.ndarray = 0.1, net: Network | None = None, seed: int = 0, **keys: Any) -> TrainStep:
@@ -43,7 +43,7 @@ def train_step(rate: float | np.ndarray = 0.1, net: Network | None = None, seed:
 
 
 def batch(seed: int = 0, size: int = BATCH, side: int = SIZE, channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Random pictures uint8 (size, side, side, channels) and labels int32 (size,)."""
+    """Random images uint8 (size, side, side, channels) and labels int32 (size,)."""
     rng = np.random.default_rng(seed)
     return (
         rng.integers(0, 256, (size, side, side, channels), np.uint8),
@@ -52,10 +52,10 @@ def batch(seed: int = 0, size: int = BATCH, side: int = SIZE, channels: int = 3)
 
 
 def run(step: Any, images: np.ndarray, labels: np.ndarray, number: int = 0) -> float:
-    """Take a step on one batch, with the draws of step ``number`` where the step needs some."""
+    """Take a step on one batch, with the random_inputs of step ``number`` where the step needs some."""
     shape = step.backward.layout
-    draws = ms.Tensor(draw(shape, len(images), 7, number, 0)) if shape.columns else None
-    return float(step(ms.Tensor(images), ms.Tensor(labels), draws).asnumpy())
+    random_inputs = ms.Tensor(draw_inputs(shape, len(images), 7, number, 0)) if shape.columns else None
+    return float(step(ms.Tensor(images), ms.Tensor(labels), random_inputs).asnumpy())
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

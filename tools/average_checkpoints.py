@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from mindcv_mnasnet.errors import UserError, interrupts_wait, run_door
+from mindcv_mnasnet.errors import UserError, interrupts_wait, run_cli
 from mindcv_mnasnet.recipe.command_line import Parser
 from mindcv_mnasnet.run.folder import find_checkpoints
 
@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--best", type=int, metavar="N", help="the N with the best validation accuracy")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw weights (default: ema if there)")
-    parser.add_argument("--reestimate_bn", action="store_true", help="batch-norm statistics from training pictures")
+    parser.add_argument("--reestimate_bn", action="store_true", help="batch-norm statistics from training images")
     parser.add_argument("--bn_batches", type=int, default=100, help="batches to estimate them on (default 100)")
     parser.add_argument("--data_dir", help="data set for that (default: the recipe's)")
     parser.add_argument("--overwrite", action="store_true", help="the output may be there already")
@@ -50,4 +50,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

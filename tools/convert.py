@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from mindcv_mnasnet.errors import UserError, run_door
+from mindcv_mnasnet.errors import UserError, run_cli
 from mindcv_mnasnet.recipe.command_line import Parser
 from mindcv_mnasnet.weights.convert import convert
 from mindcv_mnasnet.weights.read import SOURCES
@@ -22,9 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("src", help="weight file; for TensorFlow also a prefix, folder or .tgz")
     parser.add_argument("dst", help="file to write: .safetensors (ours), .ckpt (MindCV), .pth, or a TensorFlow prefix")
-    parser.add_argument("--from", dest="source", choices=SOURCES, help="where it comes from (default: recognised)")
+    parser.add_argument("--from", dest="source", choices=SOURCES, help="where it comes from (default: recognized)")
     parser.add_argument("--to", dest="target", choices=SOURCES, help="whom it is for (default: by the suffix of dst)")
-    parser.add_argument("--model", help="model name (default: recognised from the shapes)")
+    parser.add_argument("--model", help="model name (default: recognized from the shapes)")
     parser.add_argument("--width_mult", type=float, help="width of --model, where it is not the name's own")
     parser.add_argument("--image_size", type=int, help="pixels that the weights are meant for (default: the model's)")
     parser.add_argument("--class_names", type=Path, metavar="FILE", help="one class name per line, in logit order")
@@ -57,4 +57,4 @@ def _lines(path: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from mindcv_mnasnet.errors import JobError, run_door
+from mindcv_mnasnet.errors import JobError, run_cli
 from mindcv_mnasnet.recipe.command_line import Parser
 
 RECIPE = "configs/digits/mnasnet_small_digits.yaml"
@@ -59,4 +59,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from mindcv_mnasnet.errors import UserError, interrupts_wait, run_door
+from mindcv_mnasnet.errors import UserError, interrupts_wait, run_cli
 from mindcv_mnasnet.recipe.command_line import Parser
 from mindcv_mnasnet.run.folder import find_checkpoints
 
@@ -21,15 +21,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: beside the checkpoint, with its name")
     parser.add_argument("--overwrite", action="store_true", help="the output may be there already")
-    parser.add_argument("--quantize", choices=("fp16", "dynamic", "int8"), help="int8 observes the training pictures")
+    parser.add_argument("--quantize", choices=("fp16", "dynamic", "int8"), help="int8 observes the training images")
     parser.add_argument("--input", choices=("float", "uint8"), default="float", help="uint8: raw pixels, NHWC")
-    parser.add_argument("--batch", type=int, default=1, help="pictures that the file takes at once (default 1)")
-    parser.add_argument("--dynamic_batch", action="store_true", help="leave the number of pictures open (ONNX)")
+    parser.add_argument("--batch", type=int, default=1, help="images that the file takes at once (default 1)")
+    parser.add_argument("--dynamic_batch", action="store_true", help="leave the number of images open (ONNX)")
     parser.add_argument("--image_size", type=int, help="pixels per side (default: as the checkpoint is evaluated)")
     parser.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw weights (default: ema if there)")
-    parser.add_argument("--data_dir", help="real pictures to check with; the built-in digits need none")
-    parser.add_argument("--calibration_images", type=int, default=200, help="pictures that int8 observes (default 200)")
-    parser.add_argument("--check_images", type=int, default=200, help="pictures to compare on (default 200)")
+    parser.add_argument("--data_dir", help="real images to check with; the built-in digits need none")
+    parser.add_argument("--calibration_images", type=int, default=200, help="images that int8 observes (default 200)")
+    parser.add_argument("--check_images", type=int, default=200, help="images to compare on (default 200)")
     parser.add_argument("--min_agreement", type=float, metavar="PERCENT", help="least share of equal best classes")
     return parser
 
@@ -63,4 +63,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from mindcv_mnasnet.errors import UserError, run_door
+from mindcv_mnasnet.errors import UserError, run_cli
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.latency import published as latency_published
 from mindcv_mnasnet.latency import table as latency_table
@@ -182,8 +182,8 @@ def _published(options: argparse.Namespace) -> int:
 
         rows = work(meter, progress)
     print(latency_published.format_rows(rows))
-    if options.picture:
-        latency_published.draw_rows(rows, Path(options.picture))
+    if options.image:
+        latency_published.draw_rows(rows, Path(options.image))
     return _done(options, [row.to_dict() for row in rows])
 
 
@@ -194,4 +194,4 @@ def _done(options: argparse.Namespace, content: Any) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

@@ -1,4 +1,4 @@
-"""Name what pictures show: python tools/predict.py MODEL PICTURES...
+"""Name what images show: python tools/predict.py MODEL PICTURES...
 
 MODEL is a checkpoint, a run folder, or an exported .onnx, .tflite or .mindir file; PICTURES are files, folders, glob
 patterns, or - for names on standard input.
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from mindcv_mnasnet.errors import UserError, interrupts_wait, run_door
+from mindcv_mnasnet.errors import UserError, interrupts_wait, run_cli
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.inference.contact_sheet import contact_sheet
 from mindcv_mnasnet.recipe.command_line import Parser
@@ -32,13 +32,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="checkpoint, run folder or exported file")
     parser.add_argument("pictures", nargs="+", help="files, folders, glob patterns, or - (names on standard input)")
-    parser.add_argument("--top", type=int, default=5, help="classes per picture (default 5)")
+    parser.add_argument("--top", type=int, default=5, help="classes per image (default 5)")
     parser.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument("--features", type=Path, metavar="FILE", help="pooled features: .npy, or .npz with the names")
     parser.add_argument("--feature_maps", action="store_true", help="the maps of every reduction instead (.npz)")
-    parser.add_argument("--contact_sheet", type=Path, metavar="PNG", help="the pictures with their predictions")
-    parser.add_argument("--batch_size", type=int, help="pictures at once (default: as in the recipe)")
+    parser.add_argument("--contact_sheet", type=Path, metavar="PNG", help="the images with their predictions")
+    parser.add_argument("--batch_size", type=int, help="images at once (default: as in the recipe)")
     parser.add_argument("--backend", help="run a checkpoint by mindspore (default), onnxruntime or litert")
     parser.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw weights (default: ema if there)")
     return parser
@@ -51,10 +51,10 @@ def main(argv: list[str] | None = None) -> int:
         from mindcv_mnasnet.inference import predict  # loads MindSpore
 
     names = [line.strip() for line in sys.stdin if line.strip()] if options.pictures == ["-"] else options.pictures
-    paths = predict.find_pictures(names)
+    paths = predict.find_images(names)
     ema = None if options.weights is None else options.weights == "ema"
     classifier = predict.open_classifier(options.model, options.backend, ema, options.batch_size)
-    sound, broken = predict.sound_pictures(paths)
+    sound, broken = predict.sound_images(paths)
     predictions = _predict(classifier, sound, options) if sound else []
     text = _formatted(predictions, options.format)
     if options.output is not None:
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.contact_sheet is not None and predictions:
         entries = [(one.path, f"{one.titles[0]}\n{100 * one.probabilities[0]:.1f} %") for one in predictions]
         shown = contact_sheet(options.contact_sheet, entries)
-        print(f"{shown} of {len(entries)} pictures on {options.contact_sheet}", file=sys.stderr)
+        print(f"{shown} of {len(entries)} images on {options.contact_sheet}", file=sys.stderr)
     for path, reason in broken.items():
         print(f"failed: {path}: {reason}", file=sys.stderr)
     return 1 if broken else 0
@@ -87,7 +87,7 @@ def _predict(classifier: Classifier, paths: list[str], options: argparse.Namespa
     extract = None if options.features is None else classifier.features(options.feature_maps)
     predictions: list[Prediction] = []
     features: list[list[np.ndarray]] = []
-    with tqdm(total=len(paths), unit=" pictures", disable=None, delay=2) as progress:
+    with tqdm(total=len(paths), unit=" images", disable=None, delay=2) as progress:
         for numbers, images in predict.batches(classifier, paths):
             for number, logits in zip(numbers, classifier.logits(images), strict=True):
                 predictions.append(predict.best_classes(classifier, paths[number], logits, options.top))
@@ -134,4 +134,4 @@ def _formatted(predictions: list[Prediction], form: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

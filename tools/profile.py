@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from mindcv_mnasnet.errors import UserError, run_door
+from mindcv_mnasnet.errors import UserError, run_cli
 from mindcv_mnasnet.networks.cost import Cost, network_cost
 from mindcv_mnasnet.networks.network import Network, resolve
 
@@ -125,4 +125,4 @@ def _table_text(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

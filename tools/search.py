@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from mindcv_mnasnet.errors import UserError, interrupts_wait, run_door
+from mindcv_mnasnet.errors import UserError, interrupts_wait, run_cli
 from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
 from mindcv_mnasnet.search.settings import SECTIONS, load_settings
 
@@ -18,10 +18,10 @@ def _parser() -> Parser:
     does = parser.add_argument_group("instead of a new search")
     does.add_argument("--resume", metavar="RUN", help="go on with a search; --trials and --workers may be others")
     does.add_argument("--report", metavar="RUN", help="write report.html, report.md and winners/ of a search again")
-    does.add_argument("--compare", metavar="RUN", nargs="+", help="a table of searches; at most four in the pictures")
+    does.add_argument("--compare", metavar="RUN", nargs="+", help="a table of searches; at most four in the images")
     does.add_argument("--dry_run", action="store_true", help="print what the search would cost")
     does.add_argument("--proxy_check", metavar="N", type=int, help="evaluate and train N random networks")
-    parser.add_argument("--to", metavar="FOLDER", type=Path, help="--compare: write its figures and pictures there")
+    parser.add_argument("--to", metavar="FOLDER", type=Path, help="--compare: write its figures and images there")
     parser.add_argument("--longer", type=int, default=4, help="--proxy_check: times the proxy's epochs (default 4)")
     parser.add_argument("--seeds", type=int, default=3, help="--proxy_check: seeds of the spread (default 3)")
     parser.add_argument(
@@ -69,4 +69,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

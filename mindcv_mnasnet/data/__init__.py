@@ -1,4 +1,4 @@
-"""Image folders, MindRecord packs and the built-in digits, as batches of uint8 pictures.
+"""Image folders, MindRecord packs and the built-in digits, as batches of uint8 images.
 
-``sets`` opens what a recipe names as a ``listing.Listing``; ``pipeline`` turns a listing into batches.
+``sets`` opens what a recipe names as a ``index.ImageIndex``; ``pipeline`` turns an image index into batches.
 """

@@ -1,8 +1,8 @@
-"""Decoded pictures to uint8 HWC arrays of the network's size: augmentation in training, crops in evaluation.
+"""Decoded images to uint8 HWC arrays of the network's size: augmentation in training, crops in evaluation.
 
 All random operations are MindSpore's C++ ones. RandAugment and TrivialAugment are put together here, because
 MindSpore's own (2.7 to 2.10) hand a shift in pixels to an operation that expects a share of the width: every shifted
-picture, one in seven per operation, turns black.
+image, one in seven per operation, turns black.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def check_supported(recipe: Recipe) -> None:
     """
     _auto_augment(recipe)
     if recipe.in_channels not in (1, 3):
-        raise UserError(f"in_channels: {recipe.in_channels}; pictures are read as 3 (colour) or 1 (grey)")
+        raise UserError(f"in_channels: {recipe.in_channels}; images are read as 3 (color) or 1 (gray)")
     for key, known in (
         ("interpolation", [*INTERPOLATIONS]),
         ("val_interpolation", [*INTERPOLATIONS, PILLOW_BILINEAR, None]),
@@ -52,7 +52,7 @@ def check_supported(recipe: Recipe) -> None:
 
 
 def train_operations(recipe: Recipe) -> Operations:
-    """For random crops: resizing, flips, automatic augmentation or, without it, colour jitter; in MindCV's order."""
+    """For random crops: resizing, flips, automatic augmentation or, without it, color jitter; in MindCV's order."""
     size = recipe.image_resize
     operations = [vision.Resize((size, size), INTERPOLATIONS[recipe.interpolation])]
     if recipe.hflip > 0:
@@ -64,13 +64,13 @@ def train_operations(recipe: Recipe) -> Operations:
         operations += automatic
     elif recipe.color_jitter > 0:
         operations.append(vision.RandomColorAdjust(*(recipe.color_jitter,) * 3))
-    return operations + _grey(recipe)
+    return operations + _gray(recipe)
 
 
 def eval_operations(recipe: Recipe) -> Operations:
-    """For whole pictures, by ``eval_crop``: short side to ``val_resize``, then the centre; or the authors' square.
+    """For whole images, by ``eval_crop``: short side to ``val_resize``, then the center; or the authors' square.
 
-    The square with bilinear interpolation samples TensorFlow 1's grid (no half-pixel centres, no smoothing), as the
+    The square with bilinear interpolation samples TensorFlow 1's grid (no half-pixel centers, no smoothing), as the
     authors' published accuracies do.
     """
     size, name = recipe.image_resize, recipe.val_interpolation or recipe.interpolation
@@ -81,13 +81,13 @@ def eval_operations(recipe: Recipe) -> Operations:
             resize = lambda image: _pillow_bilinear(image, size, size)  # noqa: E731
         else:
             resize = vision.Resize((size, size), INTERPOLATIONS[name])
-        return [lambda image: central_square(image, size), resize, *_grey(recipe)]
+        return [lambda image: central_square(image, size), resize, *_gray(recipe)]
     short = recipe.short_side()
     if name == PILLOW_BILINEAR:
         resize = lambda image: _pillow_bilinear(image, *_short_side(image, short))  # noqa: E731
     else:
         resize = vision.Resize(short, INTERPOLATIONS[name])
-    return [resize, vision.CenterCrop(size), *_grey(recipe)]
+    return [resize, vision.CenterCrop(size), *_gray(recipe)]
 
 
 def central_square(image: np.ndarray, size: int) -> np.ndarray:
@@ -122,7 +122,7 @@ def _short_side(image: np.ndarray, short: int) -> tuple[int, int]:
     return (short, int(short * width / height)) if height < width else (int(short * height / width), short)
 
 
-def _grey(recipe: Recipe) -> Operations:
+def _gray(recipe: Recipe) -> Operations:
     return [vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)] if recipe.in_channels == 1 else []
 
 

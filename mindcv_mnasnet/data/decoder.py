@@ -1,4 +1,4 @@
-"""Encoded pictures to pixels: whole ones, and random crops of which large pictures are decoded at less than full size.
+"""Encoded images to pixels: whole ones, and random crops of which large images are decoded at less than full size.
 
 libjpeg-turbo reads JPEG files, through simplejpeg: in half of the time that MindSpore's own decoder takes, without
 holding up other threads, and an error in a file is an error, not the end of the process.
@@ -24,10 +24,10 @@ _reused = threading.local()  # each thread's memory for pixels that are copied f
 
 
 def decode_whole(data: bytes, name: str) -> np.ndarray:
-    """uint8 (height, width, 3); grey pictures have three equal channels.
+    """uint8 (height, width, 3); gray images have three equal channels.
 
     Raises:
-        BadImage: under ``name``, when no picture can be decoded.
+        BadImage: under ``name``, when no image can be decoded.
     """
     if data.startswith(JPEG):
         with suppress(ValueError):  # simplejpeg stops at what is odd in headers, Pillow judges it
@@ -59,7 +59,7 @@ class RandomCrop:
             yield partial(self, draws=self.draw(generator))
 
     def box(self, height: int, width: int, draws: np.ndarray) -> tuple[int, int, int, int]:
-        """Top, left, height, width of the box in a picture: the first of the drawn ones that fits."""
+        """Top, left, height, width of the box in an image: the first of the drawn ones that fits."""
         (low, high), (narrow, broad) = self._scale, self._ratio
         for area, ratio, down, across in draws.tolist():
             aspect = narrow + (broad - narrow) * ratio
@@ -76,7 +76,7 @@ class RandomCrop:
         """uint8 (any height, any width, 3), not yet of the network's size.
 
         Raises:
-            BadImage: under ``name``, when no picture can be decoded.
+            BadImage: under ``name``, when no image can be decoded.
         """
         if data.startswith(JPEG):
             with suppress(ValueError):  # as above

@@ -1,4 +1,4 @@
-"""Picture files as bytes that every decoder reads alike.
+"""Image files as bytes that every decoder reads alike.
 
 Sound upright JPEG and plain PNG files pass untouched; all else (CMYK, palettes, 16 bits, alpha, rotated by EXIF, other
 formats) goes through Pillow and is handed on upright and without loss. Suffixes say nothing, the content decides.
@@ -19,12 +19,12 @@ from mindcv_mnasnet.errors import JobError, UserError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY, _PNG_RGB = 0, 2
-# Chunks that change what a picture shows: transparency, EXIF (rotation), animation.
+# Chunks that change what an image shows: transparency, EXIF (rotation), animation.
 _PNG_NOT_PLAIN = (b"tRNS", b"eXIf", b"acTL")
 
 
 class BadImage(UserError):  # noqa: N818
-    """A file that no picture can be read from; the message names it and says why."""
+    """A file that no image can be read from; the message names it and says why."""
 
     def __init__(self, name: str, reason: str):
         super().__init__(f"{name}: {reason}")
@@ -33,12 +33,12 @@ class BadImage(UserError):  # noqa: N818
 
 
 def read_plain(path: str, lossless: Literal["BMP", "PNG"] = "BMP") -> bytes:
-    """The encoded picture in a file, plain as the top of this file says.
+    """The encoded image in a file, plain as the top of this file says.
 
     Args:
-        lossless: format of pictures that had to be converted; BMP is quick, PNG is small.
+        lossless: format of images that had to be converted; BMP is quick, PNG is small.
     Raises:
-        BadImage: there is no such file, or it holds no whole picture.
+        BadImage: there is no such file, or it holds no whole image.
         JobError: the storage fails.
     """
     try:
@@ -50,7 +50,7 @@ def read_plain(path: str, lossless: Literal["BMP", "PNG"] = "BMP") -> bytes:
     return data if _is_plain(data) else _convert(data, path, lossless)
 
 
-def check_picture(path: str) -> str | None:
+def check_image(path: str) -> str | None:
     """Decode a file entirely; the reason why it is broken, or None."""
     try:
         decode(read_plain(path), path)
@@ -66,7 +66,7 @@ def _is_plain(data: bytes) -> bool:
 
 
 def _is_plain_png(data: bytes) -> bool:
-    """Whether all chunks are whole and the picture is 8-bit grey or RGB without alpha, interlacing or animation."""
+    """Whether all chunks are whole and the image is 8-bit gray or RGB without alpha, interlacing or animation."""
     at, kind = len(_PNG), b""
     while kind != b"IEND":
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
@@ -76,22 +76,22 @@ def _is_plain_png(data: bytes) -> bool:
         if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             return False
         if kind == b"IHDR":
-            depth, colour, *_, interlaced = data[at + 16 : end]
-            if depth != 8 or colour not in (_PNG_GREY, _PNG_RGB) or interlaced:
+            depth, color, *_, interlaced = data[at + 16 : end]
+            if depth != 8 or color not in (_PNG_GREY, _PNG_RGB) or interlaced:
                 return False
         at = end + 4
     return True
 
 
 def _convert(data: bytes, name: str, lossless: str) -> bytes:
-    picture = _eight_bits(decode(data, name), name)
+    image = _eight_bits(decode(data, name), name)
     encoded = io.BytesIO()
-    picture.save(encoded, lossless)
+    image.save(encoded, lossless)
     return encoded.getvalue()
 
 
 def decode(data: bytes, name: str) -> Image.Image:
-    """All pixels of an encoded picture, upright.
+    """All pixels of an encoded image, upright.
 
     Raises:
         BadImage: under ``name``, when it is broken.
@@ -101,22 +101,22 @@ def decode(data: bytes, name: str) -> Image.Image:
     try:
         return ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     except Image.UnidentifiedImageError:
-        raise BadImage(name, "no picture that Pillow recognises") from None
+        raise BadImage(name, "no image that Pillow recognizes") from None
     except Exception as error:  # Pillow's many decoders raise errors of many kinds for broken files
         raise BadImage(name, str(error) or type(error).__name__) from None
 
 
-def _eight_bits(picture: Image.Image, name: str) -> Image.Image:
-    """Grey or RGB in 8 bits; transparency is dropped as in all of PIL's users, 16 bits keep the upper 8."""
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Gray or RGB in 8 bits; transparency is dropped as in all of PIL's users, 16 bits keep the upper 8."""
     try:
-        if picture.mode == "F":
+        if image.mode == "F":
             raise BadImage(name, "floating-point pixels have no defined white")
-        if picture.mode.startswith("I"):
-            deep = np.asarray(picture)
+        if image.mode.startswith("I"):
+            deep = np.asarray(image)
             if deep.min() < 0 or deep.max() > 0xFFFF:
                 raise BadImage(name, "pixels exceed 16 bits")
             return Image.fromarray((deep >> 8).astype(np.uint8))
-        return picture.convert("L" if picture.mode in ("L", "1", "LA") else "RGB")
+        return image.convert("L" if image.mode in ("L", "1", "LA") else "RGB")
     except (OSError, ValueError, SyntaxError) as error:
         if isinstance(error, BadImage):
             raise

@@ -1,4 +1,4 @@
-"""What a data set consists of, before any picture is opened: names, labels, classes."""
+"""What a data set consists of, before any image is opened: names, labels, classes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ PICTURE_SUFFIXES = frozenset(
 
 
 @dataclass(frozen=True, eq=False)
-class Listing:
-    """Pictures of a data set in a fixed order.
+class ImageIndex:
+    """Images of a data set in a fixed order.
 
     Attributes:
         root: folder that ``paths`` are relative to, or that holds the MindRecord shards.
         labels: int32 (N,); (N, M) where several labels are right, filled up with -1.
         kind: "folder" or "mindrecord".
         notes: sentences for the log.
-        shards: shard files, and ``spans`` (N, 3) int64: shard, offset and length of each picture; for packs only.
+        shards: shard files, and ``spans`` (N, 3) int64: shard, offset and length of each image; for packs only.
     """
 
     root: str
@@ -46,11 +46,11 @@ class Listing:
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        """The picture's file, or where it is in a pack, for messages."""
+        """The image's file, or where it is in a pack, for messages."""
         return os.path.join(self.root, self.paths[index])  # noqa: PTH118 - a string, a million times
 
     def read(self, index: int) -> bytes:
-        """The encoded picture, plain as ``pictures`` says; threads may read at once.
+        """The encoded image, plain as ``images`` says; threads may read at once.
 
         Raises:
             BadImage: the file is broken.
@@ -61,7 +61,7 @@ class Listing:
         shard, offset, length = (int(number) for number in self.spans[index])
         data = os.pread(self._files[shard].fileno(), length, offset)
         if len(data) != length:
-            raise BadImage(self.name(index), f"{self.shards[shard]} ends before its picture does")
+            raise BadImage(self.name(index), f"{self.shards[shard]} ends before its image does")
         return data
 
     @cached_property
@@ -71,8 +71,8 @@ class Listing:
         except OSError as error:
             raise JobError(f"cannot read the pack {self.root}: {error}") from error
 
-    def subset(self, indices: Sequence[int] | np.ndarray) -> Listing:
-        """The pictures at ``indices``, in that order, with the same classes."""
+    def subset(self, indices: Sequence[int] | np.ndarray) -> ImageIndex:
+        """The images at ``indices``, in that order, with the same classes."""
         return replace(
             self,
             paths=tuple(self.paths[index] for index in indices),
@@ -81,14 +81,14 @@ class Listing:
         )
 
 
-def list_folder(directory: str | os.PathLike[str], class_names: Sequence[str] | None = None) -> Listing:
-    """The pictures in ``directory/<class>/``, classes in the order of :func:`class_order` unless it is given.
+def list_folder(directory: str | os.PathLike[str], class_names: Sequence[str] | None = None) -> ImageIndex:
+    """The images in ``directory/<class>/``, classes in the order of :func:`class_order` unless it is given.
 
     Hidden entries and deeper folders are left out, other files are counted in ``notes``; with ``class_names``
     classes may be missing.
 
     Raises:
-        UserError: no pictures, a single class, a class without pictures, or a class that is not in ``class_names``.
+        UserError: no images, a single class, a class without images, or a class that is not in ``class_names``.
     """
     root = os.fspath(directory)
     folders, others = _class_folders(root)
@@ -102,8 +102,8 @@ def list_folder(directory: str | os.PathLike[str], class_names: Sequence[str] | 
         paths += [f"{folder}/{name}" for name in folders[folder]]
         labels += [numbers[folder]] * len(folders[folder])
     if not paths:
-        raise UserError(f"no pictures in {root}: it should hold one folder per class with pictures inside")
-    return Listing(
+        raise UserError(f"no images in {root}: it should hold one folder per class with images inside")
+    return ImageIndex(
         root, tuple(paths), np.array(labels, np.int32), tuple(class_names), notes=_ignored_note(root, others)
     )
 
@@ -136,24 +136,24 @@ def label_of_folder(folders: Iterable[str], class_names: Sequence[str], root: st
     return numbers
 
 
-def split(listing: Listing, fraction: float, seed: int) -> tuple[Listing, Listing]:
-    """Two parts, the second with ``fraction`` of the pictures of each class; the same for the same seed everywhere.
+def split(image_index: ImageIndex, fraction: float, seed: int) -> tuple[ImageIndex, ImageIndex]:
+    """Two parts, the second with ``fraction`` of the images of each class; the same for the same seed everywhere.
 
     Raises:
         UserError: one part would be empty.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, 0]))
-    counts = np.bincount(listing.labels, minlength=len(listing.class_names))
+    counts = np.bincount(image_index.labels, minlength=len(image_index.class_names))
     quotas = _quotas(counts, fraction)
-    members = np.split(np.argsort(listing.labels, kind="stable"), np.cumsum(counts)[:-1])
+    members = np.split(np.argsort(image_index.labels, kind="stable"), np.cumsum(counts)[:-1])
     chosen = [generator.permutation(own)[:quota] for own, quota in zip(members, quotas, strict=True)]
     second = np.sort(np.concatenate(chosen))
-    first = np.setdiff1d(np.arange(len(listing)), second)
+    first = np.setdiff1d(np.arange(len(image_index)), second)
     if not len(first) or not len(second):
         raise UserError(
-            f"val_fraction {fraction} of the {len(listing)} pictures in {listing.root} leaves one part empty"
+            f"val_fraction {fraction} of the {len(image_index)} images in {image_index.root} leaves one part empty"
         )
-    return listing.subset(first), listing.subset(second)
+    return image_index.subset(first), image_index.subset(second)
 
 
 def _quotas(counts: np.ndarray, fraction: float) -> np.ndarray:
@@ -165,17 +165,17 @@ def _quotas(counts: np.ndarray, fraction: float) -> np.ndarray:
     return np.minimum(quotas, np.maximum(counts - 1, 0))
 
 
-def pictures_under(root: str) -> list[str]:
-    """Pictures at any depth, as sorted paths relative to ``root``; hidden files and folders are left out."""
+def images_under(root: str) -> list[str]:
+    """Images at any depth, as sorted paths relative to ``root``; hidden files and folders are left out."""
     found = []
     for folder, inner, names in os.walk(root):
         inner[:] = [name for name in inner if not name.startswith(".")]
         base = Path(folder).relative_to(root)
-        found += [(base / name).as_posix() for name in names if _is_picture(name) and not name.startswith(".")]
+        found += [(base / name).as_posix() for name in names if _is_image(name) and not name.startswith(".")]
     return sorted(found)
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return _suffix(name) in PICTURE_SUFFIXES
 
 
@@ -184,7 +184,7 @@ def _suffix(name: str) -> str:
 
 
 def _class_folders(root: str) -> tuple[dict[str, list[str]], Counter[str]]:
-    """Picture names of each class folder, sorted, and how many other files there are by suffix."""
+    """Image names of each class folder, sorted, and how many other files there are by suffix."""
     folders: dict[str, list[str]] = {}
     others: Counter[str] = Counter()
     for entry in _entries(root):
@@ -192,8 +192,8 @@ def _class_folders(root: str) -> tuple[dict[str, list[str]], Counter[str]]:
             others[_suffix(entry.name)] += 1
             continue
         names = [inner.name for inner in _entries(entry.path) if not inner.is_dir()]
-        folders[entry.name] = sorted(name for name in names if _is_picture(name))
-        others.update(_suffix(name) for name in names if not _is_picture(name))
+        folders[entry.name] = sorted(name for name in names if _is_image(name))
+        others.update(_suffix(name) for name in names if not _is_image(name))
     return folders, others
 
 
@@ -207,11 +207,11 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 def _require_classes(root: str, folders: Mapping[str, list[str]]) -> None:
     if not any(folders.values()):
-        raise UserError(f"no pictures in {root}: it should hold one folder per class with pictures inside")
+        raise UserError(f"no images in {root}: it should hold one folder per class with images inside")
     empty = [folder for folder, names in folders.items() if not names]
     if empty:
         raise UserError(
-            f"{len(empty)} of the {len(folders)} class folders in {root} hold no pictures, such as {min(empty)!r}; "
+            f"{len(empty)} of the {len(folders)} class folders in {root} hold no images, such as {min(empty)!r}; "
             "remove them, or point data_dir at the folder that holds the classes"
         )
     if len(folders) == 1:
@@ -222,4 +222,4 @@ def _ignored_note(root: str, others: Counter[str]) -> tuple[str, ...]:
     if not others:
         return ()
     kinds = ", ".join(f"{suffix or 'no suffix'} ({count})" for suffix, count in others.most_common(5))
-    return (f"{root}: ignored {sum(others.values())} files that are not pictures: {kinds}",)
+    return (f"{root}: ignored {sum(others.values())} files that are not images: {kinds}",)

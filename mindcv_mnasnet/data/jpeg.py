@@ -22,8 +22,8 @@ _DHT, _EOI, _SOS, _DQT, _DRI, _APP0, _APP1, _APP15, _COM = 0xC4, 0xD9, 0xDA, 0xD
 @dataclass
 class _Header:
     progressive: bool = False
-    components: dict[int, int] = field(default_factory=dict)  # identifier -> number of its quantisation table
-    quantisation: set[int] = field(default_factory=set)
+    components: dict[int, int] = field(default_factory=dict)  # identifier -> number of its quantization table
+    quantization: set[int] = field(default_factory=set)
     huffman: set[int] = field(default_factory=set)  # class << 4 | number
     scans: int = 0
     orientation: int = 1
@@ -34,7 +34,7 @@ class _Doubt(Exception):  # noqa: N818 - not an error, a question
 
 
 def jpeg_orientation(data: bytes) -> int | None:
-    """EXIF orientation (1 is upright) of a sound 8-bit grey or colour JPEG; None for any doubt about it.
+    """EXIF orientation (1 is upright) of a sound 8-bit gray or color JPEG; None for any doubt about it.
 
     None also means CMYK, 12 bits, arithmetic or lossless coding, and a file that ends before its end marker.
     """
@@ -68,7 +68,7 @@ def _walk(data: bytes) -> _Header:
 
 def _read_segment(header: _Header, marker: int, segment: bytes) -> None:
     if marker == _DQT:
-        header.quantisation.update(_quantisation_tables(segment))
+        header.quantization.update(_quantization_tables(segment))
     elif marker == _DHT:
         header.huffman.update(_huffman_tables(segment))
     elif marker in (_SOF_BASELINE, _SOF_EXTENDED, _SOF_PROGRESSIVE):
@@ -84,7 +84,7 @@ def _read_segment(header: _Header, marker: int, segment: bytes) -> None:
 
 
 def _read_frame(header: _Header, marker: int, segment: bytes) -> None:
-    """B.2.2: precision, height, width, and sampling and quantisation table of each component."""
+    """B.2.2: precision, height, width, and sampling and quantization table of each component."""
     count = segment[5]
     _require(not header.components and count in (1, 3) and len(segment) == 6 + 3 * count)
     _require(segment[0] == 8 and segment[1:3] != b"\0\0" and segment[3:5] != b"\0\0")
@@ -103,7 +103,7 @@ def _read_scan(header: _Header, segment: bytes) -> None:
     _require(1 <= count <= len(header.components) and len(segment) == 4 + 2 * count)
     identifiers = segment[1 : 1 + 2 * count : 2]
     _require(len(set(identifiers)) == count and all(one in header.components for one in identifiers))
-    _require(all(header.components[one] in header.quantisation for one in identifiers))
+    _require(all(header.components[one] in header.quantization for one in identifiers))
     first, last, high, low = segment[-3], segment[-2], segment[-1] >> 4, segment[-1] & 15
     if header.progressive:
         _require(low <= 13 and high in (0, low + 1))
@@ -119,7 +119,7 @@ def _read_scan(header: _Header, segment: bytes) -> None:
 
 
 @lru_cache(maxsize=1024)  # most files carry one of a few tables
-def _quantisation_tables(segment: bytes) -> frozenset[int]:
+def _quantization_tables(segment: bytes) -> frozenset[int]:
     """B.2.4.1: 64 values of one or two bytes each."""
     numbers, at = set(), 0
     while at < len(segment):

@@ -1,4 +1,4 @@
-"""Validation folders whose labels stand in a file: ImageNet's flat folder, ReaL's several labels per picture."""
+"""Validation folders whose labels stand in a file: ImageNet's flat folder, ReaL's several labels per image."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.data.index import Listing, class_order, pictures_under
+from mindcv_mnasnet.data.index import ImageIndex, class_order, images_under
 from mindcv_mnasnet.errors import UserError
 
 
 def list_flat(
     directory: str | os.PathLike[str], label_file: str | os.PathLike[str], class_names: Sequence[str] | None = None
-) -> Listing:
-    """All pictures under ``directory``, sorted by file name, with the labels of ``label_file``.
+) -> ImageIndex:
+    """All images under ``directory``, sorted by file name, with the labels of ``label_file``.
 
     The file holds lines ``name label`` (separated by blanks, tabs or commas, such as Kaggle's
     ``LOC_val_solution.csv``), or one label per line in the order of the sorted names, or a JSON list in that order
     whose items are labels or lists of them (ReaL). A label is a class name or its number, counted from 0.
-    A picture with an empty list has labels of -1 only and does not count.
+    An image with an empty list has labels of -1 only and does not count.
 
     Raises:
         UserError: the file does not fit the folder or the classes.
     """
     root = os.fspath(directory)
-    paths = sorted(pictures_under(root), key=lambda path: (Path(path).name, path))
+    paths = sorted(images_under(root), key=lambda path: (Path(path).name, path))
     if not paths:
-        raise UserError(f"no pictures in {root}")
+        raise UserError(f"no images in {root}")
     texts = _labels_by_position(Path(label_file), paths)
     class_names, rows = _numbered(texts, class_names, Path(label_file))
     width = max(len(row) for row in rows)
@@ -39,7 +39,7 @@ def list_flat(
     for row, numbers in zip(labels, rows, strict=True):
         row[: len(numbers)] = numbers
     several = any(len(row) != 1 for row in rows)
-    return Listing(root, tuple(paths), labels if several else labels[:, 0], tuple(class_names))
+    return ImageIndex(root, tuple(paths), labels if several else labels[:, 0], tuple(class_names))
 
 
 def _labels_by_position(label_file: Path, paths: Sequence[str]) -> list[list[str]]:
@@ -60,7 +60,7 @@ def _labels_by_position(label_file: Path, paths: Sequence[str]) -> list[list[str
 
 def _ordered(labels: Sequence[list[Any]], label_file: Path, paths: Sequence[str]) -> list[list[str]]:
     if len(labels) != len(paths):
-        raise UserError(f"val_labels: {label_file} has {len(labels)} labels for {len(paths)} pictures")
+        raise UserError(f"val_labels: {label_file} has {len(labels)} labels for {len(paths)} images")
     return [[str(one) for one in row] for row in labels]
 
 
@@ -69,7 +69,7 @@ def _refuse_counting_from_one(lines: Sequence[list[str]], label_file: Path) -> N
     if len(numbers) == len(lines) and numbers and min(numbers) >= 1 and max(numbers) == 1000:
         raise UserError(
             f"val_labels: {label_file} counts from 1 to 1000, as ImageNet's development kit does, whose numbers are "
-            "not in the order of the class names; give lines 'picture class' such as those of LOC_val_solution.csv"
+            "not in the order of the class names; give lines 'image class' such as those of LOC_val_solution.csv"
         )
 
 
@@ -79,7 +79,7 @@ def _by_name(labels: dict[str, str], label_file: Path, paths: Sequence[str]) -> 
         name = Path(path)
         label = next((labels[key] for key in (path, name.name, name.stem) if key in labels), None)
         if label is None:
-            raise UserError(f"val_labels: {label_file} has no label for the picture {path}")
+            raise UserError(f"val_labels: {label_file} has no label for the image {path}")
         found.append([label])
     return found
 

@@ -1,8 +1,8 @@
 """Data sets packed into MindRecord shards: few large files instead of a million small ones.
 
 A pack is a folder with shards (columns ``image``, ``label``, ``name``; any MindRecord reader opens them), beside each
-shard an index, and ``dataset.json`` with the class names, written last. The index says where each picture lies in
-the shard, so that pictures are read in any order straight from the file, as quickly as from a folder.
+shard an index, and ``dataset.json`` with the class names, written last. The index says where each image lies in
+the shard, so that images are read in any order straight from the file, as quickly as from a folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mindcv_mnasnet.data.images import BadImage, read_plain
-from mindcv_mnasnet.data.index import Listing, label_of_folder
+from mindcv_mnasnet.data.index import ImageIndex, label_of_folder
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import replace_file, unwritable
 
@@ -28,7 +28,7 @@ _FORMAT = 1
 _CONTENTS = "dataset.json"
 _RECORDS_PER_WRITE = 64
 _LARGEST_PICTURE = (1 << 25) - 64  # bytes; a record has to fit into a page, 32 MB by default
-_HEAD = 256  # bytes of a picture to search a shard for
+_HEAD = 256  # bytes of an image to search a shard for
 _SCHEMA = {"image": {"type": "bytes"}, "label": {"type": "int32"}, "name": {"type": "string"}}
 
 
@@ -37,8 +37,8 @@ def is_pack(directory: Path) -> bool:
     return (directory / _CONTENTS).is_file()
 
 
-def open_pack(directory: Path, class_names: Sequence[str] | None = None) -> Listing:
-    """The pictures of a pack in the order of the folder it was made from; labels follow ``class_names`` if given.
+def open_pack(directory: Path, class_names: Sequence[str] | None = None) -> ImageIndex:
+    """The images of a pack in the order of the folder it was made from; labels follow ``class_names`` if given.
 
     Raises:
         UserError: a shard is missing, or a class is not in ``class_names``.
@@ -60,7 +60,7 @@ def open_pack(directory: Path, class_names: Sequence[str] | None = None) -> List
         np.column_stack([np.full(len(index["names"]), number), index["offsets"], index["lengths"]])
         for number, index in enumerate(indices)
     ]
-    return Listing(
+    return ImageIndex(
         root=str(directory),
         paths=names,
         labels=labels,
@@ -71,16 +71,18 @@ def open_pack(directory: Path, class_names: Sequence[str] | None = None) -> List
     )
 
 
-def write_pack(listing: Listing, directory: Path, shards: int, progress: Callable[[int], object] | None = None) -> None:
-    """Pack a folder's listing; shards that an interrupted packing finished are kept.
+def write_pack(
+    image_index: ImageIndex, directory: Path, shards: int, progress: Callable[[int], object] | None = None
+) -> None:
+    """Pack a folder's index; shards that an interrupted packing finished are kept.
 
     Args:
-        progress: called with the number of pictures that have just been packed, or were there already.
+        progress: called with the number of images that have just been packed, or were there already.
     Raises:
-        UserError: ``directory`` holds a pack of other pictures or with other shards.
-        JobError: a broken picture, or a full disk.
+        UserError: ``directory`` holds a pack of other images or with other shards.
+        JobError: a broken image, or a full disk.
     """
-    parts = np.array_split(np.arange(len(listing)), min(shards, len(listing)))
+    parts = np.array_split(np.arange(len(image_index)), min(shards, len(image_index)))
     names = [f"shard-{number:05d}-of-{len(parts):05d}.mindrecord" for number in range(len(parts))]
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -92,37 +94,40 @@ def write_pack(listing: Listing, directory: Path, shards: int, progress: Callabl
         for leftover in directory.glob(".partial-*"):
             shutil.rmtree(leftover)
         for name, part in zip(names, parts, strict=True):
-            own = listing.subset(part)
+            own = image_index.subset(part)
             if not _is_finished(own, directory, name):
                 _write_shard(own, directory, name)
             if progress:
                 progress(len(own))
     except OSError as error:
         raise unwritable(directory, error) from error
-    contents = {"format": _FORMAT, "images": len(listing), "classes": listing.class_names, "shards": names}
+    contents = {"format": _FORMAT, "images": len(image_index), "classes": image_index.class_names, "shards": names}
     replace_file(directory / _CONTENTS, json.dumps(contents, indent=1).encode())
 
 
-def verify_pack(listing: Listing, directory: Path, progress: Callable[[int], object] | None = None) -> Iterator[str]:
-    """Every difference between a folder's listing and the pack, as sentences: classes, names, labels, bytes."""
+def verify_pack(
+    image_index: ImageIndex, directory: Path, progress: Callable[[int], object] | None = None
+) -> Iterator[str]:
+    """Every difference between a folder's index and the pack, as sentences: classes, names, labels, bytes."""
     packed = open_pack(directory)
-    if packed.class_names != listing.class_names:
-        yield f"the pack has other classes ({len(packed.class_names)}) than the folder ({len(listing.class_names)})"
-    ours = dict(zip(listing.paths, range(len(listing)), strict=True))
+    if packed.class_names != image_index.class_names:
+        yield f"the pack has other classes ({len(packed.class_names)}) than the folder ({len(image_index.class_names)})"
+    ours = dict(zip(image_index.paths, range(len(image_index)), strict=True))
     yield from (f"{name} is in the pack, not in the folder" for name in packed.paths if name not in ours)
     theirs = dict(zip(packed.paths, range(len(packed)), strict=True))
     for name, index in ours.items():
         if name not in theirs:
             yield f"{name} is in the folder, not in the pack"
-        elif listing.labels[index] != packed.labels[theirs[name]]:
-            yield f"{name} has label {listing.labels[index]} in the folder, {packed.labels[theirs[name]]} in the pack"
-        elif _digest(_picture(listing, index)) != _digest(packed.read(theirs[name])):
+        elif image_index.labels[index] != packed.labels[theirs[name]]:
+            other = packed.labels[theirs[name]]
+            yield f"{name} has label {image_index.labels[index]} in the folder, {other} in the pack"
+        elif _digest(_picture(image_index, index)) != _digest(packed.read(theirs[name])):
             yield f"{name} has other bytes in the pack than in the folder"
         if progress:
             progress(1)
 
 
-def _write_shard(listing: Listing, directory: Path, name: str) -> None:
+def _write_shard(image_index: ImageIndex, directory: Path, name: str) -> None:
     """Write one shard aside, then move it into place, its index last."""
     from mindspore.mindrecord import FileWriter  # reading a pack needs no MindSpore
 
@@ -132,9 +137,9 @@ def _write_shard(listing: Listing, directory: Path, name: str) -> None:
     try:
         writer = FileWriter(str(partial / name), shard_num=1, overwrite=True)
         writer.add_schema(_SCHEMA, "pictures")
-        for start in range(0, len(listing), _RECORDS_PER_WRITE):
-            indices = range(start, len(listing))[:_RECORDS_PER_WRITE]
-            records = [_record(listing, index) for index in indices]
+        for start in range(0, len(image_index), _RECORDS_PER_WRITE):
+            indices = range(start, len(image_index))[:_RECORDS_PER_WRITE]
+            records = [_record(image_index, index) for index in indices]
             writer.write_raw_data(records)
             written += [_Written.of(record["image"]) for record in records]
         writer.commit()
@@ -143,8 +148,8 @@ def _write_shard(listing: Listing, directory: Path, name: str) -> None:
             raise
         raise JobError(f"MindRecord could not write {partial / name} (is the disk full?): {_first(error)}") from error
     spans = _locate(written, partial / name)
-    labels = [int(label) for label in listing.labels]
-    index = {"names": listing.paths, "labels": labels, "offsets": spans, "lengths": [one.length for one in written]}
+    labels = [int(label) for label in image_index.labels]
+    index = {"names": image_index.paths, "labels": labels, "offsets": spans, "lengths": [one.length for one in written]}
     for path in partial.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -165,16 +170,16 @@ class _Written:
         return cls(picture[:_HEAD], len(picture), _digest(picture))
 
 
-def _record(listing: Listing, index: int) -> dict[str, Any]:
-    picture = _picture(listing, index)
+def _record(image_index: ImageIndex, index: int) -> dict[str, Any]:
+    picture = _picture(image_index, index)
     if len(picture) > _LARGEST_PICTURE:
-        raise JobError(f"{listing.name(index)}: {len(picture)} bytes are too many for a MindRecord page")
-    name = listing.paths[index].encode("utf-8", "backslashreplace").decode()
-    return {"image": picture, "label": int(listing.labels[index]), "name": name}
+        raise JobError(f"{image_index.name(index)}: {len(picture)} bytes are too many for a MindRecord page")
+    name = image_index.paths[index].encode("utf-8", "backslashreplace").decode()
+    return {"image": picture, "label": int(image_index.labels[index]), "name": name}
 
 
 def _locate(written: Sequence[_Written], shard: Path) -> list[int]:
-    """Offset of each picture in a shard: found by its content, without knowledge of the format, and so verified."""
+    """Offset of each image in a shard: found by its content, without knowledge of the format, and so verified."""
     offsets = []
     with shard.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         end = 0
@@ -189,22 +194,22 @@ def _locate(written: Sequence[_Written], shard: Path) -> list[int]:
     return offsets
 
 
-def _is_finished(listing: Listing, directory: Path, name: str) -> bool:
+def _is_finished(image_index: ImageIndex, directory: Path, name: str) -> bool:
     if not _index_path(directory, name).is_file() or not (directory / name).is_file():
         return False
     index = _read_json(_index_path(directory, name))
-    if index["names"] != list(listing.paths) or index["labels"] != [int(label) for label in listing.labels]:
+    if index["names"] != list(image_index.paths) or index["labels"] != [int(label) for label in image_index.labels]:
         raise UserError(
-            f"{directory / name} holds other pictures than {listing.root}; remove it or choose another folder"
+            f"{directory / name} holds other images than {image_index.root}; remove it or choose another folder"
         )
     return True
 
 
-def _picture(listing: Listing, index: int) -> bytes:
+def _picture(image_index: ImageIndex, index: int) -> bytes:
     try:
-        return read_plain(listing.name(index), lossless="PNG")
+        return read_plain(image_index.name(index), lossless="PNG")
     except BadImage as error:
-        raise JobError(f"{error}; python tools/check_dataset.py {listing.root} lists all such files") from None
+        raise JobError(f"{error}; python tools/check_dataset.py {image_index.root} lists all such files") from None
 
 
 def _index_path(directory: Path, shard: str) -> Path:

@@ -15,62 +15,70 @@ import numpy as np
 from mindcv_mnasnet.data.augment import Operations, eval_operations, train_operations
 from mindcv_mnasnet.data.decoder import RandomCrop, decode_whole
 from mindcv_mnasnet.data.images import BadImage
-from mindcv_mnasnet.data.index import Listing
+from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
 
 _LEAST_READERS = 8  # threads that read and decode; more than cores, for file systems that answer slowly
-_READ_AHEAD = 4  # pictures per thread
+_READ_AHEAD = 4  # images per thread
 
-Decoder = Callable[[bytes, str], np.ndarray]  # encoded picture and its name to pixels
-# One pass over the data on this rank: listing indices, -1 being padding, and a decoder for each.
+Decoder = Callable[[bytes, str], np.ndarray]  # encoded image and its name to pixels
+# One pass over the data on this rank: image_index indices, -1 being padding, and a decoder for each.
 Pass = Callable[[], tuple[np.ndarray, Iterator[Decoder]]]
 
 
-def train_batches(listing: Listing, recipe: Recipe, plan: Plan, epoch: int, rank: int = 0, world: int = 1) -> Batches:
+def train_batches(
+    image_index: ImageIndex, recipe: Recipe, plan: Plan, epoch: int, rank: int = 0, world: int = 1
+) -> Batches:
     """Epoch ``epoch`` (from 0) on rank ``rank`` of ``world``: ``plan.batches_per_epoch`` batches.
 
     The order depends on the recipe's seed and the epoch alone; device batch b of rank r is the r-th part of the b-th
-    group of device_batch * world pictures. Crops depend on seed, epoch and rank; iterating twice gives the same bits as
+    group of device_batch * world images. Crops depend on seed, epoch and rank; iterating twice gives the same bits as
     long as ``plan.workers`` is the same.
     """
-    return train_stream(listing, recipe, plan, epoch, epoch + 1, rank, world)
+    return train_stream(image_index, recipe, plan, epoch, epoch + 1, rank, world)
 
 
 def train_stream(
-    listing: Listing, recipe: Recipe, plan: Plan, first_epoch: int, last_epoch: int, rank: int = 0, world: int = 1
+    image_index: ImageIndex,
+    recipe: Recipe,
+    plan: Plan,
+    first_epoch: int,
+    last_epoch: int,
+    rank: int = 0,
+    world: int = 1,
 ) -> Batches:
     """Epochs ``first_epoch`` up to, without, ``last_epoch`` as one pipeline, for devices that sink their data.
 
-    Order and crops are those of :func:`train_batches`; flips and colours are so for the first epoch only.
+    Order and crops are those of :func:`train_batches`; flips and colors are so for the first epoch only.
     """
     batches, batch, crop = plan.batches_per_epoch, plan.device_batch, RandomCrop(recipe)
 
     def pass_of(epoch: int) -> Pass:
         return lambda: (
-            _share(epoch_order(len(listing), recipe.seed, epoch, recipe.shuffle), batches, batch, rank, world),
+            _share(epoch_order(len(image_index), recipe.seed, epoch, recipe.shuffle), batches, batch, rank, world),
             crop.decoders(np.random.Generator(np.random.Philox(_seed(recipe.seed, epoch, rank)))),
         )
 
     passes = [pass_of(epoch) for epoch in range(first_epoch, last_epoch)]
     skip = recipe.on_bad_image == "skip"
-    source = _Source(listing, passes, batches * batch, skip, plan.workers, refill=True)
+    source = _Source(image_index, passes, batches * batch, skip, plan.workers, refill=True)
     seed = _seed(recipe.seed, first_epoch, rank)
     return Batches(source, train_operations(recipe), batch, plan.workers, recipe.in_channels, seed)
 
 
-def eval_batches(listing: Listing, recipe: Recipe, plan: Plan, rank: int = 0, world: int = 1) -> Batches:
-    """This rank's share of an evaluation: over all ranks every picture once, and as many batches on each.
+def eval_batches(image_index: ImageIndex, recipe: Recipe, plan: Plan, rank: int = 0, world: int = 1) -> Batches:
+    """This rank's share of an evaluation: over all ranks every image once, and as many batches on each.
 
-    Labels are -1 for padding and, with ``on_bad_image`` skip, for broken pictures.
+    Labels are -1 for padding and, with ``on_bad_image`` skip, for broken images.
     """
-    count = -(-len(listing) // (plan.val_batch * world))
+    count = -(-len(image_index) // (plan.val_batch * world))
     padded = np.full(count * plan.val_batch * world, -1)
-    padded[: len(listing)] = np.arange(len(listing))
+    padded[: len(image_index)] = np.arange(len(image_index))
     own = _share(padded, count, plan.val_batch, rank, world)
     skip = recipe.on_bad_image == "skip"
-    source = _Source(listing, [lambda: (own, repeat(decode_whole))], len(own), skip, plan.workers, refill=False)
+    source = _Source(image_index, [lambda: (own, repeat(decode_whole))], len(own), skip, plan.workers, refill=False)
     return Batches(source, eval_operations(recipe), plan.val_batch, plan.workers, recipe.in_channels, seed=0)
 
 
@@ -116,14 +124,14 @@ class Batches:
 
     @property
     def skipped(self) -> list[str]:
-        """What was wrong with each broken picture met so far, one sentence per file."""
+        """What was wrong with each broken image met so far, one sentence per file."""
         return sorted(self._source.broken.values())
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Iterate from the start.
 
         Raises:
-            JobError: a broken picture; the message names the file.
+            JobError: a broken image; the message names the file.
         """
         with self.seeded():
             iterator = self.dataset.create_tuple_iterator(num_epochs=1, output_numpy=False, do_copy=False)
@@ -155,8 +163,10 @@ class Batches:
 class _Source:
     """Iterable for GeneratorDataset: (pixels, label) in the order of ``passes``, read and decoded ahead by threads."""
 
-    def __init__(self, listing: Listing, passes: list[Pass], length: int, skip: bool, workers: int, refill: bool):
-        self._listing = listing
+    def __init__(
+        self, image_index: ImageIndex, passes: list[Pass], length: int, skip: bool, workers: int, refill: bool
+    ):
+        self._listing = image_index
         self.broken: dict[int, str] = {}
         self.failure: JobError | None = None
         self._passes = passes
@@ -192,7 +202,7 @@ class _Source:
                 pending.extend(pool.submit(self._fetch, *one) for one in islice(places, 1))
 
     def _fetch(self, order: np.ndarray, at: int, decode: Decoder) -> tuple[np.ndarray, np.ndarray]:
-        """The picture at a place of an order, or in training the next good one."""
+        """The image at a place of an order, or in training the next good one."""
         for turn in range(len(order)):
             index = int(order[(at + turn) % len(order)])
             if index < 0:
@@ -207,14 +217,14 @@ class _Source:
                 if not self._refill:
                     break
         else:
-            raise BadImage(self._listing.root, "not one of its pictures can be read")
+            raise BadImage(self._listing.root, "not one of its images can be read")
         return np.zeros((8, 8, 3), np.uint8), np.full_like(self._listing.labels[0], -1)
 
 
-def _broken(error: BadImage, listing: Listing) -> JobError:
-    if listing.kind == "mindrecord":
-        return JobError(f"{error}; the pack {listing.root} is damaged, make it again with tools/pack_dataset.py")
+def _broken(error: BadImage, image_index: ImageIndex) -> JobError:
+    if image_index.kind == "mindrecord":
+        return JobError(f"{error}; the pack {image_index.root} is damaged, make it again with tools/pack_dataset.py")
     return JobError(
-        f"{error}; python tools/check_dataset.py {listing.root} lists all broken pictures, "
+        f"{error}; python tools/check_dataset.py {image_index.root} lists all broken images, "
         "--on_bad_image skip goes on without them"
     )

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from mindcv_mnasnet.data.digits import write_digits
-from mindcv_mnasnet.data.index import Listing, list_folder, split
+from mindcv_mnasnet.data.index import ImageIndex, list_folder, split
 from mindcv_mnasnet.data.labels import list_flat
 from mindcv_mnasnet.data.packs import is_pack, open_pack
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe.recipe import Recipe
 
 
-def open_train_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> tuple[Listing, Listing | None]:
-    """Training pictures, and validation pictures where there are any.
+def open_train_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> tuple[ImageIndex, ImageIndex | None]:
+    """Training images, and validation images where there are any.
 
     They are ``data_dir/<train_split>`` and ``data_dir/<val_split>``, or parts of one folder by ``val_fraction``.
 
@@ -27,7 +27,7 @@ def open_train_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> 
     """
     root = _root(recipe)
     train_dir, val_dir = root / recipe.train_split, root / recipe.val_split
-    val: Listing | None
+    val: ImageIndex | None
     if not train_dir.is_dir():
         if val_dir.is_dir():
             raise UserError(f"data_dir {root} has no folder {recipe.train_split!r} to train on; set --train_split")
@@ -50,8 +50,8 @@ def open_train_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> 
     return _limited(recipe, train), val
 
 
-def open_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> Listing:
-    """Validation pictures only: the folder, the part that ``val_fraction`` sets apart, or all of a plain folder.
+def open_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> ImageIndex:
+    """Validation images only: the folder, the part that ``val_fraction`` sets apart, or all of a plain folder.
 
     Args:
         class_names: classes of the checkpoint, in its order; None takes the folder's.
@@ -59,20 +59,20 @@ def open_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> Listin
     root = _root(recipe)
     train_dir, val_dir = root / recipe.train_split, root / recipe.val_split
     if val_dir.is_dir():
-        listing = _open(val_dir, class_names, recipe.val_labels)
+        image_index = _open(val_dir, class_names, recipe.val_labels)
     elif recipe.val_fraction is not None:
         whole = _open(train_dir if train_dir.is_dir() else root, class_names)
-        listing = _split(recipe, whole)[1]
+        image_index = _split(recipe, whole)[1]
     elif train_dir.is_dir():
         raise UserError(f"data_dir {root} has no folder {recipe.val_split!r} to validate on; set --val_split")
     else:
-        listing = _open(root, class_names, recipe.val_labels)
-    _require_room(recipe, listing)
-    return listing
+        image_index = _open(root, class_names, recipe.val_labels)
+    _require_room(recipe, image_index)
+    return image_index
 
 
 def training_folder(recipe: Recipe) -> Path:
-    """Where the training pictures are: ``data_dir/<train_split>``, or ``data_dir`` itself where that is not there."""
+    """Where the training images are: ``data_dir/<train_split>``, or ``data_dir`` itself where that is not there."""
     root = _root(recipe)
     return root / recipe.train_split if (root / recipe.train_split).is_dir() else root
 
@@ -87,26 +87,26 @@ def _root(recipe: Recipe) -> Path:
     return root
 
 
-def _open(directory: Path, class_names: Sequence[str] | None, label_file: str | None = None) -> Listing:
+def _open(directory: Path, class_names: Sequence[str] | None, label_file: str | None = None) -> ImageIndex:
     if label_file is not None:
         return list_flat(directory, label_file, class_names)
     return open_pack(directory, class_names) if is_pack(directory) else list_folder(directory, class_names)
 
 
-def _split(recipe: Recipe, whole: Listing) -> tuple[Listing, Listing]:
+def _split(recipe: Recipe, whole: ImageIndex) -> tuple[ImageIndex, ImageIndex]:
     assert recipe.val_fraction is not None
     return split(whole, recipe.val_fraction, recipe.split_seed)
 
 
-def _require_room(recipe: Recipe, listing: Listing) -> None:
-    classes = len(listing.class_names)
+def _require_room(recipe: Recipe, image_index: ImageIndex) -> None:
+    classes = len(image_index.class_names)
     if recipe.num_classes is not None and classes > recipe.num_classes:
-        raise UserError(f"num_classes: {recipe.num_classes}, but {listing.root} has {classes} classes")
+        raise UserError(f"num_classes: {recipe.num_classes}, but {image_index.root} has {classes} classes")
 
 
-def _limited(recipe: Recipe, listing: Listing) -> Listing:
-    """At most ``num_samples`` pictures, drawn evenly and always the same."""
-    if recipe.num_samples is None or recipe.num_samples >= len(listing):
-        return listing
+def _limited(recipe: Recipe, image_index: ImageIndex) -> ImageIndex:
+    """At most ``num_samples`` images, drawn evenly and always the same."""
+    if recipe.num_samples is None or recipe.num_samples >= len(image_index):
+        return image_index
     generator = np.random.Generator(np.random.Philox(key=[recipe.split_seed, 1]))
-    return listing.subset(np.sort(generator.permutation(len(listing))[: recipe.num_samples]))
+    return image_index.subset(np.sort(generator.permutation(len(image_index))[: recipe.num_samples]))

@@ -103,7 +103,7 @@ def start(
 def effective_jit_level(level: str | None, device: str) -> tuple[str | None, str | None]:
     """The jit level to use for the one asked for, and the sentence to log where they differ.
 
-    O2 (whole graph through GE) exists on Ascend up to MindSpore 2.8; 2.9 deprecates it in favour of O1
+    O2 (whole graph through GE) exists on Ascend up to MindSpore 2.8; 2.9 deprecates it in favor of O1
     (``mindspore.JitConfig``).
     """
     if level != "O2" or (device == "Ascend" and MINDSPORE_VERSION < (2, 9)):

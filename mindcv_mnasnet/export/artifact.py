@@ -1,4 +1,4 @@
-"""Exported files opened with their own runtime: uint8 pictures in, logits out."""
+"""Exported files opened with their own runtime: uint8 images in, logits out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.export.metadata import Card
+from mindcv_mnasnet.export.metadata import ModelMetadata
 
 #: Suffixes of exported files and the runtimes that run them.
 SUFFIXES = {".onnx": "onnxruntime", ".tflite": "litert", ".mindir": "mindspore"}
@@ -18,7 +18,7 @@ SUFFIXES = {".onnx": "onnxruntime", ".tflite": "litert", ".mindir": "mindspore"}
 class Session(Protocol):
     """A file loaded by its runtime."""
 
-    card: Card
+    metadata: ModelMetadata
     channels_last: bool
 
     def run(self, x: np.ndarray) -> np.ndarray:
@@ -26,34 +26,36 @@ class Session(Protocol):
 
 
 class Artifact:
-    """An exported file that classifies pictures."""
+    """An exported file that classifies images."""
 
     def __init__(self, path: Path, session: Session):
         self.path, self._session = path, session
-        self.card, self.batch = session.card, session.card.batch
+        self.metadata, self.batch = session.metadata, session.metadata.batch
         self.kind, self.runtime = path.suffix[1:], SUFFIXES[path.suffix]
 
     def run_raw(self, x: np.ndarray) -> np.ndarray:
-        """Logits for input exactly as the file takes it (``prepare``), of ``batch`` pictures."""
+        """Logits for input exactly as the file takes it (``prepare``), of ``batch`` images."""
         return self._session.run(x)
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
-        """What the file takes for uint8 pictures (N, H, W, C): themselves, or normalised and transposed."""
-        if self.card.input == "uint8":
+        """What the file takes for uint8 images (N, H, W, C): themselves, or normalized and transposed."""
+        if self.metadata.input == "uint8":
             return images
-        x = (images.astype(np.float32) - np.asarray(self.card.mean, np.float32)) / np.asarray(self.card.std, np.float32)
+        x = (images.astype(np.float32) - np.asarray(self.metadata.mean, np.float32)) / np.asarray(
+            self.metadata.std, np.float32
+        )
         return x if self._session.channels_last else np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Float32 logits (N, classes) of uint8 pictures (N, H, W, C), N as it comes.
+        """Float32 logits (N, classes) of uint8 images (N, H, W, C), N as it comes.
 
         Raises:
-            UserError: the pictures have another size than the file takes.
+            UserError: the images have another size than the file takes.
         """
-        network = self.card.network_description()
+        network = self.metadata.network_description()
         expected = (network.image_size, network.image_size, network.in_channels)
         if images.shape[1:] != expected:
-            raise UserError(f"{self.path} takes pictures of shape {expected}, not {images.shape[1:]}")
+            raise UserError(f"{self.path} takes images of shape {expected}, not {images.shape[1:]}")
         if self.batch is None:
             return self.run_raw(self.prepare(images))
         parts = [self.run_raw(self.prepare(part)) for part in _filled(images, self.batch)]
@@ -61,7 +63,7 @@ class Artifact:
 
 
 def _filled(images: np.ndarray, batch: int) -> Iterator[np.ndarray]:
-    """Batches of exactly ``batch`` pictures; the last one is filled with zeros."""
+    """Batches of exactly ``batch`` images; the last one is filled with zeros."""
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         missing = batch - len(part)

@@ -8,7 +8,7 @@ from pathlib import Path
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
 from mindcv_mnasnet.export.folded import fold
-from mindcv_mnasnet.export.metadata import Card
+from mindcv_mnasnet.export.metadata import ModelMetadata
 from mindcv_mnasnet.run.checkpoint import Checkpoint
 
 BACKENDS = ("mindspore", "onnxruntime", "litert")
@@ -26,24 +26,29 @@ def through_backend(
         raise UserError(f"backend: {backend!r} is unknown; it can be {', '.join(BACKENDS)}")
     if backend == "mindspore":
         return None
-    card = Card.of(checkpoint, image_size, ema=ema, batch=None)
-    folded = fold(card.network_description(), checkpoint.weights(ema))
+    metadata = ModelMetadata.of(checkpoint, image_size, ema=ema, batch=None)
+    folded = fold(metadata.network_description(), checkpoint.weights(ema))
     suffix = next(suffix for suffix, runtime in SUFFIXES.items() if runtime == backend)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"network{suffix}"
         if backend == "onnxruntime":
             from mindcv_mnasnet.export.onnx_writer import write_onnx
 
-            write_onnx(folded, path, card)
+            write_onnx(folded, path, metadata)
         else:
             from mindcv_mnasnet.export.tflite import write_tflite
 
-            write_tflite(folded, path, card)
+            write_tflite(folded, path, metadata)
         return open_artifact(path)
 
 
 def described(artifact: Artifact) -> Checkpoint:
     """What an exported file knows of its checkpoint; the tensors stay where they are."""
-    card = artifact.card
-    meta = {"recipe": card.recipe, "network": card.network, "class_names": card.class_names, "source": card.source}
+    metadata = artifact.metadata
+    meta = {
+        "recipe": metadata.recipe,
+        "network": metadata.network,
+        "class_names": metadata.class_names,
+        "source": metadata.source,
+    }
     return Checkpoint(artifact.path, {}, meta)

@@ -1,4 +1,4 @@
-"""Export a checkpoint, run the file with its own runtime on real pictures, and keep it only if it answers alike."""
+"""Export a checkpoint, run the file with its own runtime on real images, and keep it only if it answers alike."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export.artifact import open_artifact
 from mindcv_mnasnet.export.folded import fold
-from mindcv_mnasnet.export.images import evaluation_pictures
-from mindcv_mnasnet.export.metadata import Card
+from mindcv_mnasnet.export.images import evaluation_images
+from mindcv_mnasnet.export.metadata import ModelMetadata
 from mindcv_mnasnet.files import unwritable
 from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
 from mindcv_mnasnet.train.evaluation import Evaluator
@@ -29,7 +29,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Options:
-    """What to export: see ``tools/export.py --help``. ``batch`` None leaves the number of pictures open."""
+    """What to export: see ``tools/export.py --help``. ``batch`` None leaves the number of images open."""
 
     format: str
     quantize: str | None = None
@@ -46,24 +46,24 @@ class Options:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """How the file at ``path`` compares with its checkpoint on ``images`` pictures.
+    """How the file at ``path`` compares with its checkpoint on ``images`` images.
 
     ``difference``: the largest of a logit, in standard deviations of the checkpoint's logits; ``agreement``: percent of
-    pictures with the same best class.
+    images with the same best class.
     """
 
     path: Path
-    card: Card
+    metadata: ModelMetadata
     megabytes: float
     images: int
     difference: float
     agreement: float
 
     def __str__(self) -> str:
-        kind = self.card.quantization or "float32"
+        kind = self.metadata.quantization or "float32"
         return (
-            f"{self.path}: {kind}, {self.megabytes:.2f} MB, {self.card.input} input; against the checkpoint on "
-            f"{self.images} pictures: largest logit difference {self.difference:.2g} standard deviations, "
+            f"{self.path}: {kind}, {self.megabytes:.2f} MB, {self.metadata.input} input; against the checkpoint on "
+            f"{self.images} images: largest logit difference {self.difference:.2g} standard deviations, "
             f"same best class {self.agreement:.2f} %"
         )
 
@@ -79,16 +79,18 @@ def export(checkpoint_path: str | Path, path: str | Path, options: Options) -> E
     _require_possible(path, options)
     checkpoint = read_checkpoint(checkpoint_path)
     runtime.start("auto")
-    card = Card.of(checkpoint, options.image_size, options.input, options.ema, options.quantize, options.batch)
-    pictures = evaluation_pictures(card, options.data_dir, options.check_images)
+    metadata = ModelMetadata.of(
+        checkpoint, options.image_size, options.input, options.ema, options.quantize, options.batch
+    )
+    pictures = evaluation_images(metadata, options.data_dir, options.check_images)
     tensors = checkpoint.weights(options.ema)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             fresh = Path(folder) / path.name
-            _write(fresh, tensors, card, options)
-            report = _compared(fresh, path, checkpoint, card, pictures, options.ema)
+            _write(fresh, tensors, metadata, options)
+            report = _compared(fresh, path, checkpoint, metadata, pictures, options.ema)
             _require_equal(report, options)
-            for part in sorted(Path(folder).glob(f"{path.name}*"), reverse=True):  # the card before the file
+            for part in sorted(Path(folder).glob(f"{path.name}*"), reverse=True):  # the metadata before the file
                 part.replace(path.with_name(part.name))
     except OSError as error:
         raise unwritable(path, error) from error
@@ -109,59 +111,61 @@ def _require_possible(path: Path, options: Options) -> None:
     if path.exists() and not options.overwrite:
         raise UserError(f"output: {path} is there already; name another file or say --overwrite")
     if options.batch is not None and options.batch < 1:
-        raise UserError(f"batch: {options.batch} pictures are impossible; it is 1 or more")
+        raise UserError(f"batch: {options.batch} images are impossible; it is 1 or more")
 
 
-def _write(path: Path, tensors: Mapping[str, np.ndarray], card: Card, options: Options) -> None:
+def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: ModelMetadata, options: Options) -> None:
     if options.format in ("mindir", "air"):
         from mindcv_mnasnet.export.mindir import write_mindir
 
-        write_mindir(tensors, path, card, options.format.upper())
+        write_mindir(tensors, path, metadata, options.format.upper())
         return
-    folded = fold(card.network_description(), tensors)
+    folded = fold(metadata.network_description(), tensors)
     ranges = {
         name.removeprefix("ranges."): (float(v[0]), float(v[1])) for name, v in tensors.items() if "ranges." in name
     }
     calibration = []
     if options.quantize == "int8":
-        images = evaluation_pictures(card, options.data_dir, options.calibration_images, training=True)
+        images = evaluation_images(metadata, options.data_dir, options.calibration_images, training=True)
         calibration = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
     if options.format == "tflite":
         from mindcv_mnasnet.export.tflite import write_tflite
 
-        write_tflite(folded, path, card, calibration, ranges)
+        write_tflite(folded, path, metadata, calibration, ranges)
         return
-    from mindcv_mnasnet.export.onnx_int8 import quantise_onnx
+    from mindcv_mnasnet.export.onnx_int8 import quantize_onnx
     from mindcv_mnasnet.export.onnx_writer import write_onnx
 
     if options.quantize is None:
-        write_onnx(folded, path, card)
+        write_onnx(folded, path, metadata)
         return
     whole = path.with_name(f"float-{path.name}")
-    write_onnx(folded, whole, card)
-    quantise_onnx(whole, path, calibration, ranges)
+    write_onnx(folded, whole, metadata)
+    quantize_onnx(whole, path, calibration, ranges)
 
 
 def _compared(
-    fresh: Path, path: Path, checkpoint: Checkpoint, card: Card, pictures: np.ndarray, ema: bool | None
+    fresh: Path, path: Path, checkpoint: Checkpoint, metadata: ModelMetadata, pictures: np.ndarray, ema: bool | None
 ) -> ExportReport:
-    expected = checkpoint_logits(checkpoint, card, pictures, ema)
+    expected = checkpoint_logits(checkpoint, metadata, pictures, ema)
     if fresh.suffix == ".air":
         raise JobError(f"{path}: there is no runtime for AIR files here to compare it with the checkpoint")
     got = open_artifact(fresh).logits(pictures)
     difference = float(np.abs(got - expected).max() / max(float(expected.std()), 1e-12))
     agreement = float((got.argmax(1) == expected.argmax(1)).mean() * 100)
-    return ExportReport(path, card, fresh.stat().st_size / 1e6, len(pictures), difference, agreement)
+    return ExportReport(path, metadata, fresh.stat().st_size / 1e6, len(pictures), difference, agreement)
 
 
-def checkpoint_logits(checkpoint: Checkpoint, card: Card, pictures: np.ndarray, ema: bool | None) -> np.ndarray:
-    """Logits of the checkpoint itself, by MindSpore, for uint8 pictures (N, H, W, C).
+def checkpoint_logits(
+    checkpoint: Checkpoint, metadata: ModelMetadata, pictures: np.ndarray, ema: bool | None
+) -> np.ndarray:
+    """Logits of the checkpoint itself, by MindSpore, for uint8 images (N, H, W, C).
 
     One that was trained for 8 bits is taken in float where the export is.
     """
-    recipe = card.own_recipe()
-    recipe = replace(recipe, quantize=recipe.quantize and card.quantization == "int8")
-    evaluator = Evaluator(card.network_description(), recipe, runtime.start("auto"))
+    recipe = metadata.own_recipe()
+    recipe = replace(recipe, quantize=recipe.quantize and metadata.quantization == "int8")
+    evaluator = Evaluator(metadata.network_description(), recipe, runtime.start("auto"))
     evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
     return evaluator.logits(pictures, _BATCH)
 

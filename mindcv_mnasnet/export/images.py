@@ -1,4 +1,4 @@
-"""Real pictures for calibration and comparison, prepared as the checkpoint is evaluated."""
+"""Real images for calibration and comparison, prepared as the checkpoint is evaluated."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from mindcv_mnasnet.data.pipeline import eval_batches
 from mindcv_mnasnet.data.sets import open_train_val, open_val
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.export.metadata import Card
+from mindcv_mnasnet.export.metadata import ModelMetadata
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
 
 
-def evaluation_pictures(card: Card, data_dir: str | None, count: int, training: bool = False) -> np.ndarray:
-    """Up to ``count`` pictures, uint8 (N, H, W, C), spread evenly over the validation or the training pictures.
+def evaluation_images(metadata: ModelMetadata, data_dir: str | None, count: int, training: bool = False) -> np.ndarray:
+    """Up to ``count`` images, uint8 (N, H, W, C), spread evenly over the validation or the training images.
 
     Args:
         data_dir: the data set; None is allowed for the built-in digits alone.
     Raises:
-        UserError: no data set, or one without such pictures.
+        UserError: no data set, or one without such images.
     """
-    recipe = card.own_recipe()
+    recipe = metadata.own_recipe()
     if data_dir is None and recipe.dataset != "digits":
-        raise UserError("data_dir: real pictures are needed to check the exported file; name a data set that fits")
+        raise UserError("data_dir: real images are needed to check the exported file; name a data set that fits")
     given = {} if data_dir is None else {"data_dir": data_dir}
     recipe = Recipe.from_dict({**recipe.to_dict(), **given}, "command line")
     if training:
-        listing, _ = open_train_val(recipe, None)
+        image_index, _ = open_train_val(recipe, None)
     else:
-        listing = open_val(recipe, None)
-    chosen = listing.subset(np.linspace(0, len(listing) - 1, min(count, len(listing))).astype(int))
+        image_index = open_val(recipe, None)
+    chosen = image_index.subset(np.linspace(0, len(image_index) - 1, min(count, len(image_index))).astype(int))
     plan = Plan.make(recipe, None, len(chosen), 1, runtime.usable_cores())
     parts = []
     for images, labels in eval_batches(chosen, recipe, plan, 0, 1):

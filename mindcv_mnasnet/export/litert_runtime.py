@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mindcv_mnasnet.errors import UserError, require_extra
-from mindcv_mnasnet.export.metadata import KEY, Card
+from mindcv_mnasnet.export.metadata import KEY, ModelMetadata
 
 
 class LiteRTSession:
@@ -28,7 +28,7 @@ class LiteRTSession:
                 text = archive.read(f"{KEY}.json").decode("utf-8")
         except (zipfile.BadZipFile, KeyError, OSError, UnicodeDecodeError):
             raise UserError(f"{path} is damaged or was not exported by mindcv_mnasnet") from None
-        self.card = Card.from_json(text, path)
+        self.metadata = ModelMetadata.from_json(text, path)
         try:
             self._interpreter = interpreter.Interpreter(str(path), num_threads=threads)
             self._interpreter.allocate_tensors()

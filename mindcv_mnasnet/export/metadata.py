@@ -1,4 +1,4 @@
-"""What an exported file says of itself: enough to feed it pictures and to name what it answers."""
+"""What an exported file says of itself: enough to feed it images and to name what it answers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ QUANTIZATIONS = (None, "fp16", "dynamic", "int8")
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelMetadata:
     """A description that travels inside the exported file.
 
-    ``input`` "float" takes normalised pixels, (N, C, H, W) or for TFLite (N, H, W, C); "uint8" takes raw ones,
-    (N, H, W, C), and normalises them itself. ``mean`` and ``std`` are on the 0 to 255 scale. ``weights`` is "ema" or
-    "raw", ``checkpoint`` the name of the exported file, ``batch`` how many pictures go in at once (None: any number).
+    ``input`` "float" takes normalized pixels, (N, C, H, W) or for TFLite (N, H, W, C); "uint8" takes raw ones,
+    (N, H, W, C), and normalizes them itself. ``mean`` and ``std`` are on the 0 to 255 scale. ``weights`` is "ema" or
+    "raw", ``checkpoint`` the name of the exported file, ``batch`` how many images go in at once (None: any number).
     """
 
     recipe: Mapping[str, Any]
@@ -48,8 +48,8 @@ class Card:
         ema: bool | None = None,
         quantization: str | None = None,
         batch: int | None = 1,
-    ) -> Card:
-        """The card of a checkpoint's export for pictures of ``image_size`` (None: as it is evaluated)."""
+    ) -> ModelMetadata:
+        """The metadata of a checkpoint's export for images of ``image_size`` (None: as it is evaluated)."""
         recipe = checkpoint.recipe
         size = image_size or recipe.image_resize
         recipe = replace(recipe, image_resize=size)
@@ -69,8 +69,8 @@ class Card:
         )
 
     @classmethod
-    def blank(cls, network: Network, batch: int | None = 1) -> Card:
-        """The card of a network without a checkpoint, whose file is only timed."""
+    def blank(cls, network: Network, batch: int | None = 1) -> ModelMetadata:
+        """The metadata of a network without a checkpoint, whose file is only timed."""
         recipe = Recipe(image_resize=network.image_size)
         mean, std = ((value,) * network.in_channels for value in (0.0, 1.0))
         names = tuple(str(number) for number in range(network.num_classes))
@@ -81,7 +81,7 @@ class Card:
         return Network.from_dict(self.network)
 
     def own_recipe(self) -> Recipe:
-        """The recipe, which says how pictures are prepared."""
+        """The recipe, which says how images are prepared."""
         return Recipe.from_dict(self.recipe, "the recipe in the exported file")
 
     def to_json(self) -> str:
@@ -89,7 +89,7 @@ class Card:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str, origin: Path) -> Card:
+    def from_json(cls, text: str, origin: Path) -> ModelMetadata:
         """Read what ``to_json`` wrote.
 
         Raises:

@@ -10,17 +10,17 @@ import numpy as np
 from mindspore import nn
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.export.metadata import Card
+from mindcv_mnasnet.export.metadata import ModelMetadata
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import load_parameters
 from mindcv_mnasnet.train.preprocess import Preprocess
 
-CARD_SUFFIX = ".json"
+METADATA_SUFFIX = ".json"
 
 
 class _FromPixels(nn.Cell):
-    """The network behind its normalisation: uint8 (N, H, W, C) to logits."""
+    """The network behind its normalization: uint8 (N, H, W, C) to logits."""
 
     def __init__(self, model: MnasNet, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__(auto_prefix=False)
@@ -30,29 +30,29 @@ class _FromPixels(nn.Cell):
         return self.model(self.preprocess(images))
 
 
-def write_mindir(tensors: Mapping[str, np.ndarray], path: Path, card: Card, form: str = "MINDIR") -> None:
-    """Export to ``path``, and the card beside it (``path`` + .json): MindIR keeps no words of one's own.
+def write_mindir(tensors: Mapping[str, np.ndarray], path: Path, metadata: ModelMetadata, form: str = "MINDIR") -> None:
+    """Export to ``path``, and the metadata beside it (``path`` + .json): MindIR keeps no words of one's own.
 
     ``path`` has to end in the suffix of the format, which MindSpore would add.
 
     Raises:
-        UserError: an open number of pictures, which these formats do not have; or AIR away from an Ascend device.
+        UserError: an open number of images, which these formats do not have; or AIR away from an Ascend device.
     """
     if form == "AIR" and ms.get_context("device_target") != "Ascend":
         raise UserError("format: air is written on Ascend devices only; mindir serves every device")
-    if card.batch is None:
-        raise UserError("dynamic_batch: MindIR and AIR take a fixed number of pictures; say it with --batch")
-    batch = card.batch
-    network = card.network_description()
+    if metadata.batch is None:
+        raise UserError("dynamic_batch: MindIR and AIR take a fixed number of images; say it with --batch")
+    batch = metadata.batch
+    network = metadata.network_description()
     model = create_model(network, kernels=False)
     load_parameters(model.get_parameters(), tensors, str(path))
     size, channels = network.image_size, network.in_channels
     cell: nn.Cell = model
     example = np.zeros((batch, channels, size, size), np.float32)
-    if card.input == "uint8":
-        cell = _FromPixels(model, card.mean, card.std)
+    if metadata.input == "uint8":
+        cell = _FromPixels(model, metadata.mean, metadata.std)
         example = np.zeros((batch, size, size, channels), np.uint8)
     cell.set_train(False)
     ms.export(cell, ms.Tensor(example), file_name=str(path), file_format=form)
     path.chmod(0o644)  # MindSpore makes it unreadable for others
-    path.with_name(path.name + CARD_SUFFIX).write_text(card.to_json(), encoding="utf-8")
+    path.with_name(path.name + METADATA_SUFFIX).write_text(metadata.to_json(), encoding="utf-8")

@@ -10,24 +10,24 @@ from mindspore import nn
 
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.export.metadata import Card
-from mindcv_mnasnet.export.mindir import CARD_SUFFIX
+from mindcv_mnasnet.export.metadata import ModelMetadata
+from mindcv_mnasnet.export.mindir import METADATA_SUFFIX
 
 
 class MindIRSession:
     """A MindIR file on the current device; MindSpore sets the number of threads for the whole process.
 
     Raises:
-        UserError: the file or the card beside it is missing or damaged.
+        UserError: the file or the metadata beside it is missing or damaged.
     """
 
     channels_last = False
 
     def __init__(self, path: Path, threads: int | None = None):
-        described = path.with_name(path.name + CARD_SUFFIX)
+        described = path.with_name(path.name + METADATA_SUFFIX)
         if not described.is_file():
-            raise UserError(f"{described} is missing: it says how pictures are prepared for {path}")
-        self.card = Card.from_json(described.read_text(encoding="utf-8"), described)
+            raise UserError(f"{described} is missing: it says how images are prepared for {path}")
+        self.metadata = ModelMetadata.from_json(described.read_text(encoding="utf-8"), described)
         runtime.start("auto")
         try:
             graph = ms.load(str(path))

@@ -1,4 +1,4 @@
-"""8-bit ONNX files: weights per channel, activations by their ranges over the user's pictures or by trained ranges."""
+"""8-bit ONNX files: weights per channel, activations by their ranges over the user's images or by trained ranges."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mindcv_mnasnet.export.artifact import Artifact
 from mindcv_mnasnet.export.onnx_runtime import OnnxSession
 
 
-def quantise_onnx(
+def quantize_onnx(
     source: Path,
     path: Path,
     calibration: Iterable[np.ndarray],
@@ -23,7 +23,7 @@ def quantise_onnx(
     """Write the int8 version (QDQ nodes, int8 weights per output channel, uint8 activations) of a float ONNX file.
 
     Args:
-        calibration: batches of uint8 pictures (n, H, W, C), over which activations are observed.
+        calibration: batches of uint8 images (n, H, W, C), over which activations are observed.
         ranges: least and most value by the name of an activation, which overrule what is observed.
     Raises:
         UserError: the extra ``onnx`` is not installed.
@@ -38,16 +38,16 @@ def quantise_onnx(
         logging.WARNING
     )  # it recommends a preparation that this graph does not need: nothing is left to fold
     try:
-        _quantise(quantization, source, path, _Reader(artifact, calibration, model.graph.input[0].name), overrides)
+        _quantize(quantization, source, path, _Reader(artifact, calibration, model.graph.input[0].name), overrides)
     finally:
         logging.disable(logging.NOTSET)
-    quantised = onnx.load(str(path))
-    del quantised.metadata_props[:]
-    quantised.metadata_props.extend(model.metadata_props)  # the library drops them
-    onnx.save_model(quantised, str(path))
+    quantized = onnx.load(str(path))
+    del quantized.metadata_props[:]
+    quantized.metadata_props.extend(model.metadata_props)  # the library drops them
+    onnx.save_model(quantized, str(path))
 
 
-def _quantise(quantization: Any, source: Path, path: Path, reader: _Reader, overrides: dict[str, Any]) -> None:
+def _quantize(quantization: Any, source: Path, path: Path, reader: _Reader, overrides: dict[str, Any]) -> None:
     quantization.quantize_static(
         str(source),
         str(path),
@@ -61,7 +61,7 @@ def _quantise(quantization: Any, source: Path, path: Path, reader: _Reader, over
 
 
 def _parameters(low: float, high: float) -> dict[str, Any]:
-    """Scale and zero point of uint8 for a range, as training with fake quantisation has them (zero is exact)."""
+    """Scale and zero point of uint8 for a range, as training with fake quantization has them (zero is exact)."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = max(high - low, 1e-8) / 255
     return {"scale": np.array(scale, np.float32), "zero_point": np.array(round(-low / scale), np.uint8)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mindcv_mnasnet.errors import UserError, require_extra
-from mindcv_mnasnet.export.metadata import KEY, Card
+from mindcv_mnasnet.export.metadata import KEY, ModelMetadata
 
 
 class OnnxSession:
@@ -33,8 +33,8 @@ class OnnxSession:
             raise UserError(f"{path} is damaged or not an ONNX file ({reason[:200]})") from None
         properties = self._session.get_modelmeta().custom_metadata_map
         if KEY not in properties:
-            raise UserError(f"{path} was not exported by mindcv_mnasnet: it does not say how pictures are prepared")
-        self.card = Card.from_json(properties[KEY], path)
+            raise UserError(f"{path} was not exported by mindcv_mnasnet: it does not say how images are prepared")
+        self.metadata = ModelMetadata.from_json(properties[KEY], path)
         self._input = self._session.get_inputs()[0].name
 
     def run(self, x: np.ndarray) -> np.ndarray:

@@ -10,26 +10,26 @@ import numpy as np
 
 from mindcv_mnasnet.errors import require_extra
 from mindcv_mnasnet.export.folded import Block, Conv, Folded
-from mindcv_mnasnet.export.metadata import KEY, Card
+from mindcv_mnasnet.export.metadata import KEY, ModelMetadata
 
 #: ReduceMean takes its axes as an input from 18 on; ONNX Runtime 1.18, the oldest allowed, knows up to 21.
 OPSET = 18
 IR_VERSION = 10  # of ONNX 1.16, the oldest allowed; newer ones would be refused by ONNX Runtime 1.18
 
 
-def onnx_model(folded: Folded, card: Card) -> Any:
-    """An ``onnx.ModelProto`` for pictures as the card says.
+def onnx_model(folded: Folded, metadata: ModelMetadata) -> Any:
+    """An ``onnx.ModelProto`` for images as the metadata says.
 
-    Activation tensors carry the names of the points of quantisation: ``stem``, ``blocks.3.expand``, ...
+    Activation tensors carry the names of the points of quantization: ``stem``, ``blocks.3.expand``, ...
     """
     onnx = require_extra("onnx", "onnx")
     graph = _Graph(onnx)
     network = folded.network
     size, channels = network.image_size, network.in_channels
-    axes: list[str | int] = ["batch" if card.batch is None else card.batch]
-    if card.input == "uint8":
+    axes: list[str | int] = ["batch" if metadata.batch is None else metadata.batch]
+    if metadata.input == "uint8":
         entry = graph.value("image", onnx.TensorProto.UINT8, [*axes, size, size, channels])
-        x = graph.normalised("image", card)
+        x = graph.normalized("image", metadata)
     else:
         entry = graph.value("input", onnx.TensorProto.FLOAT, [*axes, channels, size, size])
         x = "input"
@@ -62,7 +62,7 @@ def onnx_model(folded: Folded, card: Card) -> Any:
         ir_version=IR_VERSION,
         producer_name="mindcv_mnasnet",
     )
-    onnx.helper.set_model_props(model, {KEY: card.to_json(), "names": "\n".join(card.class_names)})
+    onnx.helper.set_model_props(model, {KEY: metadata.to_json(), "names": "\n".join(metadata.class_names)})
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -119,17 +119,17 @@ class _Graph:
     def mean(self, x: str, output: str) -> str:
         return self.add("GlobalAveragePool", [x], output)
 
-    def normalised(self, image: str, card: Card) -> str:
+    def normalized(self, image: str, metadata: ModelMetadata) -> str:
         x = self.add("Cast", [image], "image.float", to=self._onnx.TensorProto.FLOAT)
-        x = self.add("Sub", [x, self.constant("mean", np.asarray(card.mean, np.float32))], "image.centred")
-        x = self.add("Div", [x, self.constant("std", np.asarray(card.std, np.float32))], "image.normalised")
+        x = self.add("Sub", [x, self.constant("mean", np.asarray(metadata.mean, np.float32))], "image.centered")
+        x = self.add("Div", [x, self.constant("std", np.asarray(metadata.std, np.float32))], "image.normalized")
         return self.add("Transpose", [x], "input", perm=[0, 3, 1, 2])
 
 
-def write_onnx(folded: Folded, path: Path, card: Card) -> None:
+def write_onnx(folded: Folded, path: Path, metadata: ModelMetadata) -> None:
     """Write a float32 ONNX file; see ``onnx_model``.
 
     Raises:
         UserError: the extra ``onnx`` is not installed.
     """
-    require_extra("onnx", "onnx").save_model(onnx_model(folded, card), str(path))
+    require_extra("onnx", "onnx").save_model(onnx_model(folded, metadata), str(path))

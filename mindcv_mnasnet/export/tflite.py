@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mindcv_mnasnet.export.folded import Conv, Folded
-from mindcv_mnasnet.export.metadata import KEY, Card
+from mindcv_mnasnet.export.metadata import KEY, ModelMetadata
 from mindcv_mnasnet.networks.network import Layer
 from mindcv_mnasnet.weights.tensorflow import load_tensorflow
 
@@ -23,56 +23,60 @@ Ranges = Mapping[str, tuple[float, float]]
 def write_tflite(
     folded: Folded,
     path: Path,
-    card: Card,
+    metadata: ModelMetadata,
     calibration: Iterable[np.ndarray] = (),
     ranges: Ranges | None = None,
 ) -> None:
-    """Write a TFLite file of the kind that the card says; the card and the class names are appended as a zip.
+    """Write a TFLite file of the kind that the metadata says; the metadata and the class names are appended as a zip.
 
     int8 means int8 weights per output channel and int8 activations throughout. With raw pixels its input and output are
-    uint8 (the output has a scale), otherwise float, quantised on entry. fp16 and dynamic (int8 weights, float
+    uint8 (the output has a scale), otherwise float, quantized on entry. fp16 and dynamic (int8 weights, float
     activations) give float logits.
 
     Args:
-        calibration: batches of uint8 pictures (n, H, W, C), over which int8 observes activations.
+        calibration: batches of uint8 images (n, H, W, C), over which int8 observes activations.
         ranges: least and most value by the name of an activation, which overrule what is observed.
     Raises:
         UserError: the extra ``tensorflow`` is not installed.
     """
     tf = load_tensorflow()
     network = folded.network
-    raw = card.input == "uint8"
-    shape = [card.batch, network.image_size, network.image_size, network.in_channels]
+    raw = metadata.input == "uint8"
+    shape = [metadata.batch, network.image_size, network.image_size, network.in_channels]
     calibration = list(calibration)
     chosen: Ranges = {}
-    if card.quantization == "int8":
+    if metadata.quantization == "int8":
         chosen = dict(ranges or {})
-        chosen |= _Graph(tf, chosen).silent(folded, card, calibration)
-    build = _Graph(tf, chosen).function(folded, card)
-    taken = tf.uint8 if raw and card.quantization != "int8" else tf.float32
+        chosen |= _Graph(tf, chosen).silent(folded, metadata, calibration)
+    build = _Graph(tf, chosen).function(folded, metadata)
+    taken = tf.uint8 if raw and metadata.quantization != "int8" else tf.float32
     function = tf.function(build, input_signature=[tf.TensorSpec(shape, taken)])
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], tf.Module())
-    if card.quantization is not None:
+    if metadata.quantization is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if card.quantization == "fp16":
+    if metadata.quantization == "fp16":
         converter.target_spec.supported_types = [tf.float16]
-    if card.quantization == "int8":
-        converter.representative_dataset = _examples(card, calibration)
+    if metadata.quantization == "int8":
+        converter.representative_dataset = _examples(metadata, calibration)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         if raw:
             converter.inference_input_type = converter.inference_output_type = tf.uint8
     path.write_bytes(converter.convert())
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(f"{KEY}.json", card.to_json())
-        archive.writestr(LABELS, "\n".join(card.class_names))
+        archive.writestr(f"{KEY}.json", metadata.to_json())
+        archive.writestr(LABELS, "\n".join(metadata.class_names))
 
 
-def _examples(card: Card, calibration: Iterable[np.ndarray]) -> Callable[[], Iterator[list[np.ndarray]]]:
+def _examples(metadata: ModelMetadata, calibration: Iterable[np.ndarray]) -> Callable[[], Iterator[list[np.ndarray]]]:
     def examples() -> Iterator[list[np.ndarray]]:
         for images in calibration:
             for image in images.astype(np.float32):
-                x = image if card.input == "uint8" else (image - np.asarray(card.mean)) / np.asarray(card.std)
-                yield [np.repeat(x[None].astype(np.float32), card.batch or 1, 0)]
+                x = (
+                    image
+                    if metadata.input == "uint8"
+                    else (image - np.asarray(metadata.mean)) / np.asarray(metadata.std)
+                )
+                yield [np.repeat(x[None].astype(np.float32), metadata.batch or 1, 0)]
 
     return examples
 
@@ -82,23 +86,23 @@ class _Graph:
         self._tf, self._ranges = tf, ranges
         self._seen: dict[str, float] | None = None
 
-    def silent(self, folded: Folded, card: Card, calibration: Iterable[np.ndarray]) -> Ranges:
-        """Ranges for activations that are zero in all of the pictures: runtimes refuse the scale that this would be."""
+    def silent(self, folded: Folded, metadata: ModelMetadata, calibration: Iterable[np.ndarray]) -> Ranges:
+        """Ranges for activations that are zero in all of the images: runtimes refuse the scale that this would be."""
         self._seen = {}
-        function = self.function(folded, replace(card, quantization=None))
-        for example in _examples(card, calibration)():
+        function = self.function(folded, replace(metadata, quantization=None))
+        for example in _examples(metadata, calibration)():
             function(self._tf.constant(example[0]))
         return {name: (0.0, 1.0) for name, most in self._seen.items() if most < _NOTHING}
 
-    def function(self, folded: Folded, card: Card) -> Callable[[Any], Any]:
-        """The network as a function of pixels (N, H, W, C): raw ones are normalised first."""
+    def function(self, folded: Folded, metadata: ModelMetadata) -> Callable[[Any], Any]:
+        """The network as a function of pixels (N, H, W, C): raw ones are normalized first."""
 
         def logits(x: Any) -> Any:
-            if card.input == "uint8":
-                if card.quantization == "int8":  # a step of 1 from 0, so that raw pixels are the quantised ones
+            if metadata.input == "uint8":
+                if metadata.quantization == "int8":  # a step of 1 from 0, so that raw pixels are the quantized ones
                     x = self._tf.quantization.fake_quant_with_min_max_args(x, 0, 255)
-                x = (self._tf.cast(x, self._tf.float32) - np.asarray(card.mean, np.float32)) * (
-                    1 / np.asarray(card.std, np.float32)
+                x = (self._tf.cast(x, self._tf.float32) - np.asarray(metadata.mean, np.float32)) * (
+                    1 / np.asarray(metadata.std, np.float32)
                 )
             x = self._point("input", x)
             if folded.stem is not None:
@@ -160,7 +164,7 @@ class _Graph:
         return "SAME" if conv.pad == (total // 2, total - total // 2) else "VALID"
 
     def _point(self, name: str, x: Any) -> Any:
-        """A quantisation point: its trained range, where there is one."""
+        """A quantization point: its trained range, where there is one."""
         if self._seen is not None:
             self._seen[name] = max(self._seen.get(name, 0.0), float(self._tf.reduce_max(self._tf.abs(x))))
         if name not in self._ranges:

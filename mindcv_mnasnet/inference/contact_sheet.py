@@ -1,4 +1,4 @@
-"""Pictures with what was predicted for them, on one sheet, for people who would rather look than read."""
+"""Images with what was predicted for them, on one sheet, for people who would rather look than read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw, ImageOps
 from mindcv_mnasnet.files import replace_file
 
 _SIDE, _TEXT, _MARGIN = 160, 28, 6  # pixels
-_MOST = 400  # pictures; more make a sheet that nobody can look at
+_MOST = 400  # images; more make a sheet that nobody can look at
 
 
 def contact_sheet(path: Path, entries: Sequence[tuple[str, str]]) -> int:
-    """Write a PNG sheet of (picture path, caption) pairs; returns how many of them are on it.
+    """Write a PNG sheet of (image path, caption) pairs; returns how many of them are on it.
 
     Raises:
         JobError: it cannot be written.
@@ -41,7 +41,7 @@ def contact_sheet(path: Path, entries: Sequence[tuple[str, str]]) -> int:
 
 
 def _fitting(draw: ImageDraw.ImageDraw, line: str) -> str:
-    """As much of a line as is as wide as a picture."""
+    """As much of a line as is as wide as an image."""
     line = line.encode("latin-1", "replace").decode("latin-1")  # all that Pillow's own font has
     while draw.textlength(line) > _SIDE:
         line = line[:-2].rstrip(".") + "."

@@ -1,4 +1,4 @@
-"""Class names for pictures, and features, by a checkpoint or an exported file; prepared exactly as in validation."""
+"""Class names for images, and features, by a checkpoint or an exported file; prepared exactly as in validation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from mindcv_mnasnet.data.images import check_picture
-from mindcv_mnasnet.data.index import Listing, pictures_under
+from mindcv_mnasnet.data.images import check_image
+from mindcv_mnasnet.data.index import ImageIndex, images_under
 from mindcv_mnasnet.data.pipeline import eval_batches
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import UserError
@@ -31,7 +31,7 @@ from mindcv_mnasnet.weights.labels import class_title
 
 @dataclass(frozen=True)
 class Prediction:
-    """The best classes of one picture, best first, with probabilities (softmax of the logits)."""
+    """The best classes of one image, best first, with probabilities (softmax of the logits)."""
 
     path: str
     classes: tuple[str, ...]
@@ -40,7 +40,7 @@ class Prediction:
 
 
 class Classifier:
-    """A checkpoint or exported file that answers pictures; open it with ``open_classifier``."""
+    """A checkpoint or exported file that answers images; open it with ``open_classifier``."""
 
     def __init__(self, checkpoint: Checkpoint, artifact: Artifact | None, ema: bool | None, batch_size: int | None):
         self.checkpoint, self._artifact, self._ema = checkpoint, artifact, ema
@@ -53,7 +53,7 @@ class Classifier:
         self._evaluator: Evaluator | None = None
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Float32 logits (N, classes) of uint8 pictures (N, H, W, C) of the network's size."""
+        """Float32 logits (N, classes) of uint8 images (N, H, W, C) of the network's size."""
         if self._artifact is not None:
             return self._artifact.logits(images)
         if self._evaluator is None:
@@ -62,7 +62,7 @@ class Classifier:
         return self._evaluator.logits(images, len(images))
 
     def features(self, maps: bool) -> Callable[[np.ndarray], list[np.ndarray]]:
-        """A function of uint8 pictures (N, H, W, C): [(N, head width)] pooled, or all feature maps, finest first.
+        """A function of uint8 images (N, H, W, C): [(N, head width)] pooled, or all feature maps, finest first.
 
         Raises:
             UserError: an exported file, which gives logits alone.
@@ -105,7 +105,7 @@ def open_classifier(
     Args:
         backend: runtime for checkpoints: mindspore (the default), onnxruntime or litert.
         ema: averaged or raw weights; None takes averaged ones where they are.
-        batch_size: pictures at once; None as in the recipe.
+        batch_size: images at once; None as in the recipe.
     Raises:
         UserError: no such file, a damaged one, several, or a missing extra.
     """
@@ -122,8 +122,8 @@ def open_classifier(
     return Classifier(checkpoint, through, ema, batch_size)
 
 
-def find_pictures(names: Sequence[str]) -> list[str]:
-    """Paths of all pictures that files, folders (at any depth) and glob patterns stand for, in that order.
+def find_images(names: Sequence[str]) -> list[str]:
+    """Paths of all images that files, folders (at any depth) and glob patterns stand for, in that order.
 
     Raises:
         UserError: a name that stands for nothing.
@@ -132,36 +132,36 @@ def find_pictures(names: Sequence[str]) -> list[str]:
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            matches = [str(path / inner) for inner in pictures_under(str(path))]
+            matches = [str(path / inner) for inner in images_under(str(path))]
         elif path.exists():
             matches = [str(path)]
         else:
             matches = sorted(str(match) for match in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
         if not matches:
-            raise UserError(f"{name}: there {'are no pictures in this folder' if path.is_dir() else 'is nothing'}")
+            raise UserError(f"{name}: there {'are no images in this folder' if path.is_dir() else 'is nothing'}")
         found += matches
     return found
 
 
 def batches(classifier: Classifier, paths: Sequence[str]) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Pictures as the network sees them, uint8 (N, H, W, C), each batch with the numbers of its paths."""
-    listing = Listing(".", tuple(paths), np.arange(len(paths), dtype=np.int32), classifier.class_names)
+    """Images as the network sees them, uint8 (N, H, W, C), each batch with the numbers of its paths."""
+    image_index = ImageIndex(".", tuple(paths), np.arange(len(paths), dtype=np.int32), classifier.class_names)
     plan = Plan.make(classifier.recipe, None, len(paths), 1, runtime.usable_cores())
-    for images, labels in eval_batches(listing, classifier.recipe, plan):
+    for images, labels in eval_batches(image_index, classifier.recipe, plan):
         numbers = labels.asnumpy()
         real = numbers >= 0
         yield [int(number) for number in numbers[real]], images.asnumpy()[real]
 
 
-def sound_pictures(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The pictures that can be decoded, and the reason for each that cannot."""
-    reasons = {path: check_picture(path) for path in paths}
+def sound_images(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The images that can be decoded, and the reason for each that cannot."""
+    reasons = {path: check_image(path) for path in paths}
     broken = {path: reason for path, reason in reasons.items() if reason is not None}
     return [path for path in paths if path not in broken], broken
 
 
 def best_classes(classifier: Classifier, path: str, logits: np.ndarray, top: int) -> Prediction:
-    """The ``top`` best classes for one picture's logits (classes,)."""
+    """The ``top`` best classes for one image's logits (classes,)."""
     exponents = np.exp(logits.astype(np.float64) - logits.max())
     shares = exponents / exponents.sum()
     order = np.argsort(-shares, kind="stable")[:top]

@@ -21,7 +21,7 @@ from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
-from mindcv_mnasnet.train.evaluation import Counted, Evaluator, count_pictures
+from mindcv_mnasnet.train.evaluation import Counted, Evaluator, count_images
 from mindcv_mnasnet.train.job import CONVENTIONS
 from mindcv_mnasnet.train.metrics import Counts
 
@@ -114,21 +114,21 @@ def _validate_one(
     ema: bool | None,
     tolerance: float,
 ) -> Result:
-    listing = open_val(recipe, checkpoint.class_names)
-    plan = Plan.make(recipe, None, len(listing), machine.world, runtime.usable_cores())
+    image_index = open_val(recipe, checkpoint.class_names)
+    plan = Plan.make(recipe, None, len(image_index), machine.world, runtime.usable_cores())
     conventions = {name: getattr(recipe, name) for name in CONVENTIONS if name in recipe.given}
     network = replace(checkpoint.network, image_size=recipe.image_resize, **conventions)
     weights = "ema" if checkpoint.has_ema and ema is not False else "raw"
     if artifact is None:
         evaluator = Evaluator(network, recipe, machine)
         evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
-        counts = evaluator.run(listing, plan)
+        counts = evaluator.run(image_index, plan)
         counted = Counted(counts, evaluator.skipped, evaluator.images_per_second)
     else:
         if conventions:
             raise UserError(f"{next(iter(conventions))}: {artifact.path} is compiled already and cannot be changed")
-        weights = artifact.card.weights
-        counted = count_pictures(lambda images: artifact.logits(images.asnumpy()), listing, recipe, plan, machine)
+        weights = artifact.metadata.weights
+        counted = count_images(lambda images: artifact.logits(images.asnumpy()), image_index, recipe, plan, machine)
     counts = counted.counts
     return Result(
         checkpoint=str(checkpoint.path),
@@ -139,7 +139,7 @@ def _validate_one(
         images_per_second=counted.images_per_second,
         verdict=compare(network, _settings(recipe, network, counts, checkpoint), counts.top1, counts.top5, tolerance),
         backend="mindspore" if artifact is None else artifact.runtime,
-        quantization=None if artifact is None else artifact.card.quantization,
+        quantization=None if artifact is None else artifact.metadata.quantization,
     )
 
 
@@ -197,7 +197,7 @@ def format_results(results: Sequence[Result]) -> str:
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)]
     verdicts = [f"{r.checkpoint}: {r.verdict}" if len(results) > 1 else str(r.verdict) for r in results]
-    skipped = [f"{r.checkpoint}: {r.skipped} broken pictures skipped" for r in results if r.skipped]
+    skipped = [f"{r.checkpoint}: {r.skipped} broken images skipped" for r in results if r.skipped]
     return "\n".join([*lines, *skipped, *verdicts])
 
 

@@ -18,30 +18,30 @@ def write_model(network: Network, path: Path, batch: int) -> Path:
         UserError: an extra is missing.
     """
     from mindcv_mnasnet.export.folded import fold
-    from mindcv_mnasnet.export.metadata import Card
+    from mindcv_mnasnet.export.metadata import ModelMetadata
 
     tensors = random_tensors(network)
     if path.suffix == ".mindir":
         from mindcv_mnasnet.export.mindir import write_mindir
 
-        write_mindir(tensors, path, Card.blank(network, batch))
+        write_mindir(tensors, path, ModelMetadata.blank(network, batch))
         return path
     return write_folded(fold(network, tensors), path, batch)
 
 
 def write_folded(folded: Folded, path: Path, batch: int) -> Path:
     """A folded network, or a part of one, as ONNX or TFLite file."""
-    from mindcv_mnasnet.export.metadata import Card
+    from mindcv_mnasnet.export.metadata import ModelMetadata
 
-    card = Card.blank(folded.network, batch)
+    metadata = ModelMetadata.blank(folded.network, batch)
     if path.suffix == ".tflite":
         from mindcv_mnasnet.export.tflite import write_tflite
 
-        write_tflite(folded, path, card)
+        write_tflite(folded, path, metadata)
     else:
         from mindcv_mnasnet.export.onnx_writer import write_onnx
 
-        write_onnx(folded, path, card)
+        write_onnx(folded, path, metadata)
     return path
 
 

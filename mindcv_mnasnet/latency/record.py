@@ -20,7 +20,7 @@ class LatencyError(JobError):
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds per call of ``batch`` pictures, over ``repetitions`` calls after ``warm_up`` ones.
+    """Milliseconds per call of ``batch`` images, over ``repetitions`` calls after ``warm_up`` ones.
 
     ``repetitions`` 0: the number was not measured here but told (by a command), predicted, or made up; ``runtime``
     says which. Such a number is median and mean at once.

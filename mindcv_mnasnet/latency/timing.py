@@ -15,7 +15,7 @@ from mindcv_mnasnet.export.artifact import Artifact, open_artifact
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds per call of ``batch`` pictures: median, 90th percentile, least and mean over ``repetitions``."""
+    """Milliseconds per call of ``batch`` images: median, 90th percentile, least and mean over ``repetitions``."""
 
     median_ms: float
     p90_ms: float
@@ -26,7 +26,7 @@ class Latency:
 
 
 def measure(artifact: Artifact, batch: int = 1, repetitions: int = 100, warm_up: int = 10) -> Latency:
-    """Time an artifact on noise (its cost does not depend on the pictures), after ``warm_up`` calls.
+    """Time an artifact on noise (its cost does not depend on the images), after ``warm_up`` calls.
 
     Raises:
         UserError: no repetitions, or a batch that the file does not take.
@@ -34,8 +34,8 @@ def measure(artifact: Artifact, batch: int = 1, repetitions: int = 100, warm_up:
     if repetitions < 1 or warm_up < 0:
         raise UserError(f"repetitions: {repetitions} after {warm_up} for warm-up is impossible")
     if artifact.batch not in (None, batch):
-        raise UserError(f"batch_size: {artifact.path} takes {artifact.batch} pictures at once, not {batch}")
-    network = artifact.card.network_description()
+        raise UserError(f"batch_size: {artifact.path} takes {artifact.batch} images at once, not {batch}")
+    network = artifact.metadata.network_description()
     shape = (batch, network.image_size, network.image_size, network.in_channels)
     x = artifact.prepare(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
     times = []
@@ -62,11 +62,11 @@ def artifact_report(path: Path, threads: int | None, batch: int | None, repetiti
     if threads is not None and artifact.kind == "mindir":
         raise UserError("threads: MindSpore has one setting for its process; leave it out for MindIR files")
     latency = measure(artifact, batch or artifact.batch or 1, repetitions)
-    network = artifact.card.network_description()
+    network = artifact.metadata.network_description()
     return {
         "artifact": str(path),
         "runtime": artifact.runtime,
-        "quantization": artifact.card.quantization,
+        "quantization": artifact.metadata.quantization,
         "image_size": network.image_size,
         "threads": threads,
         **{key: round(value, 4) for key, value in asdict(latency).items()},

@@ -1,4 +1,4 @@
-"""Models by name: built, initialised, and with published weights on request."""
+"""Models by name: built, initialized, and with published weights on request."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.kernels.build import kernels as built_kernels
 from mindcv_mnasnet.kernels.cells import accelerate
 from mindcv_mnasnet.model.mnasnet import MnasNet
-from mindcv_mnasnet.model.parameters import initialise, start_from
-from mindcv_mnasnet.model.quantization import FLOAT, Quantisation, QuantisedKit
+from mindcv_mnasnet.model.parameters import initialize, start_from
+from mindcv_mnasnet.model.quantization import FLOAT, Quantization, QuantizedLayerFactory
 from mindcv_mnasnet.networks import network as arch
 from mindcv_mnasnet.run.checkpoint import read_checkpoint
 from mindcv_mnasnet.weights import hub
@@ -23,17 +23,17 @@ def create_model(
     pretrained: bool = False,
     features_only: bool = False,
     seed: int = 0,
-    quantisation: Quantisation | None = None,
+    quantization: Quantization | None = None,
     kernels: bool = True,
     **overrides: Any,
 ) -> MnasNet:
-    """Build an initialised network from any source's model name, or from an ``arch.Network``.
+    """Build an initialized network from any source's model name, or from an ``arch.Network``.
 
     Args:
         pretrained: start from the weights that the name's source published, see ``weights.hub.pretrained``; with
             another number of classes the classifier stays a new one.
-        quantisation: build it of fake-quantised layers, see ``quantise``.
-        kernels: let it use our own operators where there are some: on CPUs, unquantised. They compute in float32, and
+        quantization: build it of fake-quantized layers, see ``quantize``.
+        kernels: let it use our own operators where there are some: on CPUs, unquantized. They compute in float32, and
             no exported file can hold them.
         overrides: fields of ``arch.Network`` (``num_classes``, ``width_mult``, ``dropout``, ``blocks``, ...).
     Raises:
@@ -47,9 +47,9 @@ def create_model(
         network = arch.resolve(model, **overrides)
     if pretrained and isinstance(model, arch.Network):
         raise UserError("published weights are found by a model's name; a description of a network has none")
-    cell = MnasNet(network, features_only, FLOAT if quantisation is None else QuantisedKit(quantisation))
-    initialise(cell, seed)
-    if kernels and quantisation is None and (library := built_kernels().path):
+    cell = MnasNet(network, features_only, FLOAT if quantization is None else QuantizedLayerFactory(quantization))
+    initialize(cell, seed)
+    if kernels and quantization is None and (library := built_kernels().path):
         accelerate(cell, library)
     if pretrained:
         wanted = {name: overrides[name] for name in ("width_mult", "image_size") if name in overrides}

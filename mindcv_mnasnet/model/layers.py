@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mindspore import nn, ops
 
-from mindcv_mnasnet.model.quantization import FLOAT, GATES, Kit
+from mindcv_mnasnet.model.quantization import FLOAT, GATES, LayerFactory
 from mindcv_mnasnet.networks import network as arch
 
 
@@ -24,12 +24,12 @@ class ConvBN(nn.Cell):
         stride: int = 1,
         group: int = 1,
         relu: bool = True,
-        kit: Kit = FLOAT,
+        factory: LayerFactory = FLOAT,
         name: str = "",
     ):
         super().__init__()
         same = network.padding == "same" or kernel == 1
-        self.conv = kit.conv(
+        self.conv = factory.conv(
             in_width,
             out_width,
             kernel,
@@ -39,9 +39,9 @@ class ConvBN(nn.Cell):
             group=group,
             weight_init="zeros",
         )
-        self.bn = kit.norm(out_width, network.bn_eps, network.bn_momentum)
+        self.bn = factory.norm(out_width, network.bn_eps, network.bn_momentum)
         self.relu = nn.ReLU() if relu else None
-        self.point = kit.point(name, positive=relu)
+        self.fake_quant = factory.fake_quant(name, positive=relu)
         self.fused = None
 
     def construct(self, x):
@@ -51,19 +51,19 @@ class ConvBN(nn.Cell):
         x = self.bn(x)
         if self.relu is not None:
             x = self.relu(x)
-        return x if self.point is None else self.point(x)
+        return x if self.fake_quant is None else self.fake_quant(x)
 
 
 class SqueezeExcite(nn.Cell):
     """Channel gates from the mean over space: 1x1, ReLU, 1x1, sigmoid, both with bias."""
 
-    def __init__(self, width: int, squeezed: int, kit: Kit = FLOAT, name: str = ""):
+    def __init__(self, width: int, squeezed: int, factory: LayerFactory = FLOAT, name: str = ""):
         super().__init__()
-        self.reduce = kit.conv(width, squeezed, 1, has_bias=True, weight_init="zeros", bias_init="zeros")
-        self.expand = kit.conv(squeezed, width, 1, has_bias=True, weight_init="zeros", bias_init="zeros")
-        self.reduced_point = kit.point(f"{name}.reduce", positive=True)
-        self.gates_point = kit.point(f"{name}.expand", positive=True, fixed=GATES)
-        self.point = kit.point(name, positive=True)
+        self.reduce = factory.conv(width, squeezed, 1, has_bias=True, weight_init="zeros", bias_init="zeros")
+        self.expand = factory.conv(squeezed, width, 1, has_bias=True, weight_init="zeros", bias_init="zeros")
+        self.reduced_fake_quant = factory.fake_quant(f"{name}.reduce", positive=True)
+        self.gates_fake_quant = factory.fake_quant(f"{name}.expand", positive=True, fixed=GATES)
+        self.fake_quant = factory.fake_quant(name, positive=True)
         self.gating = None
 
     def construct(self, x):
@@ -71,10 +71,10 @@ class SqueezeExcite(nn.Cell):
             reduced = ops.relu(self.reduce(self.gating.mean(x)))
             return self.gating.scale(x, ops.sigmoid(self.expand(reduced)))
         reduced = ops.relu(self.reduce(ops.mean(x, (2, 3), True)))
-        if self.reduced_point is None or self.gates_point is None or self.point is None:
+        if self.reduced_fake_quant is None or self.gates_fake_quant is None or self.fake_quant is None:
             return x * ops.sigmoid(self.expand(reduced))
-        gates = ops.sigmoid(self.expand(self.reduced_point(reduced)))
-        return self.point(x * self.gates_point(gates))
+        gates = ops.sigmoid(self.expand(self.reduced_fake_quant(reduced)))
+        return self.fake_quant(x * self.gates_fake_quant(gates))
 
 
 class PooledShortcut(nn.Cell):
@@ -105,27 +105,29 @@ class MBConv(nn.Cell):
     A layer with ``conv`` has a plain convolution, ``spatial``, in place of expansion and depthwise convolution.
     """
 
-    def __init__(self, network: arch.Network, layer: arch.Layer, kit: Kit = FLOAT, name: str = ""):
+    def __init__(self, network: arch.Network, layer: arch.Layer, factory: LayerFactory = FLOAT, name: str = ""):
         super().__init__()
         mid = layer.gated_width
         self.residual = layer.residual
-        self.expand = ConvBN(network, layer.in_width, mid, kit=kit, name=f"{name}.expand") if layer.expands else None
+        self.expand = (
+            ConvBN(network, layer.in_width, mid, factory=factory, name=f"{name}.expand") if layer.expands else None
+        )
         self.depthwise: nn.Cell | None = None
         self.spatial: nn.Cell | None = None
         if layer.conv:
             self.spatial = ConvBN(
-                network, layer.in_width, mid, layer.kernel, layer.stride, kit=kit, name=f"{name}.spatial"
+                network, layer.in_width, mid, layer.kernel, layer.stride, factory=factory, name=f"{name}.spatial"
             )
         else:
             self.depthwise = ConvBN(
-                network, mid, mid, layer.kernel, layer.stride, group=mid, kit=kit, name=f"{name}.depthwise"
+                network, mid, mid, layer.kernel, layer.stride, group=mid, factory=factory, name=f"{name}.depthwise"
             )
-        self.se = SqueezeExcite(mid, layer.se_width, kit, f"{name}.se") if layer.se_width else None
+        self.se = SqueezeExcite(mid, layer.se_width, factory, f"{name}.se") if layer.se_width else None
         self.project = None
         if layer.projects:
-            self.project = ConvBN(network, mid, layer.out_width, relu=False, kit=kit, name=f"{name}.project")
+            self.project = ConvBN(network, mid, layer.out_width, relu=False, factory=factory, name=f"{name}.project")
         self.shortcut = PooledShortcut(layer.in_width, layer.out_width, layer.stride) if layer.pool else None
-        self.point = kit.point(name) if layer.residual else None
+        self.fake_quant = factory.fake_quant(name) if layer.residual else None
         self.middle = self.join = None
 
     def construct(self, x, keep=None):
@@ -149,4 +151,4 @@ class MBConv(nn.Cell):
         if self.shortcut is not None:
             x = self.shortcut(x)
         y = x + (y if keep is None else y * keep)
-        return y if self.point is None else self.point(y)
+        return y if self.fake_quant is None else self.fake_quant(y)

@@ -7,46 +7,48 @@ from typing import Any
 from mindspore import nn, ops
 
 from mindcv_mnasnet.model.layers import ConvBN, MBConv
-from mindcv_mnasnet.model.quantization import FLOAT, Kit
+from mindcv_mnasnet.model.quantization import FLOAT, LayerFactory
 from mindcv_mnasnet.networks import network as arch
 
 
 class MnasNet(nn.Cell):
     """A MnasNet classifier, or with ``features_only`` its feature maps.
 
-    Call with images (batch, channels, height, width), normalised; returns logits (batch, classes), or the last map of
+    Call with images (batch, channels, height, width), normalized; returns logits (batch, classes), or the last map of
     every reduction, finest first (``feature_channels`` and ``feature_reductions`` describe them).
 
-    In training, dropout and drop-connect compare their rates with ``draws``, uniform numbers in [0, 1) of shape
-    (batch, ``draw_columns``); without ``draws`` the device draws them, which no seed of a checkpoint can repeat.
+    In training, dropout and drop-connect compare their rates with ``random_inputs``, uniform numbers in [0, 1) of shape
+    (batch, ``random_columns``); without ``random_inputs`` the device draws them, which no seed can repeat.
 
-    ``kit`` are the layers that it is built of: plain ones, or those of one ``quantise.QuantisedKit``.
+    ``factory`` makes its layers: plain ones, or those of one ``quantization.QuantizedLayerFactory``.
     """
 
-    def __init__(self, network: arch.Network, features_only: bool = False, kit: Kit = FLOAT):
+    def __init__(self, network: arch.Network, features_only: bool = False, factory: LayerFactory = FLOAT):
         super().__init__()
         layers = network.layers()
         self.network = network
         self.features_only = features_only
-        self.point = kit.point("input")
+        self.fake_quant = factory.fake_quant("input")
         self.stem = ConvBN(
-            network, network.in_channels, network.stem_width, 3, network.stem_stride, kit=kit, name="stem"
+            network, network.in_channels, network.stem_width, 3, network.stem_stride, factory=factory, name="stem"
         )
-        blocks = [MBConv(network, layer, kit, f"blocks.{i}") for i, layer in enumerate(layers)]
+        blocks = [MBConv(network, layer, factory, f"blocks.{i}") for i, layer in enumerate(layers)]
         self.blocks = nn.CellList(blocks)
         self._describe_features(layers)
         rates = [network.drop_connect * i / len(layers) if layer.residual else 0.0 for i, layer in enumerate(layers)]
         self.drop_connect_rates = tuple(rates)
         self.dropout = 0.0 if features_only else network.dropout
         self.dropped_blocks = sum(rate > 0 for rate in rates)
-        self.draw_columns = self.dropped_blocks + (network.head_width if self.dropout > 0 else 0)
+        self.random_columns = self.dropped_blocks + (network.head_width if self.dropout > 0 else 0)
         if not features_only:
-            self.head = ConvBN(network, layers[-1].out_width, network.head_width, kit=kit, name="head")
-            self.pool_point = kit.point("pool", positive=True)
-            self.classifier = kit.dense(network.head_width, network.num_classes, weight_init="zeros", bias_init="zeros")
-            self.logits_point = kit.point("logits")
-        self.clock = kit.clock()
-        kit.finish()
+            self.head = ConvBN(network, layers[-1].out_width, network.head_width, factory=factory, name="head")
+            self.pool_fake_quant = factory.fake_quant("pool", positive=True)
+            self.classifier = factory.dense(
+                network.head_width, network.num_classes, weight_init="zeros", bias_init="zeros"
+            )
+            self.logits_fake_quant = factory.fake_quant("logits")
+        self.batch_counter = factory.batch_counter()
+        factory.rename_parameters()
 
     def _describe_features(self, layers: tuple[arch.Layer, ...]) -> None:
         stage_reductions = self.network.reductions
@@ -67,20 +69,20 @@ class MnasNet(nn.Cell):
             found[name] = {"stem": stages + 1}.get(part, 0) if part != "blocks" else stages - stage_of[int(index)]
         return found
 
-    def construct(self, x, draws=None):
-        if self.training and self.draw_columns > 0 and draws is None:
-            draws = ops.rand(x.shape[0], self.draw_columns)
-        if self.clock is not None and self.training:
-            self.clock()
+    def construct(self, x, random_inputs=None):
+        if self.training and self.random_columns > 0 and random_inputs is None:
+            random_inputs = ops.rand(x.shape[0], self.random_columns)
+        if self.batch_counter is not None and self.training:
+            self.batch_counter()
         features: Any = ()
-        x = self.stem(x if self.point is None else self.point(x))
+        x = self.stem(x if self.fake_quant is None else self.fake_quant(x))
         if -1 in self.feature_blocks:
             features = (*features, x)
         column = 0
         for index, block in enumerate(self.blocks):
             rate = self.drop_connect_rates[index]
             if self.training and rate > 0:
-                kept = (draws[:, column] >= rate).astype(x.dtype) / (1 - rate)
+                kept = (random_inputs[:, column] >= rate).astype(x.dtype) / (1 - rate)
                 x = block(x, kept.reshape(-1, 1, 1, 1))
                 column += 1
             else:
@@ -89,15 +91,15 @@ class MnasNet(nn.Cell):
                 features = (*features, x)
         if self.features_only:
             return features
-        return self.classify(x, draws)
+        return self.classify(x, random_inputs)
 
-    def classify(self, x, draws):
+    def classify(self, x, random_inputs):
         """Logits from the last feature map."""
         x = ops.mean(self.head(x), (2, 3))
-        if self.pool_point is not None:
-            x = self.pool_point(x)
+        if self.pool_fake_quant is not None:
+            x = self.pool_fake_quant(x)
         if self.training and self.dropout > 0:
-            kept = (draws[:, self.dropped_blocks :] >= self.dropout).astype(x.dtype)
+            kept = (random_inputs[:, self.dropped_blocks :] >= self.dropout).astype(x.dtype)
             x = x * kept / (1 - self.dropout)
         x = self.classifier(x)
-        return x if self.logits_point is None else self.logits_point(x)
+        return x if self.logits_fake_quant is None else self.logits_fake_quant(x)

@@ -14,7 +14,7 @@ from mindcv_mnasnet.model.quantization import PREFIXES
 from mindcv_mnasnet.run.checkpoint import Checkpoint
 
 
-def initialise(model: nn.Cell, seed: int = 0) -> None:
+def initialize(model: nn.Cell, seed: int = 0) -> None:
     """Set all weights as the authors' code does; equal seeds give equal weights on every rank.
 
     Convolutions: normal, std sqrt(2 / (k * k * out)); depthwise std sqrt(2 / (k * k)) (their fan-out is one filter);
@@ -57,7 +57,7 @@ def freeze(model: MnasNet, what: int | str) -> None:
 def load_parameters(parameters: Iterable[ms.Parameter], tensors: Mapping[str, np.ndarray], origin: str) -> None:
     """Set parameters from tensors of the same names and shapes; all of them, or none and an error.
 
-    A network that is not quantised leaves the ranges of one that is aside.
+    A network that is not quantized leaves the ranges of one that is aside.
 
     Raises:
         UserError: listing the first missing, left-over and misshapen tensors.
@@ -82,7 +82,7 @@ def load_parameters(parameters: Iterable[ms.Parameter], tensors: Mapping[str, np
 def start_from(model: MnasNet, checkpoint: Checkpoint) -> str:
     """Set a network's parameters from a checkpoint; its classifier stays as it is where the classes differ.
 
-    A network that is to be quantised takes weights alone: it observes its ranges anew.
+    A network that is to be quantized takes weights alone: it observes its ranges anew.
 
     Returns:
         A sentence on what was taken.

@@ -1,7 +1,7 @@
-"""Fake quantisation: layers that train, and answer, as a network of 8-bit integers would.
+"""Fake quantization: layers that train, and answer, as a network of 8-bit integers would.
 
 Weights: int8, symmetric, one scale per output channel. As a folded batch norm is one factor per output channel, this is
-also what quantising the folded weights gives. Activations: 8 bits with one range per tensor, which holds zero exactly,
+also what quantizing the folded weights gives. Activations: 8 bits with one range per tensor, which holds zero exactly,
 as TensorFlow's ``fake_quant_with_min_max_vars``. Gradients pass straight through, except where a value was cut off.
 Jacob et al. 2018, https://arxiv.org/abs/1712.05877.
 
@@ -25,13 +25,13 @@ RANGE_DECAY = 0.99  # of observed ranges per batch; TensorFlow's 0.999 is meant 
 TINY = 1e-8  # the least width of a range; a scale of zero would divide by zero
 #: The range of a sigmoid, by which TensorFlow Lite fixes its output: 256 steps of 1/256 from 0.
 GATES = (0.0, 255 / 256)
-#: Where the names of the parameters begin that only a quantised network has.
-PREFIXES = ("ranges.", "quantisation.")
+#: Where the names of the parameters begin that only a quantized network has.
+PREFIXES = ("ranges.", "quantization.")
 
 
 @dataclass(frozen=True)
-class Quantisation:
-    """When parts of fake quantisation begin; evaluation always has all of it.
+class Quantization:
+    """When parts of fake quantization begin; evaluation always has all of it.
 
     In the first ``delay`` batches of training activations pass as they are while their ranges are observed; after
     ``freeze`` batches batch norms use their moving statistics, which then no longer change.
@@ -41,15 +41,15 @@ class Quantisation:
     freeze: int = 0
 
     @classmethod
-    def of(cls, recipe: Recipe, batches_per_epoch: int = 0) -> Quantisation | None:
-        """What a recipe asks for; None where it is not to be quantised."""
+    def of(cls, recipe: Recipe, batches_per_epoch: int = 0) -> Quantization | None:
+        """What a recipe asks for; None where it is not to be quantized."""
         if not recipe.quantize:
             return None
         epochs = recipe.quant_delay_epochs, recipe.bn_freeze_epochs
         return cls(*(round(number * batches_per_epoch) for number in epochs))
 
 
-class Kit:
+class LayerFactory:
     """The layers that a network is built of: MindSpore's own."""
 
     conv: type[nn.Conv2d] = nn.Conv2d
@@ -59,46 +59,46 @@ class Kit:
         """A batch norm; ``momentum`` is the share of the old statistics."""
         return nn.BatchNorm2d(width, eps=eps, momentum=momentum)
 
-    def point(self, name: str, positive: bool = False, fixed: tuple[float, float] | None = None) -> nn.Cell | None:
-        """What quantises the activation of that name, or nothing."""
+    def fake_quant(self, name: str, positive: bool = False, fixed: tuple[float, float] | None = None) -> nn.Cell | None:
+        """What quantizes the activation of that name, or nothing."""
         return None
 
-    def clock(self) -> nn.Cell | None:
+    def batch_counter(self) -> nn.Cell | None:
         """What counts the batches of training, or nothing."""
         return None
 
-    def finish(self) -> None:
+    def rename_parameters(self) -> None:
         """Called when all cells are in their places."""
 
 
-FLOAT = Kit()
+FLOAT = LayerFactory()
 
 
-class QuantisedKit(Kit):
-    """Their fake-quantised kinds, for one network."""
+class QuantizedLayerFactory(LayerFactory):
+    """Their fake-quantized kinds, for one network."""
 
-    def __init__(self, quantisation: Quantisation):
-        self.conv, self.dense = QuantisedConv2d, QuantisedDense
-        self._quantisation = quantisation
+    def __init__(self, quantization: Quantization):
+        self.conv, self.dense = QuantizedConv2d, QuantizedDense
+        self._quantization = quantization
         self._batches = ms.Parameter(ms.Tensor(np.zeros(1, np.float32)), "batches", False)
-        self._points: dict[str, Point] = {}
+        self._fake_quants: dict[str, FakeQuant] = {}
 
     def norm(self, width: int, eps: float, momentum: float) -> nn.Cell:
-        return FreezingBatchNorm2d(width, eps, momentum, self._batches, self._quantisation.freeze)
+        return FreezingBatchNorm2d(width, eps, momentum, self._batches, self._quantization.freeze)
 
-    def point(self, name: str, positive: bool = False, fixed: tuple[float, float] | None = None) -> nn.Cell | None:
-        point = Point(self._batches, self._quantisation.delay, positive, fixed)
-        self._points[name] = point
-        return point
+    def fake_quant(self, name: str, positive: bool = False, fixed: tuple[float, float] | None = None) -> nn.Cell | None:
+        fake_quant = FakeQuant(self._batches, self._quantization.delay, positive, fixed)
+        self._fake_quants[name] = fake_quant
+        return fake_quant
 
-    def clock(self) -> nn.Cell | None:
+    def batch_counter(self) -> nn.Cell | None:
         return Clock(self._batches)
 
-    def finish(self) -> None:
+    def rename_parameters(self) -> None:
         """Undo the prefixes that cells give to what is in them, so that names do not tell where a cell is."""
-        self._batches.name = "quantisation.batches"
-        for name, point in self._points.items():
-            point.range.name = f"ranges.{name}"
+        self._batches.name = "quantization.batches"
+        for name, fake_quant in self._fake_quants.items():
+            fake_quant.range.name = f"ranges.{name}"
 
 
 class Clock(nn.Cell):
@@ -112,27 +112,27 @@ class Clock(nn.Cell):
         return ops.assign_add(self.batches, ops.ones_like(self.batches))
 
 
-class QuantisedConv2d(nn.Conv2d):
-    """``nn.Conv2d`` with fake-quantised weights."""
+class QuantizedConv2d(nn.Conv2d):
+    """``nn.Conv2d`` with fake-quantized weights."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.quantise = QuantiseWeight()
+        self.quantize = QuantizeWeight()
 
     def construct(self, x):
-        x = self.conv2d(x, self.quantise(self.weight))
+        x = self.conv2d(x, self.quantize(self.weight))
         return self.bias_add(x, self.bias) if self.has_bias else x
 
 
-class QuantisedDense(nn.Dense):
-    """``nn.Dense`` with fake-quantised weights."""
+class QuantizedDense(nn.Dense):
+    """``nn.Dense`` with fake-quantized weights."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.quantise = QuantiseWeight()
+        self.quantize = QuantizeWeight()
 
     def construct(self, x):
-        return ops.dense(x, self.quantise(self.weight), self.bias)
+        return ops.dense(x, self.quantize(self.weight), self.bias)
 
 
 class FreezingBatchNorm2d(nn.BatchNorm2d):
@@ -160,8 +160,8 @@ class FreezingBatchNorm2d(nn.BatchNorm2d):
         return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
 
 
-class Point(nn.Cell):
-    """Fake-quantises an activation by the parameter ``range`` (least, most), in training a moving average.
+class FakeQuant(nn.Cell):
+    """Fake-quantizes an activation by the parameter ``range`` (least, most), in training a moving average.
 
     The first batch sets the range. ``positive`` says that no value is below zero. A ``fixed`` range is not observed.
     """
@@ -171,7 +171,7 @@ class Point(nn.Cell):
         self.range = ms.Parameter(ms.Tensor(np.array(fixed or (0.0, 0.0), np.float32)), "range", False)
         self.batches, self.delay = batches, float(delay)
         self.positive, self.observes = positive, fixed is None
-        self.quantise = QuantiseActivation(positive)
+        self.quantize = QuantizeActivation(positive)
         self.always = ms.Tensor(True)
 
     def construct(self, x):
@@ -182,7 +182,7 @@ class Point(nn.Cell):
                 span = ops.stop_gradient(self.observed(ops.stop_gradient(x)))
         scale = ops.maximum(span[1] - span[0], TINY) / LEVELS
         zero = ops.floor(ops.clamp(-span[0] / scale, 0.0, float(LEVELS)) + 0.5)
-        return self.quantise(x, scale, zero, on)
+        return self.quantize(x, scale, zero, on)
 
     def observed(self, x):
         """The range with this batch in it."""
@@ -194,7 +194,7 @@ class Point(nn.Cell):
         return ops.assign(self.range, old + share * (ops.stack([least, most]) - old))
 
 
-class QuantiseWeight(nn.Cell):
+class QuantizeWeight(nn.Cell):
     """The nearest of 255 values per output channel (axis 0), evenly from -max|w| to max|w|."""
 
     def construct(self, weight):
@@ -206,7 +206,7 @@ class QuantiseWeight(nn.Cell):
         return (dout,)
 
 
-class QuantiseActivation(nn.Cell):
+class QuantizeActivation(nn.Cell):
     """The nearest of 256 values from -``zero`` * ``scale`` on; ``x`` itself where ``on``, a bool scalar, is False."""
 
     def __init__(self, positive: bool):
@@ -215,11 +215,11 @@ class QuantiseActivation(nn.Cell):
 
     def construct(self, x, scale, zero, on):
         if self.positive:
-            quantised = ops.minimum(ops.floor(x * (1 / scale) + 0.5), float(LEVELS)) * scale
+            quantized = ops.minimum(ops.floor(x * (1 / scale) + 0.5), float(LEVELS)) * scale
         else:
             steps = ops.floor(x * (1 / scale) + (zero + 0.5))
-            quantised = (ops.minimum(ops.maximum(steps, 0.0), float(LEVELS)) - zero) * scale
-        return ops.where(on, quantised, x)
+            quantized = (ops.minimum(ops.maximum(steps, 0.0), float(LEVELS)) - zero) * scale
+        return ops.where(on, quantized, x)
 
     def bprop(self, x, scale, zero, on, out, dout):
         off = 1 - on.astype(ms.float32)

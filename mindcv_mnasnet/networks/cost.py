@@ -100,7 +100,7 @@ def _block(name: str, layer: Layer, size: int) -> Iterator[LayerCost]:
 
 
 def _conv(name: str, kernel: int, in_width: int, out_width: int, size: int, groups: int = 1) -> LayerCost:
-    """A convolution with batch normalisation, which the authors fold into one addition per output."""
+    """A convolution with batch normalization, which the authors fold into one addition per output."""
     weights = kernel * kernel * in_width // groups * out_width
     madds = weights * size * size
     operations = 2 * madds + out_width * size * size

@@ -62,7 +62,7 @@ class Reported:
         """Crop, interpolation, padding and BN epsilon in a few words."""
         if self.eval_crop is None:
             return "not stated"
-        crop = "square size/(size+32)" if self.eval_crop == "tf_square" else f"resize {self.val_resize}, centre"
+        crop = "square size/(size+32)" if self.eval_crop == "tf_square" else f"resize {self.val_resize}, center"
         return f"{crop}, {self.interpolation}, {self.padding} padding, eps {self.bn_eps:g}"
 
     def network(self) -> Network | None:

@@ -81,7 +81,7 @@ class DataKeys:
     val_labels: str | None = key(None, "label file of a flat validation folder", pattern=".+", place=True)
     dataset_download: bool = key(False, "MindCV's download", fixed="nothing is downloaded here; give --data_dir")
     num_parallel_workers: int = key(8, "workers of the input pipeline, at most the cores", within="[1, inf)")
-    on_bad_image: str = key("error", "what a broken picture does in training", choices=("error", "skip"))
+    on_bad_image: str = key("error", "what a broken image does in training", choices=("error", "skip"))
     shuffle: bool = key(True, "a new order of the training images each epoch")
     num_samples: int | None = key(None, "use only so many training images", within="[1, inf)")
     batch_size: int = key(128, "images per device and step", within="[1, inf)")
@@ -103,7 +103,7 @@ class DataKeys:
     re_prob: float = key(0.0, "probability of random erasing", within="[0, 1]")
     re_scale: tuple[float, ...] = key((0.02, 0.33), "area erased", within="(0, 1]", length=2, rising=True)
     re_ratio: tuple[float, ...] = key((0.3, 3.3), "its aspect ratio", within="(0, inf)", length=2, rising=True)
-    re_value: float = key(0.0, "normalised value put there, 0 is the mean", unbuilt=("random",))
+    re_value: float = key(0.0, "normalized value put there, 0 is the mean", unbuilt=("random",))
     re_max_attempts: int = key(10, "tries to find a box to erase", within="[1, inf)")
     mean: tuple[float, ...] = key((123.675, 116.28, 103.53), "channel means of pixels 0..255", within="[0, 255]")
     std: tuple[float, ...] = key((58.395, 57.12, 57.375), "channel deviations of pixels 0..255", within="[1, 255]")
@@ -129,7 +129,7 @@ class NetworkKeys:
 
     model: str = key("mnasnet_100", "name of the network", pattern=".+")
     num_classes: int | None = key(None, "classes; None is as the data has", within="[1, inf)")
-    in_channels: int = key(3, "channels of the input: 3 is RGB, 1 grey", within="[1, 3]")
+    in_channels: int = key(3, "channels of the input: 3 is RGB, 1 gray", within="[1, 3]")
     width_mult: float | None = key(None, "width multiplier", within="(0, inf)")
     blocks: tuple[str, ...] | None = key(None, "block strings in place of the model's")
     stem: int | None = key(None, "width of the stem before scaling", within="[1, inf)")
@@ -147,12 +147,12 @@ class NetworkKeys:
 
 
 @dataclass(frozen=True)
-class OptimiserKeys:
-    """optimiser, averages and precision"""
+class OptimizerKeys:
+    """optimizer, averages and precision"""
 
     opt: str = key(
         "rmsprop",
-        "optimiser",
+        "optimizer",
         choices=("sgd", "momentum", "rmsprop", "adamw", "lamb"),
         unbuilt=("adam", "lion", "adagrad", "nadam"),
     )
@@ -160,7 +160,7 @@ class OptimiserKeys:
     use_nesterov: bool = key(False, "Nesterov's momentum, with sgd")
     rmsprop_decay: float = key(0.9, "decay of rmsprop's mean square", within="[0, 1)")
     betas: tuple[float, ...] = key((0.9, 0.999), "decays of adamw and lamb", within="[0, 1)", length=2)
-    eps: float | None = key(None, "epsilon; None is the optimiser's own", within="(0, 1]")
+    eps: float | None = key(None, "epsilon; None is the optimizer's own", within="(0, 1]")
     weight_decay: float = key(1e-6, "weight decay", within="[0, 1)")
     weight_decay_filter: str = key(
         "disable",
@@ -170,12 +170,12 @@ class OptimiserKeys:
     layer_decay: float | None = key(None, "factor of the learning rate per stage towards the stem", within="(0, 1]")
     clip_grad: bool = key(False, "clip the global norm of the gradients")
     clip_value: float = key(15.0, "that norm", within="(0, inf)")
-    gradient_accumulation_steps: int = key(1, "batches per optimiser step", within="[1, inf)")
+    gradient_accumulation_steps: int = key(1, "batches per optimizer step", within="[1, inf)")
     ema: bool = key(False, "average the weights, and validate the averages")
     ema_decay: float = key(0.9999, "decay of that average per step", within="[0, 1)")
     ema_ramp: bool = key(False, "decay rises as min(ema_decay, (1 + n) / (10 + n))")
-    quantize: bool = key(False, "train, and validate, as a network of 8-bit integers computes (fake quantisation)")
-    quant_delay_epochs: float = key(1.0, "epochs before activations are quantised, not observed", within="[0, inf)")
+    quantize: bool = key(False, "train, and validate, as a network of 8-bit integers computes (fake quantization)")
+    quant_delay_epochs: float = key(1.0, "epochs before activations are quantized, not observed", within="[0, inf)")
     bn_freeze_epochs: float = key(2.0, "epochs before quantize fixes batch-norm statistics", within="[0, inf)")
     loss: str = key("CE", "cross entropy, or binary cross entropy", choices=("CE", "BCE"))
     label_smoothing: float = key(0.0, "label smoothing", within="[0, 1)")
@@ -226,11 +226,11 @@ class ScheduleKeys:
     cycle_decay: float = key(1.0, "factor of the peak from one cycle to the next", within="(0, 1]")
 
 
-SECTIONS: tuple[type, ...] = (JobKeys, DataKeys, NetworkKeys, OptimiserKeys, ScheduleKeys)
+SECTIONS: tuple[type, ...] = (JobKeys, DataKeys, NetworkKeys, OptimizerKeys, ScheduleKeys)
 
 
 @dataclass(frozen=True)
-class AllKeys(ScheduleKeys, OptimiserKeys, NetworkKeys, DataKeys, JobKeys):
+class AllKeys(ScheduleKeys, OptimizerKeys, NetworkKeys, DataKeys, JobKeys):
     """One attribute per key, and which of them were set by hand."""
 
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)

@@ -98,13 +98,13 @@ class Recipe(AllKeys):
         return resolve(self.model, **{name: value for name, value in overrides.items() if value is not None})
 
     def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation per input channel, pixels 0..255; grey input takes the average of an RGB triple."""
+        """Mean and deviation per input channel, pixels 0..255; gray input takes the average of an RGB triple."""
         if self.in_channels == len(self.mean):
             return self.mean, self.std
         return (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
 
     def short_side(self) -> int:
-        """Pixels that a picture's short side is resized to for validation, rounded down as MindCV and timm do."""
+        """Pixels that an image's short side is resized to for validation, rounded down as MindCV and timm do."""
         return self.val_resize or int(self.image_resize / self.crop_pct)
 
     def start_weights(self) -> str | None:

@@ -53,6 +53,6 @@ def check_together(recipe: AllKeys, origins: Mapping[str, str]) -> None:
     if len(recipe.mean) != len(recipe.std):
         raise clash("mean", "std", "they have one item per channel each")
     if len(recipe.mean) not in (recipe.in_channels, 3):
-        raise clash("mean", "in_channels", "there is one mean per channel (an RGB triple serves grey input too)")
+        raise clash("mean", "in_channels", "there is one mean per channel (an RGB triple serves gray input too)")
     if recipe.eval_crop == "tf_square" and recipe.val_resize is not None:
         raise clash("eval_crop", "val_resize", "the authors' square is cut before resizing, to the network's input")

@@ -27,7 +27,7 @@ from mindcv_mnasnet.recipe.recipe import Recipe
 SUFFIX = ".safetensors"
 _KEY = "mindcv_mnasnet"
 _FORMAT = 1
-_NOT_MODEL = ("ema.", "optimiser.", "state.")
+_NOT_MODEL = ("ema.", "optimizer.", "state.")
 
 
 class BrokenCheckpointError(UserError):

@@ -18,7 +18,7 @@ Records = Sequence[dict[str, Any]]
 
 INK, GRID = "#333333", "#e3e3e3"
 LOSS, LR = "#1f5fa8", "#a0a0a0"
-ACCURACIES = {  # key of an epoch's record: label, colour
+ACCURACIES = {  # key of an epoch's record: label, color
     "train_top1": ("training", "#9aa5b1"),
     "val_top1": ("validation", "#d1731f"),
     "val_top1_ema": ("validation, EMA weights", "#1a7f5a"),
@@ -40,9 +40,9 @@ def draw_curves(records: Records, path: Path) -> None:
     _draw_accuracy(below, [record for record in records if record["kind"] == "epoch"])
     below.set_xlabel("step", color=INK)
     below.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
-    picture = BytesIO()
-    figure.savefig(picture, dpi=120, format="png")
-    replace_file(path, picture.getvalue())
+    image = BytesIO()
+    figure.savefig(image, dpi=120, format="png")
+    replace_file(path, image.getvalue())
 
 
 def _series(records: Records, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +53,7 @@ def _series(records: Records, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred running mean over at most ``window`` values, over fewer at the ends; NaN is left out of the means."""
+    """Centered running mean over at most ``window`` values, over fewer at the ends; NaN is left out of the means."""
     known = np.isfinite(values)
     sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
     counts = np.concatenate([[0], np.cumsum(known)])
@@ -79,11 +79,11 @@ def _draw_loss(axes: Axes, records: Records) -> None:
 
 def _draw_accuracy(axes: Axes, records: Records) -> None:
     _style(axes, "top-1 (%)")
-    for key, (label, colour) in ACCURACIES.items():
+    for key, (label, color) in ACCURACIES.items():
         steps, values = _series(records, key)
         if len(steps):
             best = f", best {np.nanmax(values):.2f}" if key.startswith("val") and np.isfinite(values).any() else ""
-            axes.plot(steps, values, color=colour, linewidth=1.8, marker=".", markersize=5, label=label + best)
+            axes.plot(steps, values, color=color, linewidth=1.8, marker=".", markersize=5, label=label + best)
     if axes.get_lines():
         axes.legend(frameon=False, loc="lower right")
 

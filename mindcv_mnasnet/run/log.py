@@ -1,6 +1,6 @@
 """The log of a run: ``log.jsonl`` in its folder, progress on the console, ``curves.png``, TensorBoard on demand.
 
-Every line is one JSON object with ``kind`` (``step``, ``epoch`` or ``message``), ``step`` (optimiser steps done) and
+Every line is one JSON object with ``kind`` (``step``, ``epoch`` or ``message``), ``step`` (optimizer steps done) and
 ``time`` (seconds since 1970). A number that JSON cannot say (NaN, infinity) is ``null``.
 """
 
@@ -102,7 +102,7 @@ class RunLog:
             raise unwritable(self.path, error) from error
 
     def step(self, step: int, epoch: int, loss: float, lr: float, images_per_second: float, **more: Any) -> None:
-        """Log that optimiser step number ``step`` (counted from 1) of ``epoch`` (counted from 1) is done."""
+        """Log that optimizer step number ``step`` (counted from 1) of ``epoch`` (counted from 1) is done."""
         if not self._active:
             return
         values = {"loss": loss, "lr": lr, "images_per_second": images_per_second, **more}

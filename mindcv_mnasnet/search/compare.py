@@ -1,4 +1,4 @@
-"""Searches beside each other: what they found, how they spread around the target, how fast they learnt."""
+"""Searches beside each other: what they found, how they spread around the target, how fast they learned."""
 
 from __future__ import annotations
 

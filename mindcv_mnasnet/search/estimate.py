@@ -40,7 +40,7 @@ def estimate(settings: Settings, images_per_second: float | None = None) -> str:
         kept = min(kept, int(keys["num_samples"]))
     speed = images_per_second or IMAGES_PER_SECOND
     source = "as said" if images_per_second else "one Ascend 910 as MindCV publishes it, at 224 pixels"
-    pictures = f"{kept:,} pictures ({where}, {settings.held_out:g} held out)"
+    pictures = f"{kept:,} images ({where}, {settings.held_out:g} held out)"
     if settings.evaluator == "supernet":
         networks = 3 if settings.supernet_sandwich else 1
         training = settings.supernet_epochs * kept * networks / speed
@@ -69,7 +69,7 @@ def _range(values: list[float]) -> str:
 
 
 def _images(settings: Settings) -> tuple[int, str]:
-    """Training pictures of the base recipe's data set, and where the number is from."""
+    """Training images of the base recipe's data set, and where the number is from."""
     from mindcv_mnasnet.errors import UserError
 
     recipe = settings.final_recipe()

@@ -1,4 +1,4 @@
-"""The report's pictures."""
+"""The report's images."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def draw_learning(groups: dict[str, Sequence[Trial]], path: Path) -> Path:
 
 
 def draw_network(network: Network, title: str, path: Path) -> Path:
-    """A network layer by layer, from left to right: height is the output's width, colour the operator (figure 7)."""
+    """A network layer by layer, from left to right: height is the output's width, color the operator (figure 7)."""
     colors = {"conv": "#b07aa1", "e1": "#edc948", "e3": "#76b7b2", "e6": "#4e79a7"}
     axes = _axes(9.0, 3.0)
     axes.grid(visible=False)

@@ -62,9 +62,9 @@ def run(path: Path) -> dict[str, Any]:
 
 
 def held_out_recipe(recipe: Recipe, held_out: float, folder: Path) -> Recipe:
-    """The recipe with a part of its training pictures in place of its validation pictures, and a run folder of its own.
+    """The recipe with a part of its training images in place of its validation images, and a run folder of its own.
 
-    The published search holds 50,000 training pictures out, so that what is reported in the end was never searched on.
+    The published search holds 50,000 training images out, so that what is reported in the end was never searched on.
     """
     from mindcv_mnasnet.data.sets import training_folder
 

@@ -23,12 +23,12 @@ from mindcv_mnasnet.search.trials import Trial, TrialLog
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: sentences, a table (the first row is its head), pictures by their paths."""
+    """A part of the report: sentences, a table (the first row is its head), images by their paths."""
 
     title: str
     sentences: tuple[str, ...] = ()
     table: tuple[tuple[str, ...], ...] = ()
-    pictures: tuple[Path, ...] = ()
+    images: tuple[Path, ...] = ()
 
 
 def write_report(path: str | Path) -> Path:
@@ -95,9 +95,9 @@ def _front_section(settings: Settings, trials: Sequence[Trial], references: Sequ
     rows += [_row(trial.name, trial) for trial in references if trial.ok]
     for one in references:
         sentences.append(_against(one, trials))
-    picture = figures.draw_front(trials, references, settings.target_ms, folder / "front.png")
+    image = figures.draw_front(trials, references, settings.target_ms, folder / "front.png")
     histogram = figures.draw_latencies({"trials": trials}, settings.target_ms, folder / "latencies.png")
-    return Section("Accuracy against latency", tuple(sentences), tuple(rows), (picture, histogram))
+    return Section("Accuracy against latency", tuple(sentences), tuple(rows), (image, histogram))
 
 
 def _against(reference: Trial, trials: Sequence[Trial]) -> str:
@@ -148,16 +148,16 @@ def _mean(trials: Sequence[Trial]) -> float:
 
 def _best_section(settings: Settings, trials: Sequence[Trial], folder: Path) -> Section:
     space = settings.open_space()
-    pictures = []
+    images = []
     rows = [("place", "trial", "accuracy, %", "latency, ms", "reward", "blocks")]
     for place, trial in enumerate(best(trials, settings.top), start=1):
         network = space.network(trial.tokens)
         assert network.blocks == parse_blocks(trial.blocks)[0]
         title = f"{place}: trial {trial.number}, {_figures(trial)}"
-        pictures.append(figures.draw_network(network, title, folder / f"network-{place}.png"))
+        images.append(figures.draw_network(network, title, folder / f"network-{place}.png"))
         values = (f"{100 * (trial.accuracy or 0):.2f}", f"{trial.latency_ms:.3f}", f"{trial.reward:.4f}")
         rows.append((str(place), str(trial.number), *values, " ".join(trial.blocks)))
-    return Section("Best networks", (), tuple(rows), tuple(pictures))
+    return Section("Best networks", (), tuple(rows), tuple(images))
 
 
 def _spent(settings: Settings, trials: Sequence[Trial]) -> Section:
@@ -195,8 +195,8 @@ def _markdown(title: str, sections: Sequence[Section]) -> str:
             if number == 0:
                 lines.append("|" + " --- |" * len(row))
         lines += [""] * bool(section.table)
-        for picture in section.pictures:
-            lines += [f"![{section.title}]({picture.name})", ""]
+        for image in section.images:
+            lines += [f"![{section.title}]({image.name})", ""]
     return "\n".join(lines)
 
 
@@ -208,7 +208,7 @@ _STYLE = (
 
 
 def _html(title: str, sections: Sequence[Section]) -> str:
-    """One file with its pictures in it."""
+    """One file with its images in it."""
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width'>",
@@ -223,7 +223,7 @@ def _html(title: str, sections: Sequence[Section]) -> str:
                 tag = "th" if number == 0 else "td"
                 rows.append("<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>")
             parts.append(f"<table>{''.join(rows)}</table>")
-        for picture in section.pictures:
-            data = base64.b64encode(picture.read_bytes()).decode()
+        for image in section.images:
+            data = base64.b64encode(image.read_bytes()).decode()
             parts.append(f"<p><img alt='{html.escape(section.title)}' src='data:image/png;base64,{data}'></p>")
     return "".join([*parts, "</body></html>\n"])

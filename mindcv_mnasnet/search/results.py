@@ -97,7 +97,7 @@ def write_winners(trials: Iterable[Trial], settings: Settings, folder: Path) -> 
             f"# Number {place} of the search {folder.parent.name}, trial {trial.number}: {trial.params:,} parameters, "
             f"{trial.madds / 1e6:.1f} M multiply-adds,\n"
             f"# {trial.latency_ms:.3g} ms ({trial.latency.get('runtime')}, {trial.latency.get('device')}), "
-            f"{100 * _accuracy(trial):.2f} % on held-out training pictures by evaluator {trial.evaluator}.\n"
+            f"{100 * _accuracy(trial):.2f} % on held-out training images by evaluator {trial.evaluator}.\n"
             f"#\n#   python train.py --config {path}\n"
         )
         body = to_yaml({**own, **given})

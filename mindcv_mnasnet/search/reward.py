@@ -1,4 +1,4 @@
-"""What a search maximises: accuracy, weighed by latency against a target."""
+"""What a search maximizes: accuracy, weighed by latency against a target."""
 
 from __future__ import annotations
 

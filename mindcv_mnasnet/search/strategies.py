@@ -1,4 +1,4 @@
-"""Ways to choose what is tried next, behind one interface: random search, regularised evolution, NSGA-II.
+"""Ways to choose what is tried next, behind one interface: random search, regularized evolution, NSGA-II.
 
 The controller of the paper has a file of its own, ``controller``.
 """
@@ -39,7 +39,7 @@ class RandomSearch:
 
 
 class Evolution:
-    """Regularised evolution: a child of the best of a random few, and the oldest dies. Real et al. 2019, algorithm 1.
+    """Regularized evolution: a child of the best of a random few, and the oldest dies. Real et al. 2019, algorithm 1.
 
     Their population of 100 and sample of 25 are for 20,000 trials; here a fifth of the population is sampled.
     """

@@ -61,7 +61,7 @@ class Strategy(Protocol):
         """How the networks of a generation did, in the order in which they were asked for."""
 
     def state(self) -> Arrays:
-        """All that was learnt."""
+        """All that was learned."""
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Take back what ``state`` gave."""

@@ -21,7 +21,7 @@ STATUSES = ("ok", "unmeasured", "failed", "timeout", "memory", "diverged")
 class Trial:
     """One network that was tried: a line of ``trials.jsonl``.
 
-    ``accuracy`` in [0, 1] is the evaluator's, on pictures held out of the training set. ``latency`` is a record of
+    ``accuracy`` in [0, 1] is the evaluator's, on images held out of the training set. ``latency`` is a record of
     ``latency.Latency``; ``latency_ms`` its median. ``reason`` says why a trial is not ``ok``. ``seconds`` is what it
     cost. ``name`` is a reference's, whose number is negative. ``repeats`` is the number of the earlier trial of the
     same network, whose results these are.

@@ -95,8 +95,8 @@ def statistics(
     given = {} if data_dir is None else {"data_dir": data_dir}
     recipe = Recipe.from_dict({**checkpoint.recipe.to_dict(), **given}, "command line")
     machine = runtime.start(recipe.device_target)
-    listing, _ = open_train_val(recipe, checkpoint.class_names)
-    plan = Plan.make(recipe, len(listing), 0, machine.world, runtime.usable_cores())
+    image_index, _ = open_train_val(recipe, checkpoint.class_names)
+    plan = Plan.make(recipe, len(image_index), 0, machine.world, runtime.usable_cores())
     # With nothing kept of the old average, a batch's own statistics can be read after it.
     network = replace(
         checkpoint.network, image_size=recipe.image_resize, bn_momentum=0.0, dropout=0.0, drop_connect=0.0
@@ -106,7 +106,7 @@ def statistics(
     cell.set_train(True)
     sums = {p.name: np.zeros(p.shape) for p in cell.model.get_parameters() if p.name.endswith(_STATISTICS)}
     done = 0
-    for images, _labels in islice(train_batches(listing, recipe, plan, 0), batches):
+    for images, _labels in islice(train_batches(image_index, recipe, plan, 0), batches):
         cell(images)
         done += 1
         for parameter in cell.model.get_parameters():

@@ -19,9 +19,9 @@ from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.log import RunLog
 from mindcv_mnasnet.train.compile_cache import CompileCache
 from mindcv_mnasnet.train.evaluation import Evaluator
-from mindcv_mnasnet.train.feed import Feed, Pace
+from mindcv_mnasnet.train.feed import Feed, Throughput
 from mindcv_mnasnet.train.job import Job, prepare
-from mindcv_mnasnet.train.summary import summarise
+from mindcv_mnasnet.train.summary import summarize
 
 STOP_EVERY_STEPS = 10  # how often processes agree on whether to stop
 
@@ -33,7 +33,7 @@ def fit(recipe: Recipe) -> dict[str, Any]:
 
     Raises:
         UserError: something in the recipe, the data or the weights does not fit.
-        JobError: training failed: a non-finite loss, a broken picture, a full disk.
+        JobError: training failed: a non-finite loss, a broken image, a full disk.
     """
     job = prepare(recipe)
     resumed = job.attempted_steps if recipe.resume else None
@@ -51,7 +51,7 @@ def fit(recipe: Recipe) -> dict[str, Any]:
                 return summary
             training = _Training(job, log, stop)
             training.run()
-            summary = summarise(job, training.pace, training.compile_seconds)
+            summary = summarize(job, training.throughput, training.compile_seconds)
             if job.folder:
                 job.folder.write_summary(summary)
                 log.message(_closing_words(job, summary))
@@ -66,7 +66,7 @@ class _Training:
         machine = job.runtime
         self.feed = Feed(job.step, job.layout, job.plan, job.recipe.seed, machine.rank, machine.jit_level, _graphs(job))
         self.evaluator = Evaluator(job.network, job.recipe, job.runtime) if job.val is not None else None
-        self.pace = Pace(job.plan.global_batch)
+        self.throughput = Throughput(job.plan.global_batch)
         self.compile_seconds = 0.0
         self._losses: list[Any] = []
         self._skipped: list[str] = []
@@ -109,7 +109,7 @@ class _Training:
             loss.asnumpy()
             self.compile_seconds = self.feed.seconds_total - self.feed.seconds_waiting
             self.log.message(f"compiled the training graph in {self.compile_seconds:.0f} s")
-            self.pace.start(self.feed)
+            self.throughput.start(self.feed)
 
     def _log_steps(self) -> None:
         """One line for the steps since the last one, whose losses have to be finite."""
@@ -117,7 +117,7 @@ class _Training:
         losses = [float(one.asnumpy()) for one in self._losses]
         self._losses = []
         self._refuse_non_finite(losses)
-        rate, waiting = self.pace.lap(self.feed, len(losses))
+        rate, waiting = self.throughput.lap(self.feed, len(losses))
         epoch = math.ceil(job.batches / plan.batches_per_epoch)
         more = {"data_wait_percent": waiting}
         if job.step.skips_overflow:
@@ -156,13 +156,13 @@ class _Training:
         return better
 
     def _count_skipped(self) -> dict[str, int]:
-        """How many broken pictures all ranks met in this epoch, where they are skipped."""
+        """How many broken images all ranks met in this epoch, where they are skipped."""
         if self.job.recipe.on_bad_image != "skip":
             return {}
         count = int(runtime.sum_over_ranks(np.array([len(self._skipped)], np.int32), self.job.plan.world_size)[0])
         if count:
             example = f", such as {self._skipped[0]}" if self._skipped else ""
-            self.log.message(f"skipped {count} broken pictures{example}")
+            self.log.message(f"skipped {count} broken images{example}")
         return {"skipped_images": count}
 
     def _validate(self) -> dict[str, Any]:

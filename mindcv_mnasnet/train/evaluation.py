@@ -11,14 +11,14 @@ import mindspore as ms
 import numpy as np
 from tqdm import tqdm
 
-from mindcv_mnasnet.data.index import Listing
+from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.data.pipeline import eval_batches
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.devices.runtime import Runtime
 from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.parameters import load_parameters
-from mindcv_mnasnet.model.quantization import Quantisation
+from mindcv_mnasnet.model.quantization import Quantization
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
@@ -31,7 +31,7 @@ class Evaluator:
 
     def __init__(self, network: Network, recipe: Recipe, machine: Runtime):
         self._recipe, self._machine = recipe, machine
-        self._model = create_model(network, quantisation=Quantisation.of(recipe), kernels=recipe.kernels)
+        self._model = create_model(network, quantization=Quantization.of(recipe), kernels=recipe.kernels)
         if machine.device != "CPU" and recipe.val_amp_level != "O0":
             runtime.mixed_precision(self._model, recipe.val_amp_level, recipe.amp_dtype)
         self._step = EvalStep(self._model, *recipe.pixel_statistics())
@@ -47,14 +47,14 @@ class Evaluator:
         load_parameters(self._model.get_parameters(), weights, origin)
 
     def logits(self, images: np.ndarray, batch: int) -> np.ndarray:
-        """Float32 logits (N, classes) of uint8 pictures (N, H, W, C), ``batch`` at a time, the last one filled up."""
+        """Float32 logits (N, classes) of uint8 images (N, H, W, C), ``batch`` at a time, the last one filled up."""
         parts = []
         for start in range(0, len(images), batch):
             part = np.resize(images[start : start + batch], (batch, *images.shape[1:]))
             parts.append(self._step(ms.Tensor(part)).asnumpy())
         return np.concatenate(parts)[: len(images)]
 
-    def run(self, listing: Listing, plan: Plan) -> Counts:
+    def run(self, image_index: ImageIndex, plan: Plan) -> Counts:
         """Evaluate on all ranks together; every rank returns the counts of the whole data set.
 
         Raises:
@@ -64,30 +64,30 @@ class Evaluator:
         def classify(images: ms.Tensor) -> np.ndarray:
             return self._step(images).asnumpy()
 
-        counted = count_pictures(classify, listing, self._recipe, plan, self._machine)
+        counted = count_images(classify, image_index, self._recipe, plan, self._machine)
         self.skipped, self.images_per_second = counted.skipped, counted.images_per_second
         return counted.counts
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What was counted over all ranks; ``skipped`` names this rank's broken pictures."""
+    """What was counted over all ranks; ``skipped`` names this rank's broken images."""
 
     counts: Counts
     skipped: list[str]
     images_per_second: float
 
 
-def count_pictures(
-    classify: Callable[[ms.Tensor], np.ndarray], listing: Listing, recipe: Recipe, plan: Plan, machine: Runtime
+def count_images(
+    classify: Callable[[ms.Tensor], np.ndarray], image_index: ImageIndex, recipe: Recipe, plan: Plan, machine: Runtime
 ) -> Counted:
-    """Count the right answers of ``classify`` (uint8 (N, H, W, C) to logits) on every picture once, over all ranks.
+    """Count the right answers of ``classify`` (uint8 (N, H, W, C) to logits) on every image once, over all ranks.
 
     Raises:
         JobError: not every image was counted.
     """
     rank, world = machine.rank, machine.world
-    batches = eval_batches(listing, recipe, plan, rank, world)
+    batches = eval_batches(image_index, recipe, plan, rank, world)
     own = Counts()
     began = time.perf_counter()
     shown = rank == 0 and sys.stderr.isatty()
@@ -97,8 +97,8 @@ def count_pictures(
     whole = runtime.sum_over_ranks(sums, world)
     loss = runtime.sum_over_ranks(np.array([own.loss], np.float32), world)
     speed = float(whole[0]) / (time.perf_counter() - began)
-    labelled = int((listing.labels.reshape(len(listing), -1) >= 0).any(1).sum())
-    if whole[0] + whole[3] != labelled:
-        raise JobError(f"{whole[0]} of {labelled} validation images were counted and {whole[3]} skipped")
+    labeled = int((image_index.labels.reshape(len(image_index), -1) >= 0).any(1).sum())
+    if whole[0] + whole[3] != labeled:
+        raise JobError(f"{whole[0]} of {labeled} validation images were counted and {whole[3]} skipped")
     counts = Counts(int(whole[0]), int(whole[1]), int(whole[2]), float(loss[0]) if world > 1 else own.loss)
     return Counted(counts, batches.skipped, speed)

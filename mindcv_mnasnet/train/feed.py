@@ -13,7 +13,7 @@ import numpy as np
 from mindcv_mnasnet.data.pipeline import Batches
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.train.compile_cache import CompileCache
-from mindcv_mnasnet.train.random_inputs import DrawLayout, draw
+from mindcv_mnasnet.train.random_inputs import RandomLayout, draw_inputs
 from mindcv_mnasnet.train.step import Accumulate, TrainStep
 
 
@@ -26,7 +26,7 @@ class Feed:
     def __init__(
         self,
         step: TrainStep,
-        layout: DrawLayout,
+        layout: RandomLayout,
         plan: Plan,
         seed: int,
         rank: int,
@@ -49,10 +49,10 @@ class Feed:
         with self._graphs.first_call(cell, *inputs):
             return cell(*inputs)
 
-    def _draws(self, batch: int) -> np.ndarray | None:
+    def _random_inputs(self, batch: int) -> np.ndarray | None:
         if not self._layout.columns:
             return None
-        return draw(self._layout, self._plan.device_batch, self._seed, batch, self._rank)
+        return draw_inputs(self._layout, self._plan.device_batch, self._seed, batch, self._rank)
 
     def run(self, batches: Batches, epoch: int, start: int) -> Iterator[tuple[int, Any]]:
         """Run an epoch's batches from number ``start`` on; yields (batches done in this epoch, loss tensor).
@@ -68,10 +68,10 @@ class Feed:
             began = time.perf_counter()
             images, labels = next(source)
             waited = time.perf_counter()
-            draws = self._draws(offset + done - 1)
+            random_inputs = self._random_inputs(offset + done - 1)
             ends_step = done % plan.accumulation == 0
             cell = self._step if ends_step or self._accumulate is None else self._accumulate
-            loss = self._call(cell, images, labels, None if draws is None else ms.Tensor(draws))
+            loss = self._call(cell, images, labels, None if random_inputs is None else ms.Tensor(random_inputs))
             self.seconds_waiting += waited - began
             self.seconds_total += time.perf_counter() - began
             if ends_step:
@@ -87,7 +87,9 @@ class Feed:
         dataset = batches.dataset
         if self._layout.columns:
             numbers = range(first_batch, first_batch + len(batches))
-            source = ds.GeneratorDataset(_DrawSource(self, numbers), ["draws"], shuffle=False, num_parallel_workers=1)
+            source = ds.GeneratorDataset(
+                _RandomSource(self, numbers), ["random_inputs"], shuffle=False, num_parallel_workers=1
+            )
             dataset = ds.zip((dataset, source))
         with batches.seeded():
             sunk = ms.data_sink(self._step, dataset, sink_size=sink_size, jit_config=self._jit)
@@ -98,8 +100,8 @@ class Feed:
                 yield done, loss
 
 
-class _DrawSource:
-    """Random access to the draws of a range of batches, for a data set."""
+class _RandomSource:
+    """Random access to the random_inputs of a range of batches, for a data set."""
 
     def __init__(self, feed: Feed, numbers: range):
         self._feed, self._numbers = feed, numbers
@@ -108,12 +110,12 @@ class _DrawSource:
         return len(self._numbers)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        drawn = self._feed._draws(self._numbers[index])
+        drawn = self._feed._random_inputs(self._numbers[index])
         assert drawn is not None
         return drawn
 
 
-class Pace:
+class Throughput:
     """Images per second, and the share of time spent waiting for input, between log lines and over the job."""
 
     def __init__(self, global_batch: int):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mindcv_mnasnet.data.augment import check_supported
-from mindcv_mnasnet.data.index import Listing
+from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.devices.runtime import Runtime
@@ -19,7 +19,7 @@ from mindcv_mnasnet.kernels.build import kernels
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import freeze, load_parameters, start_from
-from mindcv_mnasnet.model.quantization import Quantisation
+from mindcv_mnasnet.model.quantization import Quantization
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
@@ -27,7 +27,7 @@ from mindcv_mnasnet.run import resume
 from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
 from mindcv_mnasnet.run.folder import RunFolder, checkpoint_at, storable
 from mindcv_mnasnet.run.log import require_tensorboard
-from mindcv_mnasnet.train.random_inputs import DrawLayout
+from mindcv_mnasnet.train.random_inputs import RandomLayout
 from mindcv_mnasnet.train.schedule import learning_rates
 from mindcv_mnasnet.train.step import TrainStep
 from mindcv_mnasnet.weights import hub
@@ -43,11 +43,11 @@ class Job:
     recipe: Recipe
     runtime: Runtime
     folder: RunFolder | None  # None on ranks other than 0
-    train: Listing
-    val: Listing | None
+    train: ImageIndex
+    val: ImageIndex | None
     plan: Plan
     network: Network
-    layout: DrawLayout
+    layout: RandomLayout
     rates: np.ndarray  # learning rate of every step
     step: TrainStep
     notes: list[str]
@@ -122,15 +122,15 @@ def prepare(recipe: Recipe) -> Job:
     if stored is not None:
         network = _adopting(network, stored.network, recipe.allow_changes)
     notes += [*machine.notes, *_precision_notes(recipe, machine), *_kernel_notes(recipe), *train.notes, *plan.notes]
-    notes += val.notes if val else [f"{recipe.data_dir} has no pictures for validation: no accuracy will be measured"]
+    notes += val.notes if val else [f"{recipe.data_dir} has no images for validation: no accuracy will be measured"]
     start = _start_checkpoint(recipe) if stored is None else None
-    quantisation = Quantisation.of(recipe, plan.batches_per_epoch)
+    quantization = Quantization.of(recipe, plan.batches_per_epoch)
     if start is not None:
         network = _adopting(network, start.network, recipe.given)
-        model = create_model(network, seed=recipe.seed, quantisation=quantisation, kernels=recipe.kernels)
+        model = create_model(network, seed=recipe.seed, quantization=quantization, kernels=recipe.kernels)
         notes.append(start_from(model, start))
     else:
-        model = create_model(network, seed=recipe.seed, quantisation=quantisation, kernels=recipe.kernels)
+        model = create_model(network, seed=recipe.seed, quantization=quantization, kernels=recipe.kernels)
     layout = _draw_layout(recipe, model)
     if machine.device != "CPU" and recipe.amp_level != "O0":
         runtime.mixed_precision(model, recipe.amp_level, recipe.amp_dtype)
@@ -182,10 +182,10 @@ def _restore(job: Job, stored: Checkpoint) -> None:
         )
 
 
-def _draw_layout(recipe: Recipe, model: MnasNet) -> DrawLayout:
-    return DrawLayout(
+def _draw_layout(recipe: Recipe, model: MnasNet) -> RandomLayout:
+    return RandomLayout(
         image_size=recipe.image_resize,
-        drop_columns=model.draw_columns,
+        drop_columns=model.random_columns,
         mixup=recipe.mixup,
         cutmix=recipe.cutmix,
         mix_prob=recipe.cutmix_prob,

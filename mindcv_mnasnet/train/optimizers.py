@@ -1,6 +1,6 @@
-"""Optimisers as cells that a compiled step calls: reference semantics, decay groups, layer-wise rates.
+"""Optimizers as cells that a compiled step calls: reference semantics, decay groups, layer-wise rates.
 
-Weight decay of rmsprop and sgd is L2 in the loss (added to the gradient), of adamw and lamb decoupled. Every optimiser
+Weight decay of rmsprop and sgd is L2 in the loss (added to the gradient), of adamw and lamb decoupled. Every optimizer
 takes the learning rate as an argument; schedules are the step's business.
 """
 
@@ -20,7 +20,7 @@ _NORM_ENDINGS = (".gamma", ".beta")
 _BIAS_ENDINGS = (*_NORM_ENDINGS, ".bias")
 
 
-class Optimiser(nn.Cell):
+class Optimizer(nn.Cell):
     """Shared by all: parameters, their decays, and their shares of the learning rate (layer decay).
 
     ``kept`` are the shares of the old that the rule's moving averages keep, such as momentum; ``l2`` says that weight
@@ -45,10 +45,10 @@ class Optimiser(nn.Cell):
         self.slots: tuple[ms.ParameterTuple, ...] = ()
 
     def slot(self, name: str, init: str = "zeros") -> ms.ParameterTuple:
-        """One tensor per parameter, named ``optimiser.<name>.<parameter>``."""
+        """One tensor per parameter, named ``optimizer.<name>.<parameter>``."""
         value = float(init == "ones")
         return ms.ParameterTuple(
-            ms.Parameter(ops.full(p.shape, value, dtype=ms.float32), f"optimiser.{name}.{p.name}", False)
+            ms.Parameter(ops.full(p.shape, value, dtype=ms.float32), f"optimizer.{name}.{p.name}", False)
             for p in self.parameters
         )
 
@@ -80,7 +80,7 @@ class Optimiser(nn.Cell):
         return self.update(parameter, gradient, slots, lr, decay, step, kept, moves)
 
 
-class RMSProp(Optimiser):
+class RMSProp(Optimizer):
     """TensorFlow's RMSProp, as the authors used it: epsilon inside the root, mean square from 1, lr in the momentum.
 
     Written out because MindSpore's fused operator adds epsilon outside the root on CPUs with AVX (seen in 2.10).
@@ -101,7 +101,7 @@ class RMSProp(Optimiser):
         return self.apply(parameter, moment, moves, change, kept[1])
 
 
-class SGD(Optimiser):
+class SGD(Optimizer):
     """Momentum SGD as in PyTorch; Nesterov's form on request.
 
     That form is written out because the fused operator leaves it away on the CPU (seen in MindSpore 2.10).
@@ -122,7 +122,7 @@ class SGD(Optimiser):
         return assign_sub(parameter, mul(lr, add(gradient, mul(kept[0], moment))))
 
 
-class AdamW(Optimiser):
+class AdamW(Optimizer):
     """Adam with decoupled decay and bias correction (Loshchilov and Hutter 2019), as ``torch.optim.AdamW``."""
 
     l2 = False
@@ -172,8 +172,8 @@ def _norm(x):
 _OPTIMISERS = {"rmsprop": RMSProp, "sgd": SGD, "momentum": SGD, "adamw": AdamW, "lamb": LAMB}
 
 
-def create_optimiser(recipe: Recipe, parameters: Sequence[ms.Parameter], depths: dict[str, int]) -> Optimiser:
-    """The recipe's optimiser over ``parameters``.
+def create_optimizer(recipe: Recipe, parameters: Sequence[ms.Parameter], depths: dict[str, int]) -> Optimizer:
+    """The recipe's optimizer over ``parameters``.
 
     ``depths`` gives each parameter's distance from the classifier in stages, for ``layer_decay``.
     """

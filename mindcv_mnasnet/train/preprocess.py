@@ -1,4 +1,4 @@
-"""What the compiled graph does to uint8 pictures before the network sees them: normalising, mixing, erasing."""
+"""What the compiled graph does to uint8 images before the network sees them: normalizing, mixing, erasing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from mindcv_mnasnet.train.random_inputs import DrawLayout
+from mindcv_mnasnet.train.random_inputs import RandomLayout
 
 
 class Preprocess(nn.Cell):
-    """uint8 (batch, height, width, channels) -> normalised float32 (batch, channels, height, width)."""
+    """uint8 (batch, height, width, channels) -> normalized float32 (batch, channels, height, width)."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -24,9 +24,9 @@ class Preprocess(nn.Cell):
 
 
 class MixAndErase(nn.Cell):
-    """Mixup, cutmix and random erasing of normalised images, decided by ``draws`` (see ``draws.DrawLayout``)."""
+    """Mixup, cutmix and random erasing of normalized images, decided by ``random_inputs`` (see ``RandomLayout``)."""
 
-    def __init__(self, layout: DrawLayout, erase_value: float):
+    def __init__(self, layout: RandomLayout, erase_value: float):
         super().__init__()
         self.layout = layout
         self.erase_value = erase_value
@@ -41,12 +41,12 @@ class MixAndErase(nn.Cell):
         in_cols = ops.logical_and(self.cols >= x0, self.cols < x1)
         return ops.logical_and(in_rows, in_cols).astype(ms.float32)
 
-    def construct(self, images, draws):
-        """The changed images; labels mix with weight ``draws[0, 5]`` and the batch in reverse order."""
+    def construct(self, images, random_inputs):
+        """The changed images; labels mix with weight ``random_inputs[0, 5]`` and the batch in reverse order."""
         if self.layout.mixes:
-            own = draws[0, 0] * (1 - self.inside(draws[:1, 1:5]))
+            own = random_inputs[0, 0] * (1 - self.inside(random_inputs[:1, 1:5]))
             images = images * own + ops.flip(images, (0,)) * (1 - own)
         if self.layout.erases:
-            erased = self.inside(draws[:, self.layout.mix_end : self.layout.erase_end])
+            erased = self.inside(random_inputs[:, self.layout.mix_end : self.layout.erase_end])
             images = images * (1 - erased) + self.erase_value * erased
         return images

@@ -2,7 +2,7 @@
 
 The numbers are a pure function of (seed, step, rank), so nothing about them has to be saved: a resumed run draws what
 the uninterrupted one would have drawn, on any device. One float32 array of shape (batch, columns) carries them into
-the compiled step; ``DrawLayout`` says which columns mean what. Random crops, flips and colours belong to the data
+the compiled step; ``RandomLayout`` says which columns mean what. Random crops, flips and colors belong to the data
 pipeline and are not drawn here.
 """
 
@@ -18,7 +18,7 @@ ERASE_COLUMNS = 4
 
 
 @dataclass(frozen=True)
-class DrawLayout:
+class RandomLayout:
     """What is drawn for a step.
 
     Columns, in order: mixing (pixel weight, y0, y1, x0, x1, label weight; the same in every row) when ``mixup`` or
@@ -63,7 +63,7 @@ class DrawLayout:
         return self.erase_end + self.drop_columns
 
 
-def draw(layout: DrawLayout, batch: int, seed: int, step: int, rank: int) -> np.ndarray:
+def draw_inputs(layout: RandomLayout, batch: int, seed: int, step: int, rank: int) -> np.ndarray:
     """Random numbers of one training batch, float32, shape (batch, layout.columns).
 
     Mixing is the same on every rank, all else is the rank's own.
@@ -82,7 +82,7 @@ def _generator(seed: int, step: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, 0, step]))
 
 
-def _mix_row(layout: DrawLayout, rng: np.random.Generator) -> tuple[float, ...]:
+def _mix_row(layout: RandomLayout, rng: np.random.Generator) -> tuple[float, ...]:
     if rng.random() >= layout.mix_prob:
         return (1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
     cut = layout.cutmix > 0 and (layout.mixup == 0 or rng.random() < 0.5)
@@ -92,13 +92,13 @@ def _mix_row(layout: DrawLayout, rng: np.random.Generator) -> tuple[float, ...]:
         return (weight, 0.0, 0.0, 0.0, 0.0, weight)
     size = layout.image_size
     half = size * (1 - weight) ** 0.5 / 2
-    centre_y, centre_x = rng.integers(size, size=2)
-    y0, y1 = np.clip([round(centre_y - half), round(centre_y + half)], 0, size)
-    x0, x1 = np.clip([round(centre_x - half), round(centre_x + half)], 0, size)
+    center_y, center_x = rng.integers(size, size=2)
+    y0, y1 = np.clip([round(center_y - half), round(center_y + half)], 0, size)
+    x0, x1 = np.clip([round(center_x - half), round(center_x + half)], 0, size)
     return (1.0, y0, y1, x0, x1, 1 - (y1 - y0) * (x1 - x0) / size**2)
 
 
-def _erase_boxes(layout: DrawLayout, batch: int, rng: np.random.Generator) -> np.ndarray:
+def _erase_boxes(layout: RandomLayout, batch: int, rng: np.random.Generator) -> np.ndarray:
     """One box per image; an image that is spared, or that no tried box fits, gets the empty box."""
     size, tries = layout.image_size, layout.erase_attempts
     area = rng.uniform(*layout.erase_scale, (batch, tries)) * size**2

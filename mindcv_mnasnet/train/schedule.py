@@ -22,7 +22,7 @@ _ROUNDING = 1e-9  # a step at a boundary belongs to what begins there
 
 
 def learning_rates(recipe: Recipe, plan: Plan) -> NDArray[np.float32]:
-    """The rate of each optimiser step, shape (plan.total_steps,)."""
+    """The rate of each optimizer step, shape (plan.total_steps,)."""
     epochs = np.arange(plan.total_steps, dtype=np.float64) / plan.steps_per_epoch
     if recipe.lr_epoch_stair:
         epochs = np.floor(epochs + _ROUNDING)

@@ -13,9 +13,9 @@ from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.quantization import PREFIXES
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.train.loss import Loss
-from mindcv_mnasnet.train.optimizers import create_optimiser
+from mindcv_mnasnet.train.optimizers import create_optimizer
 from mindcv_mnasnet.train.preprocess import MixAndErase, Preprocess
-from mindcv_mnasnet.train.random_inputs import DrawLayout
+from mindcv_mnasnet.train.random_inputs import RandomLayout
 from mindcv_mnasnet.train.tensor_lists import all_finite, clip, flat, for_each, set_flat, zeros_like
 
 SCALE_FACTOR = 2.0
@@ -31,7 +31,7 @@ def skips_overflow(recipe: Recipe) -> bool:
 class Backward(nn.Cell):
     """Loss and gradients of one batch; the loss is scaled inside and the gradients are unscaled again."""
 
-    def __init__(self, recipe: Recipe, model: MnasNet, layout: DrawLayout, loss_scale: ms.Parameter):
+    def __init__(self, recipe: Recipe, model: MnasNet, layout: RandomLayout, loss_scale: ms.Parameter):
         super().__init__(auto_prefix=False)
         self.model, self.layout, self.loss_scale = model, layout, loss_scale
         self.preprocess = Preprocess(*recipe.pixel_statistics())
@@ -43,25 +43,25 @@ class Backward(nn.Cell):
         self.scales = recipe.amp_level != "O0" or skips_overflow(recipe)
         self.gradient = ops.value_and_grad(self.forward, None, self.weights, has_aux=True)
 
-    def forward(self, images, labels, draws):
+    def forward(self, images, labels, random_inputs):
         images = self.preprocess(images)
         if self.mix_and_erase is not None:
-            images = self.mix_and_erase(images, draws)
-        logits = self.model(images, None if draws is None else draws[:, self.layout.erase_end :])
+            images = self.mix_and_erase(images, random_inputs)
+        logits = self.model(images, None if random_inputs is None else random_inputs[:, self.layout.erase_end :])
         losses = self.loss(logits, labels)
         if self.layout.mixes:
-            weight = draws[0, 5]
+            weight = random_inputs[0, 5]
             losses = weight * losses + (1 - weight) * self.loss(logits, ops.flip(labels, (0,)))
         loss = ops.mean(losses)
         return loss * self.loss_scale if self.scales else loss, (loss, logits)
 
-    def construct(self, images, labels, draws):
+    def construct(self, images, labels, random_inputs):
         """(loss, hits, gradients); hits is float32 (3,): mean loss, top-1 and top-5 hits, where ties and NaN miss.
 
         Where overflows are skipped, the statistics (see ``_statistics``) of a batch that overflows are forgotten.
         """
         before = None if self.guarded is None else flat(self.guarded)
-        (_, (loss, logits)), gradients = self.gradient(images, labels, draws)
+        (_, (loss, logits)), gradients = self.gradient(images, labels, random_inputs)
         if self.guarded is not None:
             set_flat(self.guarded, ops.where(all_finite(gradients), flat(self.guarded), before))
         if self.scales:
@@ -73,16 +73,16 @@ class Backward(nn.Cell):
 
 
 class TrainStep(nn.Cell):
-    """Batch in, updated state out: ``step(images, labels, draws)`` -> loss, a float32 scalar.
+    """Batch in, updated state out: ``step(images, labels, random_inputs)`` -> loss, a float32 scalar.
 
-    images uint8 (batch, height, width, channels), labels int32 (batch,), draws float32 (batch, layout.columns) or None
-    when the layout has none. State lives in parameters; ``state()`` lists all that a resume needs. After every step it
-    is the same on all ranks: gradients, batch-norm statistics and counts are averaged over them.
+    images uint8 (batch, height, width, channels), labels int32 (batch,), random_inputs float32 (batch, layout.columns)
+    or None when the layout has none. State lives in parameters; ``state()`` lists all that a resume needs. After
+    every step it is the same on all ranks: gradients, batch-norm statistics and counts are averaged over them.
 
     With ``accumulation`` above 1, ``accumulate(...)`` takes the first batches of a step and this cell the last one.
     """
 
-    def __init__(self, recipe: Recipe, model: MnasNet, layout: DrawLayout, rates: np.ndarray, world: int = 1):
+    def __init__(self, recipe: Recipe, model: MnasNet, layout: RandomLayout, rates: np.ndarray, world: int = 1):
         super().__init__(auto_prefix=False)
         self.model, self.world = model, world
         self.step = _state("state.step", 0, ms.int32)
@@ -95,7 +95,7 @@ class TrainStep(nn.Cell):
         self.clip = recipe.clip_value if recipe.clip_grad else None
         self.backward = Backward(recipe, model, layout, self.loss_scale)
         weights = self.backward.weights
-        self.optimiser = create_optimiser(recipe, weights, model.depths())
+        self.optimizer = create_optimizer(recipe, weights, model.depths())
         self.accumulation = recipe.gradient_accumulation_steps
         self.summed: Any = zeros_like("accumulated", weights) if self.accumulation > 1 else None
         self.statistics = _statistics(model)
@@ -109,7 +109,7 @@ class TrainStep(nn.Cell):
     def state(self) -> list[ms.Parameter]:
         """Parameters that make up the training state, model first."""
         own = [self.step, self.loss_scale, self.good_steps, self.sums]
-        slots = [p for p in self.optimiser.get_parameters() if p.name.startswith("optimiser.")]
+        slots = [p for p in self.optimizer.get_parameters() if p.name.startswith("optimizer.")]
         return [*self.averaged, *own, *slots, *(self.ema or ())]
 
     def steps_done(self) -> int:
@@ -141,8 +141,8 @@ class TrainStep(nn.Cell):
         sets = {"": self.averaged} | ({"_ema": self.ema} if self.ema is not None else {})
         return {key: {n: p.asnumpy() for n, p in zip(names, values, strict=True)} for key, values in sets.items()}
 
-    def construct(self, images, labels, draws=None):
-        loss, hits, gradients = self.backward(images, labels, draws)
+    def construct(self, images, labels, random_inputs=None):
+        loss, hits, gradients = self.backward(images, labels, random_inputs)
         if self.summed is not None:
             gradients = self.take_summed(gradients)
         if self.reduce_gradients is not None:
@@ -156,7 +156,7 @@ class TrainStep(nn.Cell):
         return loss
 
     def update(self, gradients, applies=None):
-        """Clip, optimise, average, advance; none of it where ``applies``, a bool scalar, is False.
+        """Clip, optimize, average, advance; none of it where ``applies``, a bool scalar, is False.
 
         The graph does not branch: where it does, MindSpore 2.10 on the CPU works on copies of parameters that neither
         ``set_data`` nor ``asnumpy`` reaches afterwards.
@@ -164,7 +164,7 @@ class TrainStep(nn.Cell):
         if self.clip is not None:
             gradients = clip(gradients, self.clip)
         step = self.step.value()
-        self.optimiser(self.rates[step], step, gradients, applies)
+        self.optimizer(self.rates[step], step, gradients, applies)
         if self.ema is not None:
             decay = self.ema_decay
             if self.ema_ramp:
@@ -206,8 +206,8 @@ class Accumulate(nn.Cell):
         super().__init__(auto_prefix=False)
         self.train_step, self.backward, self.summed = step, step.backward, step.summed
 
-    def construct(self, images, labels, draws=None):
-        loss, hits, gradients = self.backward(images, labels, draws)
+    def construct(self, images, labels, random_inputs=None):
+        loss, hits, gradients = self.backward(images, labels, random_inputs)
         for_each(ops.AssignAdd(), self.summed, gradients)
         if self.train_step.all_reduce is not None:
             hits = self.train_step.all_reduce(hits) / self.train_step.world

@@ -7,13 +7,13 @@ from typing import Any
 
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.networks.cost import network_cost
-from mindcv_mnasnet.train.feed import Pace
+from mindcv_mnasnet.train.feed import Throughput
 from mindcv_mnasnet.train.job import Job
 
 
-def summarise(job: Job, pace: Pace, compile_seconds: float) -> dict[str, Any]:
+def summarize(job: Job, throughput: Throughput, compile_seconds: float) -> dict[str, Any]:
     """The content of ``summary.json``; times leave compilation, validation and saving out."""
-    rate, waiting = pace.overall()
+    rate, waiting = throughput.overall()
     metrics = job.metrics
     cost = network_cost(job.network)
     return {

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from mindcv_mnasnet.errors import UserError
 
 ARCHIVES = (".tgz", ".tar.gz", ".tar")
-MAX_BYTES = 1 << 30  # of an archive's content; the largest of the authors', with optimiser slots, is about 100 MB
+MAX_BYTES = 1 << 30  # of an archive's content; the largest of the authors', with optimizer slots, is about 100 MB
 MAX_MEMBERS = 10_000
 _DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
 

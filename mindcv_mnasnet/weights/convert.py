@@ -16,7 +16,7 @@ from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.run.checkpoint import write_checkpoint
 from mindcv_mnasnet.weights import tensorflow
 from mindcv_mnasnet.weights.files import PYTORCH, Stored, write_stored
-from mindcv_mnasnet.weights.name_maps import SCHEMES
+from mindcv_mnasnet.weights.name_maps import NAME_MAPS
 from mindcv_mnasnet.weights.read import SOURCES, Converted, read_weights
 
 _TORCHVISION_VERSION = 2  # of its MNASNet class, which refuses a state without it
@@ -103,11 +103,11 @@ def _write(dst: Path, target: str, weights: Converted, tensors: Mapping[str, np.
     if target == "tf":
         tensorflow.write_tensorflow(dst, tensors, network)
         return
-    scheme = SCHEMES[target]
+    name_map = NAME_MAPS[target]
     if (target == "mindcv" and dst.suffix != ".ckpt") or (target != "mindcv" and dst.suffix == ".ckpt"):
         raise UserError(f"{dst}: MindCV's files end in .ckpt, and only they do")
-    stored = {theirs: tensors[ours] for ours, theirs in scheme.names(network).items()}
-    counters = {name: weights.counters.get(name, 0) for name in scheme.counters(network)}
+    stored = {theirs: tensors[ours] for ours, theirs in name_map.names(network).items()}
+    counters = {name: weights.counters.get(name, 0) for name in name_map.counters(network)}
     version = _TORCHVISION_VERSION if target == "torchvision" and dst.suffix in PYTORCH else None
     write_stored(dst, Stored(stored, counters), version)
 

@@ -9,7 +9,7 @@ from typing import Any
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.families import CONVENTIONS
 from mindcv_mnasnet.networks.network import FAMILIES, Network
-from mindcv_mnasnet.weights.name_maps import SCHEMES, Scheme, shapes
+from mindcv_mnasnet.weights.name_maps import NAME_MAPS, NameMap, shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -43,10 +43,10 @@ def network_of(stored: Shapes, source: str = "own") -> Network:
     Raises:
         UserError: there is none; the sentence lists what is missing, left over or of another shape for the nearest.
     """
-    scheme, nearest = SCHEMES[source], ""
+    name_map, nearest = NAME_MAPS[source], ""
     fewest = len(stored) + 10**6
-    for network in _candidates(stored, scheme):
-        wrong = mismatches(_expected(network, scheme), stored)
+    for network in _candidates(stored, name_map):
+        wrong = mismatches(_expected(network, name_map), stored)
         if not any(wrong.values()):
             return network
         count = sum(len(names) for names in wrong.values())
@@ -73,42 +73,42 @@ def describe(wrong: Mapping[str, list[str]]) -> str:
     )
 
 
-def _expected(network: Network, scheme: Scheme) -> dict[str, tuple[int, ...]]:
+def _expected(network: Network, name_map: NameMap) -> dict[str, tuple[int, ...]]:
     ours = shapes(network)
-    return {theirs: ours[name] for name, theirs in scheme.names(network).items()}
+    return {theirs: ours[name] for name, theirs in name_map.names(network).items()}
 
 
-def _candidates(stored: Shapes, scheme: Scheme) -> Iterator[Network]:
+def _candidates(stored: Shapes, name_map: NameMap) -> Iterator[Network]:
     """Networks worth comparing: first those with exactly these names, then one of each family for the report."""
     rest = []
     for family in FAMILIES.values():
         try:
-            names = scheme.names(family)
+            names = name_map.names(family)
         except UserError:
             continue
         if set(names.values()) != stored.keys():
-            rest.append(_adapted(family, stored, names, scheme))
+            rest.append(_adapted(family, stored, names, name_map))
             continue
-        base = _adapted(family, stored, names, scheme)
+        base = _adapted(family, stored, names, name_map)
         stem = stored[names["stem.conv.weight"]][0]
         widths = (base.width_mult, *_PUBLISHED_WIDTHS, *_OTHER_WIDTHS)
         scaled = [replace(base, width_mult=width) for width in dict.fromkeys(widths)]
         yield from (network for network in scaled if network.stem_width == stem)
-        if scheme.source == "torchvision":
+        if name_map.source == "torchvision":
             yield from (_unscaled_start(network) for network in scaled)
         rest.append(base)
     yield from rest
 
 
-def _adapted(family: Network, stored: Shapes, names: Mapping[str, str], scheme: Scheme) -> Network:
-    """The family with the classes, colours and head that are stored, and the source's conventions."""
+def _adapted(family: Network, stored: Shapes, names: Mapping[str, str], name_map: NameMap) -> Network:
+    """The family with the classes, colors and head that are stored, and the source's conventions."""
     sizes = {
         "num_classes": stored.get(names["classifier.weight"], (family.num_classes,))[0],
         "in_channels": (*stored.get(names["stem.conv.weight"], ()), 3, 3)[1],
         "head": stored.get(names["head.conv.weight"], (family.head,))[0],
     }
     known: dict[str, Any] = {key: value for key, value in sizes.items() if value > 0}
-    return replace(family, **known, **CONVENTIONS[scheme.source])
+    return replace(family, **known, **CONVENTIONS[name_map.source])
 
 
 def _unscaled_start(network: Network) -> Network:

@@ -13,7 +13,7 @@ _TORCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
-class Scheme:
+class NameMap:
     """A source's names: ``modules`` gives, for a network, its name of every module of ours that holds tensors.
 
     ``norm``: what it calls gamma, beta, mean and variance of a batch norm. ``counts``: whether a batch norm also counts
@@ -137,12 +137,12 @@ def _sequential(inner: Mapping[int, str], root: str, head: int, classifier: str)
     return found | {"head.conv": f"{root}.{head}", "head.bn": f"{root}.{head + 1}"}
 
 
-SCHEMES = {
-    scheme.source: scheme
-    for scheme in (
-        Scheme("own", _own),
-        Scheme("timm", _timm, _TORCH_NORM, counts=True),
-        Scheme("torchvision", _torchvision, _TORCH_NORM, counts=True),
-        Scheme("mindcv", _mindcv),
+NAME_MAPS = {
+    name_map.source: name_map
+    for name_map in (
+        NameMap("own", _own),
+        NameMap("timm", _timm, _TORCH_NORM, counts=True),
+        NameMap("torchvision", _torchvision, _TORCH_NORM, counts=True),
+        NameMap("mindcv", _mindcv),
     )
 }

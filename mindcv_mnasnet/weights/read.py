@@ -20,7 +20,7 @@ from mindcv_mnasnet.weights.conventions import published_as, recipe_for
 from mindcv_mnasnet.weights.detect import describe, mismatches, network_of, source_of
 from mindcv_mnasnet.weights.files import Stored, read_stored
 from mindcv_mnasnet.weights.labels import imagenet_class_names
-from mindcv_mnasnet.weights.name_maps import SCHEMES, shapes
+from mindcv_mnasnet.weights.name_maps import NAME_MAPS, shapes
 
 SOURCES = ("timm", "torchvision", "mindcv", "tf", "own")
 
@@ -53,8 +53,8 @@ def read_weights(
     """Read the weights of any source.
 
     Args:
-        source: one of ``SOURCES``; None recognises it by the names of the tensors.
-        model: a model name, to overrule what is recognised from shapes.
+        source: one of ``SOURCES``; None recognizes it by the names of the tensors.
+        model: a model name, to overrule what is recognized from shapes.
         raw: raw weights instead of averaged (EMA) ones where a file has both.
         class_names: in the order of the logits; None takes ImageNet's for 1000 classes, else numbers.
         image_size: pixels per side that the weights are meant for, where it is not the model's own.
@@ -79,10 +79,10 @@ def read_weights(
         notes = [note for note in (stored.note,) if note]
         stored_shapes = {name: tuple(value.shape) for name, value in stored.tensors.items()}
         network = _network(path, stored_shapes, kind, model, width_mult)
-        names = SCHEMES[kind].names(network)
+        names = NAME_MAPS[kind].names(network)
         _require_fit(path, {theirs: shapes(network)[ours] for ours, theirs in names.items()}, stored_shapes)
         tensors = {ours: stored.tensors[theirs] for ours, theirs in names.items()}
-        if left := sorted(set(stored.counters) - set(SCHEMES[kind].counters(network))):
+        if left := sorted(set(stored.counters) - set(NAME_MAPS[kind].counters(network))):
             raise UserError(f"{path} counts batches of modules that {kind} does not have there: {', '.join(left[:3])}")
         found = network
     network = replace(network, image_size=image_size or found.image_size)

@@ -35,7 +35,7 @@ def read_tensorflow(path: str | Path, raw: bool = False) -> tuple[dict[str, np.n
 
     Averaged (EMA) variables are taken, which the published accuracies belong to, or with ``raw`` the plain ones; a
     file without averages has its plain ones taken, as the authors' exported checkpoints have the averages there.
-    Optimiser slots and the step counter are passed over.
+    Optimizer slots and the step counter are passed over.
 
     Returns:
         Tensors by our parameter names in our layout, the network with the authors' conventions, and a sentence on
@@ -96,18 +96,18 @@ def _choose(stored: Iterable[str], raw: bool) -> tuple[dict[str, str], str]:
 
 
 def write_tensorflow(
-    path: str | Path, tensors: Mapping[str, np.ndarray], network: Network, scheme: str = "keras"
+    path: str | Path, tensors: Mapping[str, np.ndarray], network: Network, name_map: str = "keras"
 ) -> None:
     """Write a checkpoint that the authors' code restores (without averages): ``path``.index and ``path``.data-....
 
     Args:
-        scheme: "keras" or "tf_layers", as the model is built with ``use_keras`` or without.
+        name_map: "keras" or "tf_layers", as the model is built with ``use_keras`` or without.
     Raises:
         UserError: no TensorFlow here; tensors that are not the network's; or a network that the authors' code would
             compute otherwise, because its padding, BN epsilon or first shortcut are another source's.
         JobError: the files cannot be written; none is left then.
     """
-    names = variable_names(network, scheme)
+    names = variable_names(network, name_map)
     authors = replace(network, **CONVENTIONS["tf"])
     for key in ("padding", "bn_eps"):
         if getattr(network, key) != getattr(authors, key):

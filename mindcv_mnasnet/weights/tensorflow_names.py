@@ -18,7 +18,7 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.weights.name_maps import require_mbconv
 
-SCHEMES = ("keras", "tf_layers")
+NAME_MAPS = ("keras", "tf_layers")
 _NORM = {"gamma": "gamma", "beta": "beta", "moving_mean": "moving_mean", "moving_variance": "moving_variance"}
 _LEAVES = {
     "conv2d": {"kernel": "weight"},
@@ -93,19 +93,19 @@ def _scope_names(scope: str, layers: Layers) -> Iterator[tuple[str, str]]:
                 yield f"{role}.{leaves[leaf]}", name
 
 
-def variable_names(network: Network, scheme: str = "keras") -> dict[str, str]:
+def variable_names(network: Network, name_map: str = "keras") -> dict[str, str]:
     """The authors' names of a network's parameters, in the order of the graph: ``{ours: variable}``.
 
     Raises:
-        UserError: a scheme other than ``SCHEMES``.
+        UserError: a name_map other than ``NAME_MAPS``.
     """
-    if scheme not in SCHEMES:
-        raise UserError(f"scheme is {scheme!r}, but must be {' or '.join(SCHEMES)}")
+    if name_map not in NAME_MAPS:
+        raise UserError(f"name_map is {name_map!r}, but must be {' or '.join(NAME_MAPS)}")
     require_mbconv(network, "the authors' code")
     counted: dict[str, int] = {}
 
     def layer(scope: str, kind: str, ours: str, leaves: dict[str, str]) -> Iterator[tuple[str, str]]:
-        through = scheme == "keras" and kind != "batch_normalization"
+        through = name_map == "keras" and kind != "batch_normalization"
         counter = kind if through else f"{scope} {kind}"
         number = counted[counter] = counted.get(counter, -1) + 1
         place = f"{model}/{'mnas_net_model/' if through else ''}mnas_{scope}/{kind}{f'_{number}' if number else ''}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mindspore.dataset as ds
 import numpy as np
 import pytest
-from picture_files import encode, scene
+from image_files import encode, scene
 from PIL import Image
 
 from mindcv_mnasnet.data import augment
@@ -20,20 +20,20 @@ def recipe(**keys):
     return load_recipe(overrides=keys)
 
 
-def run(pictures, operations):
-    rows = [(np.asarray(one.convert("RGB")) if isinstance(one, Image.Image) else one,) for one in pictures]
+def run(images, operations):
+    rows = [(np.asarray(one.convert("RGB")) if isinstance(one, Image.Image) else one,) for one in images]
     dataset = ds.GeneratorDataset(rows, ["image"], shuffle=False, python_multiprocessing=False)
     return [row[0] for row in dataset.map(operations, "image").create_tuple_iterator(num_epochs=1, output_numpy=True)]
 
 
-def trained(pictures, asked):
+def trained(images, asked):
     crop, generator = RandomCrop(asked), np.random.default_rng(0)
-    crops = [crop(encode(one), "", crop.draw(generator)) for one in pictures]
+    crops = [crop(encode(one), "", crop.draw(generator)) for one in images]
     return run(crops, augment.train_operations(asked))
 
 
-def evaluated(picture, **keys):
-    return run([picture], augment.eval_operations(recipe(**keys)))[0]
+def evaluated(image, **keys):
+    return run([image], augment.eval_operations(recipe(**keys)))[0]
 
 
 AUGMENTATIONS = [
@@ -49,21 +49,21 @@ AUGMENTATIONS = [
 
 @pytest.mark.parametrize("text", [None, *AUGMENTATIONS])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_training_pictures_are_uint8_of_the_network_size_and_all_differ(text, channels):
+def test_training_images_are_uint8_of_the_network_size_and_all_differ(text, channels):
     asked = recipe(auto_augment=text, image_resize=32, in_channels=channels)
     augment.check_supported(asked)
-    pictures = trained([PICTURE] * 60, asked)
-    assert {(one.shape[:2], one.dtype) for one in pictures} == {((32, 32), np.dtype(np.uint8))}
-    assert pictures[0].ndim == (2 if channels == 1 else 3)
-    assert len({one.tobytes() for one in pictures}) > 50
+    images = trained([PICTURE] * 60, asked)
+    assert {(one.shape[:2], one.dtype) for one in images} == {((32, 32), np.dtype(np.uint8))}
+    assert images[0].ndim == (2 if channels == 1 else 3)
+    assert len({one.tobytes() for one in images}) > 50
 
 
 @pytest.mark.parametrize("text", AUGMENTATIONS)
-def test_augmentation_hardly_ever_blackens_a_picture(text):
+def test_augmentation_hardly_ever_blackens_a_image(text):
     """MindSpore's own RandAugment does so to one in seven per operation; only TrivialAugment's darkest may."""
     asked = recipe(auto_augment=text, image_resize=32)
-    pictures = trained([PICTURE] * 300, asked)
-    assert np.mean([one.max() < 3 for one in pictures]) < 0.02
+    images = trained([PICTURE] * 300, asked)
+    assert np.mean([one.max() < 3 for one in images]) < 0.02
 
 
 @pytest.mark.parametrize("text", ["augmix", "autoaugr", "randaug-m11-n2", "randaug-m9-mstd0.5", "randaug-n0"])
@@ -72,7 +72,7 @@ def test_augmentations_that_do_not_exist_here_are_refused_with_what_does(text):
         augment.check_supported(recipe(auto_augment=text))
 
 
-def test_colour_channels_other_than_one_and_three_are_refused():
+def test_color_channels_other_than_one_and_three_are_refused():
     with pytest.raises(UserError, match="in_channels"):
         augment.check_supported(recipe(in_channels=4))
 
@@ -122,15 +122,15 @@ def test_flips_happen_as_often_as_asked():
 
 @pytest.mark.parametrize(("width", "height"), [(120, 90), (90, 120), (121, 50), (64, 64)])
 @pytest.mark.parametrize(("name", "pillow"), [("pilcubic", "BICUBIC"), ("pilbilinear", "BILINEAR")])
-def test_centre_crops_equal_pillow_and_torchvision(width, height, name, pillow):
+def test_center_crops_equal_pillow_and_torchvision(width, height, name, pillow):
     """torchvision.transforms.Resize(37) then CenterCrop(32): long side cut to an integer, offset rounded."""
-    picture = scene(width, height)
+    image = scene(width, height)
     asked = recipe(image_resize=32, val_resize=37)
     object.__setattr__(asked, "val_interpolation", name)
     size = (37, int(37 * height / width)) if width < height else (int(37 * width / height), 37)
-    resized = np.asarray(picture.resize(size, getattr(Image.Resampling, pillow)))
+    resized = np.asarray(image.resize(size, getattr(Image.Resampling, pillow)))
     top, left = round((resized.shape[0] - 32) / 2), round((resized.shape[1] - 32) / 2)
-    ours = run([picture], augment.eval_operations(asked))[0]
+    ours = run([image], augment.eval_operations(asked))[0]
     offsets = [(top + y, left + x) for y in (-1, 0, 1) for x in (-1, 0, 1) if top + y >= 0 and left + x >= 0]
     assert any(np.array_equal(ours, resized[y : y + 32, x : x + 32]) for y, x in offsets)
 
@@ -146,11 +146,11 @@ def test_the_short_side_defaults_to_size_over_crop_pct():
 
 @pytest.mark.parametrize("name", ["bilinear", "bicubic", "nearest", "area", "pilcubic"])
 @pytest.mark.parametrize("crop", ["center", "tf_square"])
-def test_every_interpolation_and_crop_keeps_a_flat_picture_flat(name, crop):
-    grey = Image.new("RGB", (50, 70), (90, 120, 150))
-    picture = evaluated(grey, image_resize=32, val_interpolation=name, eval_crop=crop)
-    assert picture.shape == (32, 32, 3)
-    assert np.array_equal(picture, np.broadcast_to(np.array([90, 120, 150], np.uint8), (32, 32, 3)))
+def test_every_interpolation_and_crop_keeps_a_flat_image_flat(name, crop):
+    gray = Image.new("RGB", (50, 70), (90, 120, 150))
+    image = evaluated(gray, image_resize=32, val_interpolation=name, eval_crop=crop)
+    assert image.shape == (32, 32, 3)
+    assert np.array_equal(image, np.broadcast_to(np.array([90, 120, 150], np.uint8), (32, 32, 3)))
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(90, 120, 224), (91, 77, 96), (10, 400, 32)])
@@ -163,13 +163,13 @@ def test_the_authors_square_is_in_the_middle_with_their_side(height, width, size
 
 
 def test_bilinear_samples_lie_where_tensorflow_1_puts_them():
-    """i * H / size without half-pixel centres (tf.compat.v1.image.resize_bilinear, align_corners=False)."""
+    """i * H / size without half-pixel centers (tf.compat.v1.image.resize_bilinear, align_corners=False)."""
     ramp = np.tile(np.arange(8, dtype=np.uint8)[:, None, None] * 20, (1, 8, 1))
     assert augment.tf1_bilinear(ramp, 4)[:, 0, 0].tolist() == [0, 40, 80, 120]
     assert augment.tf1_bilinear(ramp, 16)[:, 0, 0].tolist() == [*range(0, 150, 10), 140]
     assert augment.tf1_bilinear(ramp.transpose(1, 0, 2), 4)[0, :, 0].tolist() == [0, 40, 80, 120]
-    picture = np.asarray(PICTURE)
-    assert np.array_equal(augment.tf1_bilinear(picture[:90, :90], 90), picture[:90, :90])
+    image = np.asarray(PICTURE)
+    assert np.array_equal(augment.tf1_bilinear(image[:90, :90], 90), image[:90, :90])
 
 
 def test_evaluation_by_the_square_is_the_square_resized():

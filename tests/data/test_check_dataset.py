@@ -1,4 +1,4 @@
-"""tools/check_dataset.py finds every broken picture, at any depth, and nothing else."""
+"""tools/check_dataset.py finds every broken image, at any depth, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from picture_files import encode, flat, make_folder, scene
+from image_files import encode, flat, make_folder, scene
 
-from mindcv_mnasnet.errors import run_door
+from mindcv_mnasnet.errors import run_cli
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -24,16 +24,16 @@ BROKEN = {"train/a/cut.jpg": encode(scene(), "JPEG")[:-20], "val/empty.png": b""
 
 
 def check(*arguments):
-    return run_door(lambda: check_dataset.main([str(argument) for argument in arguments]))
+    return run_cli(lambda: check_dataset.main([str(argument) for argument in arguments]))
 
 
-def test_sound_pictures_pass(tmp_path, capsys):
+def test_sound_images_pass(tmp_path, capsys):
     make_folder(tmp_path, SOUND)
     assert check(tmp_path, "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"pictures": 2, "bad": []}
 
 
-def test_every_broken_picture_is_listed_with_a_reason(tmp_path, capsys):
+def test_every_broken_image_is_listed_with_a_reason(tmp_path, capsys):
     make_folder(tmp_path, SOUND | BROKEN)
     assert check(tmp_path, "--json") == 1
     result = json.loads(capsys.readouterr().out)
@@ -45,7 +45,7 @@ def test_every_broken_picture_is_listed_with_a_reason(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("workers", ["1", "0"])
-def test_wrong_use_is_told_apart_from_broken_pictures(tmp_path, workers):
+def test_wrong_use_is_told_apart_from_broken_images(tmp_path, workers):
     assert check(tmp_path / "nowhere") == 2
     assert check(tmp_path) == 2
     make_folder(tmp_path, {"1.png": flat(1)})

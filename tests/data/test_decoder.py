@@ -1,4 +1,4 @@
-"""Whole pictures are decoded as MindSpore and Pillow do; random crops are distributed as MindSpore's are."""
+"""Whole images are decoded as MindSpore and Pillow do; random crops are distributed as MindSpore's are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from picture_files import encode, scene
+from image_files import encode, scene
 from PIL import Image
 
 from mindcv_mnasnet.data.decoder import RandomCrop, decode_whole
@@ -38,7 +38,7 @@ def boxes(crop, count):
 
 
 def mindspores_boxes(count, **keys):
-    """Where MindSpore's crops begin and end, told by a picture whose red and green are row and column."""
+    """Where MindSpore's crops begin and end, told by an image whose red and green are row and column."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
     picture = np.stack([rows, columns, rows * 0], -1).astype(np.uint8)
     crop = vision.RandomResizedCrop(2, keys["scale"], keys["ratio"], vision.Inter.NEAREST)
@@ -85,7 +85,7 @@ def test_large_crops_are_decoded_small_but_never_below_the_networks_size(size, i
     assert got.flags.c_contiguous
     want = np.asarray(smooth)[top : top + tall, left : left + wide]
     want = np.asarray(Image.fromarray(want).resize(got.shape[1::-1], Image.Resampling.BOX)).astype(int)
-    assert np.abs(got.astype(int) - want).mean() < 3  # cut on whole pixels of the smaller picture
+    assert np.abs(got.astype(int) - want).mean() < 3  # cut on whole pixels of the smaller image
 
 
 def test_crops_of_one_thread_do_not_share_memory():
@@ -106,7 +106,7 @@ def test_png_and_jpeg_are_cropped_alike():
     assert np.array_equal(png, np.asarray(picture)[top : top + tall, left : left + wide])
 
 
-def test_grey_jpegs_have_three_equal_channels():
+def test_gray_jpegs_have_three_equal_channels():
     data = encode(scene().convert("L"), "JPEG")
     assert np.array_equal(decode_whole(data, ""), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 

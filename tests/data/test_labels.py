@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from picture_files import flat, make_folder
+from image_files import flat, make_folder
 
 from mindcv_mnasnet.data.labels import list_flat
 from mindcv_mnasnet.errors import UserError
@@ -39,23 +39,23 @@ def labels_of(folder, text, classes=CLASSES):
     ids=["names", "numbers", "kaggle", "ordered", "ordered_names", "json", "json_lists"],
 )
 def test_every_format_gives_the_same_labels(folder, text):
-    listing = labels_of(folder, text)
-    assert listing.paths == ("val_1.JPEG", "val_2.JPEG", "val_3.JPEG")
-    assert listing.labels.tolist() == [2, 0, 1]
-    assert listing.class_names == CLASSES
+    image_index = labels_of(folder, text)
+    assert image_index.paths == ("val_1.JPEG", "val_2.JPEG", "val_3.JPEG")
+    assert image_index.labels.tolist() == [2, 0, 1]
+    assert image_index.class_names == CLASSES
 
 
 def test_several_right_labels_are_rows_filled_with_minus_one(folder):
-    listing = labels_of(folder, "[[2, 0], [], [1]]")
-    assert listing.labels.tolist() == [[2, 0], [-1, -1], [1, -1]]
-    assert listing.labels.dtype == np.int32
+    image_index = labels_of(folder, "[[2, 0], [], [1]]")
+    assert image_index.labels.tolist() == [[2, 0], [-1, -1], [1, -1]]
+    assert image_index.labels.dtype == np.int32
 
 
 def test_class_folders_can_be_relabelled_in_the_order_of_file_names(tmp_path):
     make_folder(tmp_path / "val", {"b/val_1.png": flat(1), "a/val_2.png": flat(2)})
-    listing = labels_of(tmp_path / "val", json.dumps([[5], [7]]), None)
-    assert listing.paths == ("b/val_1.png", "a/val_2.png")
-    assert listing.labels.tolist() == [5, 7]
+    image_index = labels_of(tmp_path / "val", json.dumps([[5], [7]]), None)
+    assert image_index.paths == ("b/val_1.png", "a/val_2.png")
+    assert image_index.labels.tolist() == [5, 7]
 
 
 def test_without_known_classes_they_come_from_the_labels(folder):
@@ -71,8 +71,8 @@ def test_class_names_that_are_numbers_win_over_positions(folder):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("2\n0\n", "2 labels for 3 pictures"),
-        ("val_1 ape\nval_2 ape\n", "no label for the picture val_3.JPEG"),
+        ("2\n0\n", "2 labels for 3 images"),
+        ("val_1 ape\nval_2 ape\n", "no label for the image val_3.JPEG"),
         ("2\n0\n3\n", "'3', none of the 3 classes"),
         ("dog\nape\nape\n", "'dog'"),
         ("[1, 2", "cannot read"),
@@ -89,5 +89,5 @@ def test_a_missing_file_or_folder_of_nothing_is_refused(folder, tmp_path):
     with pytest.raises(UserError, match="cannot read"):
         list_flat(folder, tmp_path / "nowhere.txt", CLASSES)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         list_flat(tmp_path / "empty", tmp_path / "labels.txt", CLASSES)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from picture_files import flat, make_folder, numbered_folder
+from image_files import flat, make_folder, numbered_folder
 
-from mindcv_mnasnet.data.index import Listing, list_folder, pictures_under, split
+from mindcv_mnasnet.data.index import ImageIndex, images_under, list_folder, split
 from mindcv_mnasnet.errors import UserError
 
 DOT = flat(1)
@@ -18,47 +18,47 @@ DOT = flat(1)
 
 def test_labels_follow_the_sorted_class_names(tmp_path):
     make_folder(tmp_path, {"zebra/1.png": DOT, "ape/2.PNG": DOT, "ape/1.jpeg": DOT, "Öwl/1.png": DOT})
-    listing = list_folder(tmp_path)
-    assert listing.class_names == ("ape", "zebra", "Öwl")
-    assert listing.paths == ("ape/1.jpeg", "ape/2.PNG", "zebra/1.png", "Öwl/1.png")
-    assert listing.labels.tolist() == [0, 0, 1, 2]
-    assert listing.labels.dtype == np.int32
-    assert listing.name(0) == str(tmp_path / "ape/1.jpeg")
+    image_index = list_folder(tmp_path)
+    assert image_index.class_names == ("ape", "zebra", "Öwl")
+    assert image_index.paths == ("ape/1.jpeg", "ape/2.PNG", "zebra/1.png", "Öwl/1.png")
+    assert image_index.labels.tolist() == [0, 0, 1, 2]
+    assert image_index.labels.dtype == np.int32
+    assert image_index.name(0) == str(tmp_path / "ape/1.jpeg")
 
 
 def test_hidden_entries_do_not_exist_and_other_files_are_counted(tmp_path):
     make_folder(tmp_path, {"a/1.png": DOT, "b/1.png": DOT, "a/.DS_Store": b"", ".git/1.png": DOT, "a/._1.png": DOT})
     make_folder(tmp_path, {"readme.txt": b"", "a/list.csv": b"", "b/list.csv": b""})
-    listing = list_folder(tmp_path)
-    assert listing.paths == ("a/1.png", "b/1.png")
-    (note,) = listing.notes
+    image_index = list_folder(tmp_path)
+    assert image_index.paths == ("a/1.png", "b/1.png")
+    (note,) = image_index.notes
     assert "3 files" in note
     assert ".csv (2)" in note
 
 
-def test_links_to_classes_and_pictures_are_followed(tmp_path):
+def test_links_to_classes_and_images_are_followed(tmp_path):
     make_folder(tmp_path / "real", {"one/1.png": DOT, "two/1.png": DOT})
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "one").symlink_to(tmp_path / "real" / "one")
     make_folder(tmp_path / "linked", {"other/0.png": DOT})
     (tmp_path / "linked" / "other" / "1.png").symlink_to(tmp_path / "real" / "two" / "1.png")
-    listing = list_folder(tmp_path / "linked")
-    assert listing.paths == ("one/1.png", "other/0.png", "other/1.png")
-    assert all(listing.read(index) == DOT for index in range(3))
+    image_index = list_folder(tmp_path / "linked")
+    assert image_index.paths == ("one/1.png", "other/0.png", "other/1.png")
+    assert all(image_index.read(index) == DOT for index in range(3))
 
 
 @pytest.mark.parametrize(
     ("pictures", "says"),
     [
-        ({"readme.txt": b""}, "no pictures"),
+        ({"readme.txt": b""}, "no images"),
         ({"1.png": DOT}, "one folder per class"),
         ({"a/1.png": DOT, "empty/readme.txt": b""}, "'empty'"),
         ({"imagenet/1.png": DOT}, "one level too high"),
-        ({"train/a/1.png": DOT, "test/a/1.png": DOT}, "no pictures"),
+        ({"train/a/1.png": DOT, "test/a/1.png": DOT}, "no images"),
     ],
 )
-def test_a_folder_that_is_no_data_set_is_refused_with_what_is_wrong(pictures, says, tmp_path):
-    make_folder(tmp_path, pictures)
+def test_a_folder_that_is_no_data_set_is_refused_with_what_is_wrong(images, says, tmp_path):
+    make_folder(tmp_path, images)
     with pytest.raises(UserError, match=says):
         list_folder(tmp_path)
 
@@ -70,9 +70,9 @@ def test_a_missing_folder_is_refused(tmp_path):
 
 def test_known_classes_fix_the_labels_and_may_be_missing_or_empty(tmp_path):
     make_folder(tmp_path, {"cat/1.png": DOT, "ape/.keep": b""})
-    listing = list_folder(tmp_path, ["dog", "cat", "ape"])
-    assert listing.labels.tolist() == [1]
-    assert listing.class_names == ("dog", "cat", "ape")
+    image_index = list_folder(tmp_path, ["dog", "cat", "ape"])
+    assert image_index.labels.tolist() == [1]
+    assert image_index.class_names == ("dog", "cat", "ape")
 
 
 def test_a_folder_of_no_known_class_is_refused_by_name(tmp_path):
@@ -88,9 +88,9 @@ def test_class_names_match_however_their_accents_are_encoded(tmp_path):
 
 def test_folders_named_0_to_n_are_the_labels_themselves(tmp_path):
     make_folder(tmp_path, {f"{label}/1.png": DOT for label in range(12)})
-    listing = list_folder(tmp_path)
-    assert listing.class_names == tuple(str(label) for label in range(12))
-    assert listing.labels.tolist() == list(range(12))
+    image_index = list_folder(tmp_path)
+    assert image_index.class_names == tuple(str(label) for label in range(12))
+    assert image_index.labels.tolist() == list(range(12))
 
 
 def test_folders_named_by_numbers_index_known_classes(tmp_path):
@@ -101,14 +101,14 @@ def test_folders_named_by_numbers_index_known_classes(tmp_path):
         list_folder(tmp_path, wordnet[:5])
 
 
-def test_pictures_are_found_at_any_depth(tmp_path):
+def test_images_are_found_at_any_depth(tmp_path):
     make_folder(tmp_path, {"a/b/c/1.png": DOT, "2.jpg": DOT, "a/x.txt": b"", ".hidden/3.png": DOT})
-    assert pictures_under(os.fspath(tmp_path)) == ["2.jpg", "a/b/c/1.png"]
+    assert images_under(os.fspath(tmp_path)) == ["2.jpg", "a/b/c/1.png"]
 
 
-def listing_of(counts: list[int]) -> Listing:
+def listing_of(counts: list[int]) -> ImageIndex:
     labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
-    return Listing("", tuple(str(n) for n in range(len(labels))), labels, tuple(str(n) for n in range(len(counts))))
+    return ImageIndex("", tuple(str(n) for n in range(len(labels))), labels, tuple(str(n) for n in range(len(counts))))
 
 
 @given(st.lists(st.integers(2, 40), min_size=2, max_size=8), st.floats(0.1, 0.6), st.integers(0, 2**31 - 1))
@@ -136,8 +136,8 @@ def test_a_split_leaves_every_class_something_to_train_on_and_no_part_empty():
 
 
 def test_a_subset_keeps_names_and_labels_together(tmp_path):
-    listing = list_folder(numbered_folder(tmp_path, 9))
-    part = listing.subset([7, 0])
-    assert part.paths == (listing.paths[7], listing.paths[0])
+    image_index = list_folder(numbered_folder(tmp_path, 9))
+    part = image_index.subset([7, 0])
+    assert part.paths == (image_index.paths[7], image_index.paths[0])
     assert part.labels.tolist() == [2, 0]
-    assert part.read(0) == listing.read(7)
+    assert part.read(0) == image_index.read(7)

@@ -11,12 +11,12 @@ from pathlib import Path
 import mindspore.dataset as ds
 import numpy as np
 import pytest
-from picture_files import encode, flat, make_folder, numbered_folder, scene
+from image_files import encode, flat, make_folder, numbered_folder, scene
 
 from mindcv_mnasnet.data.images import read_plain
 from mindcv_mnasnet.data.index import list_folder
 from mindcv_mnasnet.data.packs import open_pack, verify_pack, write_pack
-from mindcv_mnasnet.errors import JobError, UserError, run_door
+from mindcv_mnasnet.errors import JobError, UserError, run_cli
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -26,7 +26,7 @@ from tools import pack_dataset  # noqa: E402
 
 @pytest.fixture
 def folder(tmp_path):
-    """Plain, converted, equal and oddly named pictures."""
+    """Plain, converted, equal and oddly named images."""
     numbered_folder(tmp_path / "src", 20)
     odd = {
         "class0/ünï code.jpg": encode(scene(), "JPEG"),
@@ -38,28 +38,28 @@ def folder(tmp_path):
 
 
 def test_a_pack_equals_its_folder(folder, tmp_path):
-    listing = list_folder(folder)
-    write_pack(listing, tmp_path / "pack", shards=3)
+    image_index = list_folder(folder)
+    write_pack(image_index, tmp_path / "pack", shards=3)
     packed = open_pack(tmp_path / "pack")
     assert packed.kind == "mindrecord"
-    assert packed.paths == listing.paths
-    assert packed.class_names == listing.class_names
-    assert np.array_equal(packed.labels, listing.labels)
-    for index in range(len(listing)):
-        assert packed.read(index) == read_plain(listing.name(index), lossless="PNG")
-    assert list(verify_pack(listing, tmp_path / "pack")) == []
+    assert packed.paths == image_index.paths
+    assert packed.class_names == image_index.class_names
+    assert np.array_equal(packed.labels, image_index.labels)
+    for index in range(len(image_index)):
+        assert packed.read(index) == read_plain(image_index.name(index), lossless="PNG")
+    assert list(verify_pack(image_index, tmp_path / "pack")) == []
 
 
 def test_mindspore_reads_the_shards_too(folder, tmp_path):
-    listing = list_folder(folder)
-    write_pack(listing, tmp_path / "pack", shards=2)
+    image_index = list_folder(folder)
+    write_pack(image_index, tmp_path / "pack", shards=2)
     shards = sorted(str(path) for path in (tmp_path / "pack").glob("*.mindrecord"))
     assert len(shards) == 2
     rows = list(ds.MindDataset(shards, shuffle=False).create_dict_iterator(num_epochs=1, output_numpy=True))
-    assert [str(row["name"]) for row in rows] == list(listing.paths)
-    assert [int(row["label"]) for row in rows] == listing.labels.tolist()
+    assert [str(row["name"]) for row in rows] == list(image_index.paths)
+    assert [int(row["label"]) for row in rows] == image_index.labels.tolist()
     packed = open_pack(tmp_path / "pack")
-    assert [row["image"].tobytes() for row in rows] == [packed.read(index) for index in range(len(listing))]
+    assert [row["image"].tobytes() for row in rows] == [packed.read(index) for index in range(len(image_index))]
 
 
 def test_a_pack_takes_the_class_order_of_a_run(folder, tmp_path):
@@ -78,7 +78,7 @@ def test_whoever_may_read_the_folder_may_read_the_pack(folder, tmp_path):
     assert all(path.stat().st_mode & 0o444 == allowed for path in (tmp_path / "pack").iterdir())
 
 
-def test_a_subset_of_a_pack_reads_its_own_pictures(folder, tmp_path):
+def test_a_subset_of_a_pack_reads_its_own_images(folder, tmp_path):
     write_pack(list_folder(folder), tmp_path / "pack", shards=3)
     packed = open_pack(tmp_path / "pack")
     part = packed.subset([20, 3])
@@ -114,28 +114,28 @@ def test_every_difference_is_found(folder, tmp_path):
 
 
 def test_a_damaged_shard_is_found(folder, tmp_path):
-    listing = list_folder(folder)
-    write_pack(listing, tmp_path / "pack", shards=1)
+    image_index = list_folder(folder)
+    write_pack(image_index, tmp_path / "pack", shards=1)
     packed = open_pack(tmp_path / "pack")
     with (tmp_path / "pack" / packed.shards[0]).open("r+b") as shard:
         shard.seek(int(packed.spans[5, 1]) + 20)
         shard.write(b"\x00\x01\x02")
-    assert len(list(verify_pack(listing, tmp_path / "pack"))) == 1
+    assert len(list(verify_pack(image_index, tmp_path / "pack"))) == 1
     (tmp_path / "pack" / packed.shards[0]).unlink()
     with pytest.raises(UserError, match="lacks its shard"):
         open_pack(tmp_path / "pack")
 
 
-def test_other_pictures_or_other_shards_are_not_mixed_into_a_pack(folder, tmp_path):
+def test_other_images_or_other_shards_are_not_mixed_into_a_pack(folder, tmp_path):
     write_pack(list_folder(folder), tmp_path / "pack", shards=2)
     with pytest.raises(UserError, match="another packing"):
         write_pack(list_folder(folder), tmp_path / "pack", shards=3)
     (folder / "class0" / "0000.png").unlink()
-    with pytest.raises(UserError, match="other pictures"):
+    with pytest.raises(UserError, match="other images"):
         write_pack(list_folder(folder), tmp_path / "pack", shards=2)
 
 
-def test_a_broken_picture_stops_packing_by_name_and_leaves_no_pack(folder, tmp_path):
+def test_a_broken_image_stops_packing_by_name_and_leaves_no_pack(folder, tmp_path):
     (folder / "class1" / "broken.jpg").write_bytes(b"\xff\xd8 no")
     with pytest.raises(JobError, match=r"broken\.jpg.*check_dataset"):
         write_pack(list_folder(folder), tmp_path / "pack", shards=2)
@@ -148,19 +148,19 @@ def test_the_tool_packs_train_and_val_with_the_same_classes(tmp_path, capsys):
     numbered_folder(source / "train", 9)
     make_folder(source / "val", {"class2/1.png": flat(5)})
     arguments = [str(source), str(tmp_path / "pack"), "--verify"]
-    assert run_door(lambda: pack_dataset.main(arguments)) == 0
+    assert run_cli(lambda: pack_dataset.main(arguments)) == 0
     assert open_pack(tmp_path / "pack" / "val").labels.tolist() == [2]
     assert len(open_pack(tmp_path / "pack" / "train")) == 9
-    assert run_door(lambda: pack_dataset.main([str(tmp_path / "nowhere"), str(tmp_path / "pack")])) == 2
-    assert run_door(lambda: pack_dataset.main([*arguments, "--shards", "0"])) == 2
+    assert run_cli(lambda: pack_dataset.main([str(tmp_path / "nowhere"), str(tmp_path / "pack")])) == 2
+    assert run_cli(lambda: pack_dataset.main([*arguments, "--shards", "0"])) == 2
 
 
 def test_the_tool_fails_when_the_pack_differs(tmp_path, capsys):
     source = numbered_folder(tmp_path / "src", 6)
     arguments = [str(source), str(tmp_path / "pack"), "--verify"]
-    assert run_door(lambda: pack_dataset.main(arguments)) == 0
+    assert run_cli(lambda: pack_dataset.main(arguments)) == 0
     (source / "class0" / "0000.png").write_bytes(flat(200))
-    assert run_door(lambda: pack_dataset.main(arguments)) == 1
+    assert run_cli(lambda: pack_dataset.main(arguments)) == 1
     assert "class0/0000.png" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""Every kind of picture file is read as a viewer shows it; broken ones are told apart before the decoder sees them."""
+"""Every kind of image file is read as a viewer shows it; broken ones are told apart before the decoder sees them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import random
 
 import numpy as np
 import pytest
-from picture_files import encode, scene
+from image_files import encode, scene
 from PIL import Image, ImageOps
 
 from mindcv_mnasnet.data.decoder import decode_whole
-from mindcv_mnasnet.data.images import BadImage, check_picture, read_plain
+from mindcv_mnasnet.data.images import BadImage, check_image, read_plain
 from mindcv_mnasnet.data.jpeg import exif_orientation, jpeg_orientation
 
 RGB = scene()
@@ -39,14 +39,14 @@ KINDS = {
     "progressive": encode(RGB, "JPEG", progressive=True),
     "full_chroma": encode(RGB, "JPEG", subsampling=0, optimize=True),
     "restarts": encode(RGB, "JPEG", restart_marker_blocks=1),
-    "grey_jpeg": encode(GREY, "JPEG"),
+    "gray_jpeg": encode(GREY, "JPEG"),
     "cmyk": encode(RGB.convert("CMYK"), "JPEG"),
     "png": encode(RGB),
-    "grey_png": encode(GREY),
+    "gray_png": encode(GREY),
     "palette": encode(RGB.quantize(16)),
     "transparent_palette": encode(RGB.quantize(16), transparency=3),
     "rgba": encode(RGB.convert("RGBA")),
-    "grey_alpha": encode(RGB.convert("LA")),
+    "gray_alpha": encode(RGB.convert("LA")),
     "black_and_white": encode(RGB.convert("1")),
     "bmp": encode(RGB, "BMP"),
     "gif": encode(RGB, "GIF"),
@@ -55,7 +55,7 @@ KINDS = {
     **{f"jpeg_turned_{n}": rotated("JPEG", n) for n in range(1, 9)},
     "png_turned": rotated("PNG", 6),
 }
-PLAIN = {"jpeg", "progressive", "full_chroma", "restarts", "grey_jpeg", "png", "grey_png", "jpeg_turned_1"}
+PLAIN = {"jpeg", "progressive", "full_chroma", "restarts", "gray_jpeg", "png", "gray_png", "jpeg_turned_1"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,11 +63,11 @@ def test_every_kind_is_decoded_as_a_viewer_shows_it_whatever_its_suffix(kind, tm
     path = tmp_path / "picture.JPEG"
     path.write_bytes(KINDS[kind])
     assert np.array_equal(decoded(read_plain(str(path))), shown(KINDS[kind]))
-    assert check_picture(str(path)) is None
+    assert check_image(str(path)) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_plain_pictures_pass_untouched_and_no_others(kind, tmp_path):
+def test_plain_images_pass_untouched_and_no_others(kind, tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(KINDS[kind])
     converted = read_plain(str(path), lossless="PNG" if kind == "bmp" else "BMP")
@@ -82,7 +82,7 @@ def test_sixteen_bits_keep_the_upper_eight(form, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["BMP", "PNG"])
-def test_a_converted_picture_loses_nothing(form, tmp_path):
+def test_a_converted_image_loses_nothing(form, tmp_path):
     path = tmp_path / "picture.webp"
     path.write_bytes(KINDS["webp"])
     converted = read_plain(str(path), lossless=form)
@@ -104,20 +104,20 @@ BROKEN = {
     "empty": b"",
     "text": b"<html>404 Not Found</html>",
     "cut_jpeg": cut(KINDS["jpeg"], 0.9),
-    "cut_grey": cut(KINDS["grey_jpeg"], 0.7),
+    "cut_gray": cut(KINDS["gray_jpeg"], 0.7),
     "cut_progressive": cut(KINDS["progressive"], 0.9),
     "cut_png": cut(KINDS["png"], 0.8),
     "cut_webp": cut(KINDS["webp"], 0.5),
     "header_only": KINDS["jpeg"][:30],
     "huffman_table": wrong_bytes(KINDS["jpeg"], b"\xff\xc4", 5, 250),  # MindSpore 2.10 dies of it
-    "quantisation_table": wrong_bytes(KINDS["jpeg"], b"\xff\xdb", 4, 0x7F),  # and of this
+    "quantization_table": wrong_bytes(KINDS["jpeg"], b"\xff\xdb", 4, 0x7F),  # and of this
     "png_checksum": wrong_bytes(KINDS["png"], b"IDAT", 30, 1),
     "float": encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"),
 }
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_picture_is_named_with_a_reason(kind, tmp_path):
+def test_a_broken_image_is_named_with_a_reason(kind, tmp_path):
     path = tmp_path / "broken.jpg"
     path.write_bytes(BROKEN[kind])
     with pytest.raises(BadImage) as error:
@@ -125,10 +125,10 @@ def test_a_broken_picture_is_named_with_a_reason(kind, tmp_path):
     assert str(path) in str(error.value)
     assert error.value.reason
     assert "object at 0x" not in error.value.reason
-    assert check_picture(str(path)) == error.value.reason
+    assert check_image(str(path)) == error.value.reason
 
 
-def test_a_file_that_cannot_be_read_is_a_bad_picture(tmp_path):
+def test_a_file_that_cannot_be_read_is_a_bad_image(tmp_path):
     (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere.jpg")
     with pytest.raises(BadImage, match="No such file"):
         read_plain(str(tmp_path / "link.jpg"))
@@ -138,7 +138,7 @@ def test_no_damage_in_a_jpeg_gets_past_the_check_to_kill_the_decoder(tmp_path):
     """The decoder's crash would take pytest with it; what it refuses it may only refuse by an error."""
     draw = random.Random(0)
     survivors = []
-    for kind in ("jpeg", "progressive", "grey_jpeg", "full_chroma") * 100:
+    for kind in ("jpeg", "progressive", "gray_jpeg", "full_chroma") * 100:
         damaged = bytearray(KINDS[kind])
         for _ in range(draw.choice((1, 2, 8))):
             damaged[draw.randrange(2, len(damaged))] = draw.randrange(256)

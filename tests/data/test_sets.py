@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from picture_files import flat, make_folder, numbered_folder
+from image_files import flat, make_folder, numbered_folder
 from PIL import Image
 
 from mindcv_mnasnet.data.digits import write_digits
@@ -110,11 +110,11 @@ def test_the_digits_are_1797_scans_in_a_fixed_split_of_even_classes(tmp_path):
     shares = np.bincount(val.labels) / np.bincount(np.concatenate([train.labels, val.labels]))
     assert np.all(np.abs(shares - 360 / 1797) < 0.01)
     pixels, labels = load_digits(return_X_y=True)
-    for listing in (train, val):
-        for index in range(0, len(listing), 50):
-            number = int(listing.paths[index].split("/")[1].removesuffix(".png"))
-            scan = np.asarray(Image.open(listing.name(index)))
-            assert listing.labels[index] == labels[number]
+    for image_index in (train, val):
+        for index in range(0, len(image_index), 50):
+            number = int(image_index.paths[index].split("/")[1].removesuffix(".png"))
+            scan = np.asarray(Image.open(image_index.name(index)))
+            assert image_index.labels[index] == labels[number]
             assert np.abs(scan / (255 / 16) - pixels[number].reshape(8, 8)).max() < 0.05
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from mindcv_mnasnet.errors import run_door
+from mindcv_mnasnet.errors import run_cli
 from mindcv_mnasnet.networks.ascend_model import (
     DEVICES,
     MACHINE_DEVICES,
@@ -90,4 +90,4 @@ def _text(report: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

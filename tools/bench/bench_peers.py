@@ -25,14 +25,14 @@ def torch_step(settings: Settings, measure: Callable[..., Result], channels_last
     torch, model, images = _torch_model(settings, channels_last, settings["batch_size"])
     labels = torch.randint(0, 1000, (settings["batch_size"],), generator=torch.Generator().manual_seed(0))
     model.train()
-    optimiser = torch.optim.RMSprop(model.parameters(), 1e-3, momentum=0.9, eps=1e-3, weight_decay=1e-5)
+    optimizer = torch.optim.RMSprop(model.parameters(), 1e-3, momentum=0.9, eps=1e-3, weight_decay=1e-5)
     loss = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
 
     def step(number: int) -> float:
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         value = loss(model(images), labels)
         value.backward()
-        optimiser.step()
+        optimizer.step()
         return float(value.detach())
 
     return measure(step, settings)
@@ -47,7 +47,7 @@ def torch_infer(settings: Settings) -> Result:
 
 
 def torch_infer_one(settings: Settings) -> Result:
-    """The same with one picture and one thread."""
+    """The same with one image and one thread."""
     torch, model, images = _torch_model(settings, True, 1)
     torch.set_num_threads(1)
     model.eval()
@@ -107,7 +107,7 @@ def infer(settings: Settings) -> Result:
 
 
 def artifact_one(settings: Settings, kind: str) -> Result:
-    """Our exported network, one picture and one thread, through ``onnxruntime`` or ``litert``."""
+    """Our exported network, one image and one thread, through ``onnxruntime`` or ``litert``."""
     from mindcv_mnasnet.latency.record import LatencySettings
     from mindcv_mnasnet.latency.runtime import RuntimeMeter
 
@@ -197,7 +197,7 @@ def torch_pipeline(settings: Settings, recipe: Recipe, passes: int) -> Result:
 
 
 def mindcv_start(settings: Settings, recipe: Recipe) -> Result:
-    """MindCV's calls from the command to the end of the first step: data, network, loss, optimiser, one batch."""
+    """MindCV's calls from the command to the end of the first step: data, network, loss, optimizer, one batch."""
     import mindspore as ms
     from mindcv.loss import create_loss
     from mindcv.models import create_model
@@ -208,8 +208,8 @@ def mindcv_start(settings: Settings, recipe: Recipe) -> Result:
     loader = _mindcv_loader(settings, recipe)
     network = create_model(settings["mindcv_model"], num_classes=1000)
     loss = create_loss(name="CE", label_smoothing=0.1)
-    optimiser = create_optimizer(network.trainable_params(), opt="rmsprop", lr=1e-3, momentum=0.9, weight_decay=1e-5)
-    train = nn.TrainOneStepCell(nn.WithLossCell(network, loss), optimiser).set_train()
+    optimizer = create_optimizer(network.trainable_params(), opt="rmsprop", lr=1e-3, momentum=0.9, weight_decay=1e-5)
+    train = nn.TrainOneStepCell(nn.WithLossCell(network, loss), optimizer).set_train()
     images, labels = next(iter(loader.create_tuple_iterator(num_epochs=1)))
     train(images, labels).asnumpy()
     return {"seconds": time.time() - settings["began"]}

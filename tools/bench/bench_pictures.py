@@ -15,7 +15,7 @@ from PIL import Image
 WIDTH, HEIGHT, CLASSES = 500, 375, 10
 
 
-def make_pictures(folder: Path, count: int) -> None:
+def make_images(folder: Path, count: int) -> None:
     """Write ``count`` JPEG files as ``folder/train/<class>/<number>.jpg``, the same ones every time."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
     rng = np.random.default_rng(0)
@@ -29,5 +29,5 @@ def make_pictures(folder: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    make_pictures(Path(sys.argv[1]), int(sys.argv[2]))
+    make_images(Path(sys.argv[1]), int(sys.argv[2]))
     Path(sys.argv[3]).write_text("{}")

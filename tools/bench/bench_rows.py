@@ -90,9 +90,9 @@ def mindcv_loop(settings: Settings) -> Result:
     ms.set_context(mode=ms.GRAPH_MODE)
     network = mindcv.create_model(settings["mindcv_model"], num_classes=1000)
     loss = nn.CrossEntropyLoss(label_smoothing=0.1)
-    optimiser = nn.RMSProp(network.trainable_params(), _RATE, momentum=0.9, epsilon=1e-3, weight_decay=1e-5)
+    optimizer = nn.RMSProp(network.trainable_params(), _RATE, momentum=0.9, epsilon=1e-3, weight_decay=1e-5)
     # What MindCV's trainer comes down to. A function under ms.jit around value_and_grad was several times slower.
-    train = nn.TrainOneStepCell(nn.WithLossCell(network, loss), optimiser).set_train()
+    train = nn.TrainOneStepCell(nn.WithLossCell(network, loss), optimizer).set_train()
     rng, size = np.random.default_rng(0), settings["image_size"]
     images = ms.Tensor(rng.normal(size=(settings["batch_size"], 3, size, size)).astype(np.float32))
     labels = ms.Tensor(rng.integers(0, 1000, settings["batch_size"], np.int32))
@@ -106,13 +106,13 @@ def train_step(settings: Settings) -> Result:
 
     from mindcv_mnasnet.devices import runtime
     from mindcv_mnasnet.model.create import create_model
-    from mindcv_mnasnet.train.random_inputs import DrawLayout, draw
+    from mindcv_mnasnet.train.random_inputs import RandomLayout, draw_inputs
     from mindcv_mnasnet.train.step import TrainStep
 
     recipe = _recipe(settings)
     runtime.start(recipe.device_target, jit_level=recipe.jit_level)
     model = create_model(recipe.network(), seed=recipe.seed, kernels=recipe.kernels).set_train()
-    layout = DrawLayout(recipe.image_resize, model.draw_columns)
+    layout = RandomLayout(recipe.image_resize, model.random_columns)
     rates = np.full(settings["warm_up"] + settings["steps"], _RATE, np.float32)
     step = TrainStep(recipe, model, layout, rates).set_train()
     rng, batch, size = np.random.default_rng(0), recipe.batch_size, recipe.image_resize
@@ -120,7 +120,7 @@ def train_step(settings: Settings) -> Result:
     labels = ms.Tensor(rng.integers(0, 1000, batch, np.int32))
 
     def run(number: int) -> float:
-        drawn = ms.Tensor(draw(layout, batch, recipe.seed, number, 0)) if layout.columns else None
+        drawn = ms.Tensor(draw_inputs(layout, batch, recipe.seed, number, 0)) if layout.columns else None
         return float(step(images, labels, drawn).asnumpy())
 
     return measure(run, settings)
@@ -134,14 +134,14 @@ def pipeline(settings: Settings) -> Result:
     from mindcv_mnasnet.recipe.plan import Plan
 
     recipe = _recipe(settings)
-    listing, _ = open_train_val(recipe)
-    plan = Plan.make(recipe, len(listing), 0, cores=runtime.usable_cores())
-    batches = iter(train_stream(listing, recipe, plan, 0, PIPELINE_PASSES))
+    image_index, _ = open_train_val(recipe)
+    plan = Plan.make(recipe, len(image_index), 0, cores=runtime.usable_cores())
+    batches = iter(train_stream(image_index, recipe, plan, 0, PIPELINE_PASSES))
     next(batches)
     start = time.perf_counter()
     count = sum(1 for _ in batches)
     rate = count * plan.device_batch / (time.perf_counter() - start)
-    return {"images_per_second": rate, "workers": plan.workers, "pictures": len(listing)}
+    return {"images_per_second": rate, "workers": plan.workers, "pictures": len(image_index)}
 
 
 def train_py(settings: Settings) -> Result:
@@ -151,7 +151,7 @@ def train_py(settings: Settings) -> Result:
     recipe = _recipe(settings)
     pictures, last = len(open_train_val(recipe)[0]), settings["warm_up"] + settings["steps"]
     if pictures < settings["pictures"]:
-        raise UserError(f"{settings['data_dir']} has {pictures} training pictures, {settings['pictures']} are needed")
+        raise UserError(f"{settings['data_dir']} has {pictures} training images, {settings['pictures']} are needed")
     with TemporaryDirectory() as folder:
         keys = recipe_values(settings) | {"ckpt_save_dir": folder, "run_name": "run"}
         options = [text for key, value in keys.items() for text in (f"--{key}", str(value))]

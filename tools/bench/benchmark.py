@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
-from mindcv_mnasnet.errors import JobError, UserError, run_door
+from mindcv_mnasnet.errors import JobError, UserError, run_cli
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.networks.network import resolve
 
@@ -38,13 +38,13 @@ ROWS = {
     "torch_pipeline": "torchvision's transforms in PyTorch's DataLoader, the same",
     "infer": "our network at inference through MindSpore, one constant batch",
     "timm_infer": "timm's network at inference, PyTorch eager, channels_last",
-    "onnx_one": "our ONNX file in ONNX Runtime, one picture, one thread",
-    "litert_one": "our TFLite file in LiteRT, one picture, one thread",
-    "timm_one": "timm's network, PyTorch eager, channels_last, one picture, one thread",
+    "onnx_one": "our ONNX file in ONNX Runtime, one image, one thread",
+    "litert_one": "our TFLite file in LiteRT, one image, one thread",
+    "timm_one": "timm's network, PyTorch eager, channels_last, one image, one thread",
     "train_start": "train.py, from the command to the end of the first step",
     "mindcv_start": "the same calls through MindCV",
     "convert": "tools/convert.py, timm's weights to ours",
-    "export_onnx": "tools/export.py to ONNX, checked on 32 pictures",
+    "export_onnx": "tools/export.py to ONNX, checked on 32 images",
     "export_tflite": "tools/export.py to TFLite, the same",
 }
 DEFAULT_ROWS = ",".join(row for row in ROWS if row != "mindcv_avx2")
@@ -85,17 +85,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = settings_of(options, rows)
     with TemporaryDirectory(prefix="benchmark-") as scratch:
         machine = run_tool("bench_machine.py", [], Path(scratch))
-        pictures = f"{scratch}/pictures"
+        images = f"{scratch}/images"
         if options.data_dir is None and READ_FILES & set(rows):
-            _say(f"making {settings['pictures']} JPEG files")
-            run_tool("bench_pictures.py", [pictures, str(settings["pictures"])], Path(scratch))
-        told = settings if options.data_dir else {**settings, "data_dir": pictures}
+            _say(f"making {settings['images']} JPEG files")
+            run_tool("bench_pictures.py", [images, str(settings["pictures"])], Path(scratch))
+        told = settings if options.data_dir else {**settings, "data_dir": images}
         rounds = measure_rounds(rows, options.rounds, lambda row: run_row(row, told, Path(scratch)))
     report = {
         "command": "tools/bench/benchmark.py " + " ".join(sys.argv[1:] if argv is None else argv),
         "machine": machine,
         "settings": settings,
-        **summarise(rounds),
+        **summarize(rounds),
         "rounds": rounds,
     }
     print(format_report(report))
@@ -127,7 +127,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--artifact", type=Path, metavar="FILE", help="only the latency of this exported file")
     parser.add_argument("--threads", type=int, help="threads of its runtime (default: the runtime's own choice)")
-    parser.add_argument("--artifact_batch", type=int, help="pictures per call (default: the file's, or 1)")
+    parser.add_argument("--artifact_batch", type=int, help="images per call (default: the file's, or 1)")
     parser.add_argument("--repetitions", type=int, default=100, help="calls of it that are timed (default 100)")
     parser.add_argument("--rows", default=DEFAULT_ROWS, metavar="ROW,...", help=f"default: {DEFAULT_ROWS}")
     parser.add_argument("--model", default="b1", help="network; MindCV has the B1 family only")
@@ -214,7 +214,7 @@ def run_tool(
     """
     result = scratch / "result.json"
     result.unlink(missing_ok=True)
-    command = [sys.executable, str(ROOT / "tools" / tool), *arguments, str(result)]
+    command = [sys.executable, str(Path(__file__).with_name(tool)), *arguments, str(result)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode or not result.is_file():
         words = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
@@ -223,7 +223,7 @@ def run_tool(
     return content
 
 
-def summarise(rounds: Sequence[Round]) -> dict[str, Any]:
+def summarize(rounds: Sequence[Round]) -> dict[str, Any]:
     """Median and range of every number of every row, and of the ratios of speeds within each round."""
     rows: dict[str, Any] = {}
     for row, first in rounds[0].items():
@@ -289,4 +289,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

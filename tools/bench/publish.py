@@ -13,7 +13,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
-from mindcv_mnasnet.errors import UserError, run_door
+from mindcv_mnasnet.errors import UserError, run_cli
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.recipe.command_line import Parser
 from mindcv_mnasnet.run.checkpoint import read_checkpoint
@@ -149,4 +149,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

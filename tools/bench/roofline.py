@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from mindcv_mnasnet.errors import UserError, interrupts_wait, run_door
+from mindcv_mnasnet.errors import UserError, interrupts_wait, run_cli
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.networks.network import Network, resolve
@@ -185,4 +185,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

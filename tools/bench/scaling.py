@@ -1,7 +1,7 @@
 """How the cost of a row of tools/bench/benchmark.py grows: python tools/bench/scaling.py --vary batch_size=8,16,32.
 
 Each value is measured --rounds times in turn, each in a process of its own; the median times per batch are fitted by a
-straight line over what should carry the cost: pictures, pixels (image_size), or multiply-adds (model).
+straight line over what should carry the cost: images, pixels (image_size), or multiply-adds (model).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry).resolve() != ROOT / "tools" / "bench")]
 benchmark = importlib.import_module("tools.bench.benchmark")
 
-from mindcv_mnasnet.errors import UserError, run_door
+from mindcv_mnasnet.errors import UserError, run_cli
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.recipe.command_line import Parser
 
 _ROWS = ("train_step", "infer", "timm", "timm_channels_last", "timm_infer")
-_KEYS = {"batch_size": "pictures", "image_size": "pixels per picture", "model": "multiply-adds per picture"}
+_KEYS = {"batch_size": "pictures", "image_size": "pixels per image", "model": "multiply-adds per image"}
 
 
 def carried(key: str, value: str, image_size: int) -> float:
@@ -78,4 +78,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindcv_mnasnet.data.index import Listing
+from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.data.pipeline import eval_batches
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.devices import runtime
@@ -32,7 +32,7 @@ _PAD_SHARE = 8  # random crops move by up to an eighth of the side
 class SupernetEvaluator:
     """Accuracy of candidates with the weights of one supernet, ``supernet.safetensors`` in the search's folder.
 
-    The supernet trains on the recipe's training pictures less ``held_out`` of them, as large as ``proxy`` says, with
+    The supernet trains on the recipe's training images less ``held_out`` of them, as large as ``proxy`` says, with
     the recipe's rate, decay, smoothing and batch; of its augmentation, crops and mirror images.
     """
 
@@ -78,7 +78,7 @@ class SupernetEvaluator:
                 flush=True,
             )
 
-        print(f"supernet: {training.epochs} epochs of {len(images):,} pictures", flush=True)
+        print(f"supernet: {training.epochs} epochs of {len(images):,} images", flush=True)
         if len(trainer.run(tell, lambda: self._stopped)) < training.epochs:
             return None
         calibration = [some for some, _ in batches.of(training.epochs)][:CALIBRATION_BATCHES]
@@ -107,7 +107,7 @@ class SupernetEvaluator:
 
 
 class _Batches:
-    """An epoch's batches of pictures in memory: shuffled, cropped and mirrored by the seed and the epoch's number."""
+    """An epoch's batches of images in memory: shuffled, cropped and mirrored by the seed and the epoch's number."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, batch: int, flip: bool, seed: int, epoch: int = 0):
         self._images, self._labels, self._batch, self._flip = images, labels, batch, flip
@@ -129,7 +129,7 @@ class _Batches:
 
 
 def augment(images: np.ndarray, rng: np.random.Generator, flip: bool) -> np.ndarray:
-    """Random crops of uint8 pictures (N, H, W, C) with a black rim, and mirror images of half of them."""
+    """Random crops of uint8 images (N, H, W, C) with a black rim, and mirror images of half of them."""
     side = images.shape[1]
     pad = max(1, side // _PAD_SHARE)
     wide = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -141,11 +141,11 @@ def augment(images: np.ndarray, rng: np.random.Generator, flip: bool) -> np.ndar
     return np.ascontiguousarray(cut)
 
 
-def _pictures(listing: Listing, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    """All pictures of a listing as the recipe evaluates them, uint8 (N, H, W, C), and their labels, int32 (N,)."""
-    plan = Plan.make(recipe, None, len(listing), 1, runtime.usable_cores())
+def _pictures(image_index: ImageIndex, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    """All images of an image index as the recipe evaluates them, uint8 (N, H, W, C), and their labels, int32 (N,)."""
+    plan = Plan.make(recipe, None, len(image_index), 1, runtime.usable_cores())
     images, labels = [], []
-    for some, theirs in eval_batches(listing, recipe, plan, 0, 1):
+    for some, theirs in eval_batches(image_index, recipe, plan, 0, 1):
         known = theirs.asnumpy()
         known = known.reshape(len(known), -1)[:, 0]
         images.append(some.asnumpy()[known >= 0])

@@ -1,6 +1,6 @@
 """One network whose weights all networks of a search share: ``SuperNetwork``.
 
-Candidates use the first channels of every weight (Cai et al. 2020, https://arxiv.org/abs/1908.09791), the centre of
+Candidates use the first channels of every weight (Cai et al. 2020, https://arxiv.org/abs/1908.09791), the center of
 larger kernels (Stamoulis et al. 2019, https://arxiv.org/abs/1904.02877) and the first layers of every stage; one of
 them is computed at a time (Guo et al. 2019, https://arxiv.org/abs/1904.00420). A static graph cannot branch: it has the
 largest network, and a candidate is a tuple of masks, by which all that it does not have is multiplied by 0.
@@ -19,7 +19,7 @@ from mindspore import nn, ops
 from mindcv_mnasnet.kernels.build import kernels as built_kernels
 from mindcv_mnasnet.kernels.cells import Depthwise, NormAct, accelerate
 from mindcv_mnasnet.model.layers import ConvBN, MBConv
-from mindcv_mnasnet.model.parameters import initialise
+from mindcv_mnasnet.model.parameters import initialize
 from mindcv_mnasnet.networks.network import Layer, Network
 from mindcv_mnasnet.search.supernet.choices import Choices
 from mindcv_mnasnet.weights.name_maps import shapes
@@ -57,7 +57,7 @@ class SuperBlock(MBConv):
         mask[:_SWITCHES] = layer.residual, layer.expands, layer.se_width > 0
         for start, width in zip(self.ends[:3], (layer.mid_width, layer.se_width, layer.out_width), strict=True):
             mask[start : start + width] = 1
-        mask[self.ends[3] :] = _centre(np.ones((layer.kernel,) * 2), largest.kernel).ravel()
+        mask[self.ends[3] :] = _center(np.ones((layer.kernel,) * 2), largest.kernel).ravel()
         return mask
 
     def construct(self, x, mask):  # type: ignore[override]
@@ -98,7 +98,7 @@ class SuperBlock(MBConv):
 class SuperNetwork(nn.Cell):
     """Logits (batch, classes) of one of ``choices``' networks: ``supernet(images, *supernet.masks(network))``.
 
-    Images are normalised, float32 (batch, channels, height, width). Expansions of 1 may stand beside larger ones: the
+    Images are normalized, float32 (batch, channels, height, width). Expansions of 1 may stand beside larger ones: the
     block's 1x1 convolution is passed by. In training batch norms take the batch's statistics, else their ``moving_*``.
     These are the last batch's, as averages over candidates say nothing about any one of them; ``Ranker`` estimates
     them anew. There is no dropout and no drop-connect.
@@ -116,7 +116,7 @@ class SuperNetwork(nn.Cell):
         self.blocks = nn.CellList([SuperBlock(largest, *one) for one in zip(layers, bypasses, strict=True)])
         self.head = ConvBN(largest, layers[-1].out_width, largest.head_width)
         self.classifier = nn.Dense(largest.head_width, largest.num_classes, weight_init="zeros", bias_init="zeros")
-        initialise(self, seed)
+        initialize(self, seed)
         if kernels and (library := built_kernels().path):
             accelerate(self, library)
             for block in self.blocks:
@@ -184,13 +184,13 @@ def _fit(x, width):
     return ops.cat((x, ops.zeros((x.shape[0], width - x.shape[1], x.shape[2], x.shape[3]), x.dtype)), 1)
 
 
-def _centre(square: np.ndarray, side: int) -> np.ndarray:
+def _center(square: np.ndarray, side: int) -> np.ndarray:
     """The square in the middle of zeros, ``side`` wide."""
     return np.pad(square, (side - len(square)) // 2)
 
 
 def _slice(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The first channels, the centre of the kernel."""
+    """The first channels, the center of the kernel."""
     value = value[tuple(slice(width) for width in shape[:2])]
     if len(shape) == 4 and (margin := (value.shape[2] - shape[2]) // 2):
         value = value[:, :, margin:-margin, margin:-margin]

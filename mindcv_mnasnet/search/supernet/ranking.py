@@ -15,18 +15,18 @@ from mindcv_mnasnet.train.preprocess import Preprocess
 
 
 class Ranker:
-    """Ranks candidates by their accuracy on pictures held out, without training them.
+    """Ranks candidates by their accuracy on images held out, without training them.
 
     Two graphs serve all candidates: one takes statistics, one answers. What the weights were trained on may not be in
     ``images``; nor may what the final network is validated on.
 
     Args:
         mean, std: of pixels in [0, 255], per channel (``Recipe.pixel_statistics``).
-        calibration: training pictures, uint8 (batch, height, width, channels) each, all of one size, from which every
+        calibration: training images, uint8 (batch, height, width, channels) each, all of one size, from which every
             candidate's batch-norm statistics are estimated: means of batch means and of unbiased batch variances.
-        images, labels: pictures held out, uint8 (N, height, width, channels), and their classes, int32 (N,).
+        images, labels: images held out, uint8 (N, height, width, channels), and their classes, int32 (N,).
     Raises:
-        UserError: no pictures, or labels that do not fit them.
+        UserError: no images, or labels that do not fit them.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Ranker:
     ):
         if not len(calibration) or not len(images) or len(images) != len(labels):
             raise UserError(
-                f"a ranking needs calibration batches, not {len(calibration)}, and as many labels as pictures held "
+                f"a ranking needs calibration batches, not {len(calibration)}, and as many labels as images held "
                 f"out, not {len(labels)} and {len(images)}"
             )
         self.supernet = supernet

@@ -89,7 +89,7 @@ class Update(nn.Cell):
     """``update(rate)``: moves what the step's candidates used; momentum and decay do not move the rest.
 
     What is unused has a gradient of exactly 0, as masks multiply it by 0, and is known by that. So have units that
-    no picture of the batch reaches; they rest for a step.
+    no image of the batch reaches; they rest for a step.
     """
 
     def __init__(self, step: SuperStep, momentum: float, weight_decay: float):
