@@ -160,7 +160,7 @@ def test_other_programs_tensors_are_refused(tmp_path):
 
 def test_a_newer_format_is_not_called_broken(tmp_path, monkeypatch):
     old = write(tmp_path, 1)
-    monkeypatch.setattr(checkpoint, "_FORMAT", 2)
+    monkeypatch.setattr(checkpoint, "_FORMAT", checkpoint._FORMAT + 1)
     new = write(tmp_path, 2)
     monkeypatch.undo()
     for only_meta in (False, True):
@@ -175,3 +175,21 @@ def test_a_newer_format_is_not_called_broken(tmp_path, monkeypatch):
 def test_no_file_is_the_users_error(tmp_path):
     with pytest.raises(UserError, match="no checkpoint"):
         read_checkpoint(tmp_path / "none.safetensors")
+
+
+def test_tensors_of_the_first_format_have_their_present_names(tmp_path, monkeypatch):
+    former = {
+        "optimiser.momentum.stem.weight": np.zeros(3, np.float32),
+        "quantisation.batches": np.ones(1, np.float32),
+        "ema.quantisation.batches": np.ones(1, np.float32),
+        "stem.optimiser.weight": np.ones(2, np.float32),
+    }
+    monkeypatch.setattr(checkpoint, "_FORMAT", 1)
+    write_checkpoint(tmp_path / "old.safetensors", former, {"batches": 1})
+    monkeypatch.undo()
+    assert set(read_checkpoint(tmp_path / "old.safetensors").tensors) == {
+        "optimizer.momentum.stem.weight",
+        "quantization.batches",
+        "ema.quantization.batches",
+        "stem.optimiser.weight",
+    }

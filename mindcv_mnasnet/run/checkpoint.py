@@ -26,7 +26,12 @@ from mindcv_mnasnet.recipe.recipe import Recipe
 
 SUFFIX = ".safetensors"
 _KEY = "mindcv_mnasnet"
-_FORMAT = 1
+_FORMAT = 2  # 1 spelled two groups of tensors the British way
+_FORMER_GROUPS = {
+    "optimiser.": "optimizer.",
+    "quantisation.": "quantization.",
+    "ema.quantisation.": "ema.quantization.",
+}
 _NOT_MODEL = ("ema.", "optimizer.", "state.")
 
 
@@ -124,7 +129,17 @@ def read_checkpoint(path: str | Path, only_meta: bool = False) -> Checkpoint:
         raise BrokenCheckpointError(f"{path} is damaged: its description cannot be read") from None
     if form > _FORMAT:
         raise UserError(f"{path} was written by a newer version (format {form}, known is {_FORMAT})")
+    if form < 2:
+        tensors = {_renamed(name): value for name, value in tensors.items()}
     return Checkpoint(path, tensors, meta)
+
+
+def _renamed(name: str) -> str:
+    """Today's name of a tensor in a checkpoint of format 1."""
+    for former, group in _FORMER_GROUPS.items():
+        if name.startswith(former):
+            return group + name.removeprefix(former)
+    return name
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
