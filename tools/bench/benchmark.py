@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         machine = run_tool("bench_machine.py", [], Path(scratch))
         images = f"{scratch}/images"
         if options.data_dir is None and READ_FILES & set(rows):
-            _say(f"making {settings['images']} JPEG files")
+            _say(f"making {settings['pictures']} JPEG files")
             run_tool("bench_pictures.py", [images, str(settings["pictures"])], Path(scratch))
         told = settings if options.data_dir else {**settings, "data_dir": images}
         rounds = measure_rounds(rows, options.rounds, lambda row: run_row(row, told, Path(scratch)))
