@@ -1,7 +1,37 @@
-"""MnasNet (CVPR 2019) on MindSpore: networks, recipes, training, validation.
+"""MnasNet (CVPR 2019) on MindSpore: networks, recipes, training, validation, prediction.
 
-Importing the package loads nothing; take what you need from its modules, such as
-``from mindcv_mnasnet.model.mnasnet import create_model``.
+Importing the package loads nothing; each name below loads what it needs when it is first used::
+
+    import mindcv_mnasnet as mm
+
+    mm.list_models("*small*")
+    model = mm.create_model("mnasnet_small", num_classes=10)
+    mm.train(mm.load_recipe("configs/digits/mnasnet_small_digits.yaml"))
+    mm.open_classifier("runs/mine").predict(["cat.jpg"], top=5)
 """
 
+from importlib import import_module as _import_module
+from typing import Any as _Any
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "create_model": "mindcv_mnasnet.model.create",
+    "list_models": "mindcv_mnasnet.networks.network",
+    "load_recipe": "mindcv_mnasnet.recipe.recipe",
+    "validate": "mindcv_mnasnet.inference.evaluate",
+    "open_classifier": "mindcv_mnasnet.inference.predict",
+}
+__all__ = ["create_model", "list_models", "load_recipe", "open_classifier", "train", "validate"]
+
+
+def __getattr__(name: str) -> _Any:
+    if name == "train":  # the sub-package, which can be called
+        return _import_module("mindcv_mnasnet.train")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

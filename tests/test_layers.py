@@ -30,6 +30,8 @@ LAYERS = (
     "inference",
     "latency",
     "search",
+    "commands",
+    "cli",
 )
 WITHOUT_FRAMEWORK = ["errors", "files", "networks", "recipe"]
 LAYER_OF = {name: layer for layer, name in enumerate(LAYERS)}
@@ -54,8 +56,8 @@ OWNERS = {
     "mindspore.train.serialization": "run weights",
     "safetensors": "run weights",
     "numpy.load": "run weights",
-    "numpy.save": "run weights",
-    "numpy.savez": "run weights",
+    "numpy.save": "run weights commands",
+    "numpy.savez": "run weights commands",
 }
 FRAMEWORKS = "mindspore mindcv torch timm torchvision tensorflow onnx onnxruntime ai_edge_litert"
 UNSAFE = "pickle marshal dill joblib shelve yaml.load_all yaml.unsafe_load yaml.unsafe_load_all yaml.full_load"
@@ -138,7 +140,7 @@ def test_imports_for_type_checkers_alone_count_too():
 def test_imports_go_down_the_layers(path):
     name = noun(path)
     if name == "__init__":
-        assert names_used(path.read_text()) == set(), "importing the package has no side effects"
+        assert names_used(path.read_text()) <= {"importlib.import_module", "typing.Any"}, "importing loads nothing"
         return
     assert name in LAYER_OF, f"give {name} its place in LAYERS"
     used = names_used(path.read_text())

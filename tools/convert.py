@@ -4,57 +4,13 @@ python tools/convert.py mnasnet_100.pth mnasnet_100.safetensors
 python tools/convert.py runs/mine/checkpoints/best.safetensors mine.pth --to timm
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from mindcv_mnasnet.errors import UserError, run_cli
-from mindcv_mnasnet.recipe.command_line import Parser
-from mindcv_mnasnet.weights.convert import convert
-from mindcv_mnasnet.weights.read import SOURCES
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("src", help="weight file; for TensorFlow also a prefix, folder or .tgz")
-    parser.add_argument("dst", help="file to write: .safetensors (ours), .ckpt (MindCV), .pth, or a TensorFlow prefix")
-    parser.add_argument("--from", dest="source", choices=SOURCES, help="where it comes from (default: recognized)")
-    parser.add_argument("--to", dest="target", choices=SOURCES, help="whom it is for (default: by the suffix of dst)")
-    parser.add_argument("--model", help="model name (default: recognized from the shapes)")
-    parser.add_argument("--width_mult", type=float, help="width of --model, where it is not the name's own")
-    parser.add_argument("--image_size", type=int, help="pixels that the weights are meant for (default: the model's)")
-    parser.add_argument("--class_names", type=Path, metavar="FILE", help="one class name per line, in logit order")
-    parser.add_argument("--raw", action="store_true", help="raw weights where there are averaged ones (EMA) too")
-    parser.add_argument("--overwrite", action="store_true", help="dst may be there already")
-    options = parser.parse_args(argv)
-    names = None if options.class_names is None else _lines(options.class_names)
-    report = convert(
-        options.src,
-        options.dst,
-        source=options.source,
-        target=options.target,
-        model=options.model,
-        raw=options.raw,
-        class_names=names,
-        image_size=options.image_size,
-        width_mult=options.width_mult,
-        overwrite=options.overwrite,
-    )
-    print(report)
-    print(options.dst)
-    return 0
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"class_names: {path} cannot be read ({error})") from None
-
+from mindcv_mnasnet.commands.convert import main
+from mindcv_mnasnet.errors import run_cli
 
 if __name__ == "__main__":
     sys.exit(run_cli(main))

@@ -14,7 +14,7 @@ from mindcv_mnasnet.data.images import check_image
 from mindcv_mnasnet.data.index import ImageIndex, images_under
 from mindcv_mnasnet.data.pipeline import eval_batches
 from mindcv_mnasnet.devices import runtime
-from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
 from mindcv_mnasnet.export.backend import described, through_backend
 from mindcv_mnasnet.model.create import create_model
@@ -60,6 +60,23 @@ class Classifier:
             self._evaluator = Evaluator(self.network, self.recipe, self._machine)
             self._evaluator.load(self.checkpoint.weights(self._ema), str(self.checkpoint.path))
         return self._evaluator.logits(images, len(images))
+
+    def predict(self, images: str | Path | Sequence[str | Path], top: int = 5) -> list[Prediction]:
+        """The ``top`` best classes of every image, in the order of the paths.
+
+        Args:
+            images: files, folders (all images below them) or glob patterns.
+        Raises:
+            UserError: a name that stands for nothing, or a ``top`` below 1.
+            JobError: an image that cannot be decoded.
+        """
+        if top < 1:
+            raise UserError(f"top: {top} classes are impossible; it is 1 or more")
+        paths = find_images([str(one) for one in ([images] if isinstance(images, str | Path) else images)])
+        _, broken = sound_images(paths)
+        for path, reason in broken.items():
+            raise JobError(f"{path}: {reason}")
+        return [one for one, _ in predictions(self, paths, top)]
 
     def features(self, maps: bool) -> Callable[[np.ndarray], list[np.ndarray]]:
         """A function of uint8 images (N, H, W, C): [(N, head width)] pooled, or all feature maps, finest first.
@@ -151,6 +168,13 @@ def batches(classifier: Classifier, paths: Sequence[str]) -> Iterator[tuple[list
         numbers = labels.asnumpy()
         real = numbers >= 0
         yield [int(number) for number in numbers[real]], images.asnumpy()[real]
+
+
+def predictions(classifier: Classifier, paths: Sequence[str], top: int) -> Iterator[tuple[Prediction, np.ndarray]]:
+    """Each image's prediction, and the image as the network sees it, uint8 (H, W, C)."""
+    for numbers, images in batches(classifier, paths):
+        for number, image, logits in zip(numbers, images, classifier.logits(images), strict=True):
+            yield best_classes(classifier, paths[number], logits, top), image
 
 
 def sound_images(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from mindcv_mnasnet.errors import UserError
@@ -206,6 +207,11 @@ FAMILIES: dict[str, Network] = {
 def known_names() -> list[str]:
     """All model names that ``resolve`` knows, sorted."""
     return sorted(NAMES)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Model names of every source that match a shell pattern such as ``*small*``, sorted."""
+    return [name for name in known_names() if fnmatchcase(name, pattern)]
 
 
 def resolve(name: str | None, **overrides: Any) -> Network:

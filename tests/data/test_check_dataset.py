@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 from image_files import encode, flat, make_folder, scene
 
+from mindcv_mnasnet.commands import check_dataset
 from mindcv_mnasnet.errors import run_cli
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from tools import check_dataset
 
 SOUND = {
     "train/a/1.jpg": encode(scene(), "JPEG"),

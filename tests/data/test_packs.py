@@ -13,15 +13,13 @@ import numpy as np
 import pytest
 from image_files import encode, flat, make_folder, numbered_folder, scene
 
+from mindcv_mnasnet.commands import pack as pack_dataset
 from mindcv_mnasnet.data.images import read_plain
 from mindcv_mnasnet.data.index import list_folder
 from mindcv_mnasnet.data.packs import open_pack, verify_pack, write_pack
 from mindcv_mnasnet.errors import JobError, UserError, run_cli
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from tools import pack_dataset  # noqa: E402
 
 
 @pytest.fixture

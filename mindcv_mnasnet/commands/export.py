@@ -1,0 +1,59 @@
+"""Export a checkpoint and check the file against it: mnasnet export runs/mine --format onnx --data_dir D."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mindcv_mnasnet.errors import UserError, interrupts_wait
+from mindcv_mnasnet.recipe.command_line import Parser
+from mindcv_mnasnet.run.folder import find_checkpoints
+
+FORMATS = ("mindir", "onnx", "tflite", "air")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(description=__doc__)
+    parser.add_argument("checkpoint", help="checkpoint or run folder")
+    parser.add_argument("--format", required=True, choices=FORMATS)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: beside the checkpoint, with its name")
+    parser.add_argument("--overwrite", action="store_true", help="the output may be there already")
+    parser.add_argument("--quantize", choices=("fp16", "dynamic", "int8"), help="int8 observes the training images")
+    parser.add_argument("--input", choices=("float", "uint8"), default="float", help="uint8: raw pixels, NHWC")
+    parser.add_argument("--batch", type=int, default=1, help="images that the file takes at once (default 1)")
+    parser.add_argument("--dynamic_batch", action="store_true", help="leave the number of images open (ONNX)")
+    parser.add_argument("--image_size", type=int, help="pixels per side (default: as the checkpoint is evaluated)")
+    parser.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw weights (default: ema if there)")
+    parser.add_argument("--data_dir", help="real images to check with; the built-in digits need none")
+    parser.add_argument("--calibration_images", type=int, default=200, help="images that int8 observes (default 200)")
+    parser.add_argument("--check_images", type=int, default=200, help="images to compare on (default 200)")
+    parser.add_argument("--min_agreement", type=float, metavar="PERCENT", help="least share of equal best classes")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    (path, *others) = find_checkpoints([options.checkpoint])
+    if others:
+        raise UserError(f"{options.checkpoint} stands for {1 + len(others)} checkpoints; name one")
+    suffix = f"-{options.quantize}" if options.quantize else ""
+    output = options.output or path.with_name(f"{path.stem}{suffix}.{options.format}")
+
+    with interrupts_wait():
+        from mindcv_mnasnet.export.export import Options, export  # loads MindSpore
+
+    wanted = Options(
+        format=options.format,
+        quantize=options.quantize,
+        input=options.input,
+        batch=None if options.dynamic_batch else options.batch,
+        image_size=options.image_size,
+        ema=None if options.weights is None else options.weights == "ema",
+        data_dir=options.data_dir,
+        calibration_images=options.calibration_images,
+        check_images=options.check_images,
+        min_agreement=options.min_agreement,
+        overwrite=options.overwrite,
+    )
+    print(export(path, output, wanted))
+    return 0

@@ -1,0 +1,72 @@
+"""Pack an image folder into MindRecord shards: mnasnet pack /data/imagenet /data/imagenet-packed.
+
+SRC holds class folders, or train and val folders that do. An interrupted packing goes on where it stopped when the same
+command is given again; the result is a data_dir for training.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mindcv_mnasnet.data.index import ImageIndex, list_folder
+from mindcv_mnasnet.data.labels import list_flat
+from mindcv_mnasnet.data.packs import verify_pack, write_pack
+from mindcv_mnasnet.errors import JobError, UserError
+
+_PICTURES_PER_SHARD = 8192
+_SHOWN_DIFFERENCES = 20
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="SRC", type=Path, help="image folder")
+    parser.add_argument("target", metavar="DST", type=Path, help="folder for the pack")
+    parser.add_argument("--shards", type=int, help=f"per split (default: one for {_PICTURES_PER_SHARD} images)")
+    parser.add_argument("--verify", action="store_true", help="afterwards compare names, labels and bytes with SRC")
+    parser.add_argument("--train_split", default="train", help="name of the training folder in SRC")
+    parser.add_argument("--val_split", default="val", help="name of the validation folder in SRC")
+    parser.add_argument("--val_labels", type=Path, help="label file of a flat validation folder")
+    arguments = parser.parse_args(argv)
+    if not arguments.source.is_dir():
+        raise UserError(f"there is no folder {arguments.source}")
+    if arguments.shards is not None and arguments.shards < 1:
+        raise UserError(f"--shards {arguments.shards}: at least one is needed")
+    for part, image_index in _parts(arguments).items():
+        for note in image_index.notes:
+            print(note)
+        _pack(image_index, arguments.target / part, arguments.shards, arguments.verify)
+    return 0
+
+
+def _parts(arguments: argparse.Namespace) -> dict[str, ImageIndex]:
+    """What to pack by its folder in DST; one part in DST itself where SRC has no splits."""
+    train, val = arguments.source / arguments.train_split, arguments.source / arguments.val_split
+    parts: dict[str, ImageIndex] = {}
+    if train.is_dir():
+        parts[arguments.train_split] = list_folder(train)
+    if val.is_dir():
+        names = parts[arguments.train_split].class_names if parts else None
+        flat = arguments.val_labels
+        parts[arguments.val_split] = list_flat(val, flat, names) if flat else list_folder(val, names)
+    return parts or {"": list_folder(arguments.source)}
+
+
+def _pack(image_index: ImageIndex, target: Path, shards: int | None, verify: bool) -> None:
+    if image_index.labels.ndim > 1:
+        raise UserError(f"{image_index.root}: images with several labels cannot be packed")
+    with tqdm(total=len(image_index), desc="packing", unit=" images", disable=None) as progress:
+        write_pack(image_index, target, shards or -(-len(image_index) // _PICTURES_PER_SHARD), progress.update)
+    print(f"{target}: {len(image_index)} images of {len(image_index.class_names)} classes packed")
+    if verify:
+        with tqdm(total=len(image_index), desc="verifying", unit=" images", disable=None) as progress:
+            differences = list(verify_pack(image_index, target, progress.update))
+        for difference in differences[:_SHOWN_DIFFERENCES]:
+            print(difference)
+        if differences:
+            raise JobError(f"{target} differs from {image_index.root} in {len(differences)} places")
+        print(f"{target}: equal to {image_index.root} in names, labels and bytes")

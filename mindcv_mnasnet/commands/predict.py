@@ -1,0 +1,131 @@
+"""Name what images show: mnasnet predict MODEL PICTURES...
+
+MODEL is a checkpoint, a run folder, or an exported .onnx, .tflite or .mindir file; PICTURES are files, folders, glob
+patterns, or - for names on standard input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from mindcv_mnasnet.errors import UserError, interrupts_wait
+from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.inference.contact_sheet import contact_sheet
+from mindcv_mnasnet.recipe.command_line import Parser
+
+if TYPE_CHECKING:
+    from mindcv_mnasnet.inference.predict import Classifier, Prediction
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="checkpoint, run folder or exported file")
+    parser.add_argument("pictures", nargs="+", help="files, folders, glob patterns, or - (names on standard input)")
+    parser.add_argument("--top", type=int, default=5, help="classes per image (default 5)")
+    parser.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of printing")
+    parser.add_argument("--features", type=Path, metavar="FILE", help="pooled features: .npy, or .npz with the names")
+    parser.add_argument("--feature_maps", action="store_true", help="the maps of every reduction instead (.npz)")
+    parser.add_argument("--contact_sheet", type=Path, metavar="PNG", help="the images with their predictions")
+    parser.add_argument("--batch_size", type=int, help="images at once (default: as in the recipe)")
+    parser.add_argument("--backend", help="run a checkpoint by mindspore (default), onnxruntime or litert")
+    parser.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw weights (default: ema if there)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    _require_sense(options)
+    with interrupts_wait():
+        from mindcv_mnasnet.inference import predict  # loads MindSpore
+
+    names = [line.strip() for line in sys.stdin if line.strip()] if options.pictures == ["-"] else options.pictures
+    paths = predict.find_images(names)
+    ema = None if options.weights is None else options.weights == "ema"
+    classifier = predict.open_classifier(options.model, options.backend, ema, options.batch_size)
+    sound, broken = predict.sound_images(paths)
+    predictions = _predict(classifier, sound, options) if sound else []
+    text = _formatted(predictions, options.format)
+    if options.output is not None:
+        replace_file(options.output, text.encode())
+    else:
+        print(text, end="")
+    if options.contact_sheet is not None and predictions:
+        entries = [(one.path, f"{one.titles[0]}\n{100 * one.probabilities[0]:.1f} %") for one in predictions]
+        shown = contact_sheet(options.contact_sheet, entries)
+        print(f"{shown} of {len(entries)} images on {options.contact_sheet}", file=sys.stderr)
+    for path, reason in broken.items():
+        print(f"failed: {path}: {reason}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def _require_sense(options: argparse.Namespace) -> None:
+    if options.top < 1:
+        raise UserError(f"top: {options.top} classes are impossible; it is 1 or more")
+    if options.features is not None:
+        allowed = (".npz",) if options.feature_maps else (".npy", ".npz")
+        if options.features.suffix not in allowed:
+            raise UserError(f"features: {options.features} has to end in {' or '.join(allowed)}")
+    elif options.feature_maps:
+        raise UserError("feature_maps: say where to with --features FILE.npz")
+
+
+def _predict(classifier: Classifier, paths: list[str], options: argparse.Namespace) -> list[Prediction]:
+    from mindcv_mnasnet.inference import predict
+
+    extract = None if options.features is None else classifier.features(options.feature_maps)
+    predictions: list[Prediction] = []
+    features: list[list[np.ndarray]] = []
+    with tqdm(total=len(paths), unit=" images", disable=None, delay=2) as progress:
+        for numbers, images in predict.batches(classifier, paths):
+            for number, logits in zip(numbers, classifier.logits(images), strict=True):
+                predictions.append(predict.best_classes(classifier, paths[number], logits, options.top))
+            if extract is not None:
+                features.append(extract(images))
+            progress.update(len(numbers))
+    if extract is not None:
+        _write_features(options.features, [one.path for one in predictions], features, options.feature_maps)
+    return predictions
+
+
+def _write_features(path: Path, names: list[str], batches: list[list[np.ndarray]], maps: bool) -> None:
+    joined = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    content = io.BytesIO()
+    if path.suffix == ".npy":
+        np.save(content, joined[0])
+    elif maps:
+        np.savez(content, names=np.array(names), **{f"map_{number}": value for number, value in enumerate(joined)})
+    else:
+        np.savez(content, names=np.array(names), features=joined[0])
+    replace_file(path, content.getvalue())
+
+
+def _formatted(predictions: list[Prediction], form: str) -> str:
+    out = io.StringIO()
+    if form == "csv":
+        writer = csv.writer(out)
+        writer.writerow(["path", "rank", "class", "title", "probability"])
+        for one in predictions:
+            ranked = zip(one.classes, one.titles, one.probabilities, strict=True)
+            writer.writerows([one.path, rank, *row[:2], f"{row[2]:.6f}"] for rank, row in enumerate(ranked, 1))
+    elif form == "jsonl":
+        for one in predictions:
+            ranked = zip(one.classes, one.titles, one.probabilities, strict=True)
+            top = [{"class": name, "title": title, "probability": round(share, 6)} for name, title, share in ranked]
+            out.write(json.dumps({"path": one.path, "top": top}) + "\n")
+    else:
+        width = max((len(one.path) for one in predictions), default=0)
+        for one in predictions:
+            named = zip(one.titles, one.probabilities, strict=True)
+            answers = "  ".join(f"{title} {100 * share:.1f} %" for title, share in named)
+            out.write(f"{one.path:<{width}}  {answers}\n")
+    return out.getvalue()

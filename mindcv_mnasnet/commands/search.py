@@ -1,0 +1,66 @@
+"""Search for networks that suit a device: mnasnet search -c configs/search/NAME.yaml [--key value ...]."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mindcv_mnasnet.errors import UserError, interrupts_wait
+from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
+from mindcv_mnasnet.search.settings import SECTIONS, load_settings
+
+
+def _parser() -> Parser:
+    parser = Parser(description=__doc__)
+    does = parser.add_argument_group("instead of a new search")
+    does.add_argument("--resume", metavar="RUN", help="go on with a search; --trials and --workers may be others")
+    does.add_argument("--report", metavar="RUN", help="write report.html, report.md and winners/ of a search again")
+    does.add_argument("--compare", metavar="RUN", nargs="+", help="a table of searches; at most four in the images")
+    does.add_argument("--dry_run", action="store_true", help="print what the search would cost")
+    does.add_argument("--proxy_check", metavar="N", type=int, help="evaluate and train N random networks")
+    parser.add_argument("--to", metavar="FOLDER", type=Path, help="--compare: write its figures and images there")
+    parser.add_argument("--longer", type=int, default=4, help="--proxy_check: times the proxy's epochs (default 4)")
+    parser.add_argument("--seeds", type=int, default=3, help="--proxy_check: seeds of the spread (default 3)")
+    parser.add_argument(
+        "--images_per_second", type=float, help="--dry_run: training speed of one worker (default: 1458, one NPU)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Search as the command line says; returns the exit code."""
+    config, overrides, options = parse_command_line(sys.argv[1:] if argv is None else argv, _parser(), SECTIONS)
+    given = options.resume or options.report or options.compare
+    if given and config:
+        raise UserError("--config: a search that is there has its own; leave it out")
+    if not (config or given):
+        raise UserError("--config FILE is needed (configs/search/ has some), or --resume RUN")
+    if options.dry_run:
+        from mindcv_mnasnet.search.estimate import estimate
+
+        print(estimate(load_settings(config, overrides), options.images_per_second))
+        return 0
+    if options.report:
+        from mindcv_mnasnet.search.report import write_report
+
+        print(write_report(options.report))
+        return 0
+
+    if options.compare:
+        from mindcv_mnasnet.search.compare import compare
+
+        print(compare(options.compare, options.to))
+        return 0
+
+    with interrupts_wait():
+        from mindcv_mnasnet.search import session  # loads MindSpore
+
+    if options.proxy_check:
+        print(session.proxy_check(load_settings(config, overrides), options.proxy_check, options.longer, options.seeds))
+        return 0
+    if options.resume:
+        session.resume(options.resume, overrides)
+    else:
+        session.begin(load_settings(config, overrides))
+    return 0
