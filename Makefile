@@ -7,7 +7,7 @@ PARALLEL = -n 2 --dist loadfile  # most of the tests' time is graph compilation,
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-slow test-oldest lint bench lock clean
+.PHONY: help demo docs test test-all test-slow test-oldest lint bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -32,11 +32,14 @@ lint: .venv/.installed-dev ## ruff and mypy
 	@.venv/bin/python -m ruff format --check .
 	@.venv/bin/python -m mypy
 
+docs: .venv/.installed-docs ## the documentation site, in docs/_build; a warning fails
+	@.venv/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build $(ARGS)
+
 bench: .venv-all/.installed ## speed beside MindCV, PyTorch, ONNX Runtime and LiteRT
 	@.venv-all/bin/python tools/bench/benchmark.py $(ARGS)
 
 clean: ## remove environments, caches and build products (runs and data sets stay)
-	@rm -rf .venv .venv-*/ build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-*/ build docs/_build docs/reference/_*.md *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments -------------------------------------------------------------------------------------------------
@@ -75,6 +78,9 @@ endef
 .venv/.installed-dev: requirements-dev.txt .venv/.installed
 	$(call install,.venv,$<,.installed-dev,once: test and lint tools)
 
+.venv/.installed-docs: requirements-docs.txt .venv/.installed-dev
+	$(call install,.venv,$<,.installed-docs,once: Sphinx)
+
 .venv-oldest/.installed: requirements-oldest.txt pyproject.toml
 	$(call install,.venv-oldest,$<,.installed,once: 900 MB to download and 3 GB on disk; some minutes)
 
@@ -92,6 +98,7 @@ lock: ## regenerate requirements*.txt from pyproject.toml (ARGS=--upgrade for ne
 	@$(COMPILE) -o requirements.txt
 	@$(COMPILE) -c requirements.txt --extra dev --extra tensorboard -o requirements-dev.txt
 	@$(COMPILE) -c requirements.txt $(patsubst %,--extra %,test tensorboard torch tensorflow onnx litert search ray peers) -o requirements-all.txt
+	@$(COMPILE) -c requirements-dev.txt --extra dev --extra tensorboard --extra docs -o requirements-docs.txt
 	@$(COMPILE) --resolution lowest-direct --extra test --extra tensorboard -o requirements-oldest.txt
 	@grep -v -E '^(nvidia-|cuda-|triton)' requirements-all.txt >lock.partial  # torch's CUDA build pins those itself, its CPU build has none
 	@mv lock.partial requirements-all.txt

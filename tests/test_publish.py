@@ -39,6 +39,11 @@ def test_readme_shows_the_results_and_nothing_else(publish):
     assert publish.readme_with(text, ROOT / "results") == text
 
 
+def test_the_results_page_shows_the_benchmark_and_nothing_else(publish):
+    text = (ROOT / "docs" / "results.md").read_text()
+    assert publish.page_with(text, ROOT / "results") == text
+
+
 def test_a_run_without_validation_is_not_published(publish, tmp_path):
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(UserError, match=r"validation\.json"):

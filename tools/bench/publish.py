@@ -105,11 +105,13 @@ def _spread(number: dict[str, float], digits: int) -> str:
 
 
 def readme_with(text: str, folder: Path) -> str:
-    """README's text with the tables of the results in ``folder`` between their marks."""
-    text = _between(text, "results", table(load_results(folder)))
-    if (folder / BENCHMARK).is_file():
-        text = _between(text, "benchmark", benchmark_table(json.loads((folder / BENCHMARK).read_text())))
-    return text
+    """README's text with the table of the trainings in ``folder`` between its marks."""
+    return _between(text, "results", table(load_results(folder)))
+
+
+def page_with(text: str, folder: Path) -> str:
+    """The text of docs/results.md with the tables of the benchmark in ``folder`` between their marks."""
+    return _between(text, "benchmark", benchmark_table(json.loads((folder / BENCHMARK).read_text())))
 
 
 def _between(text: str, what: str, content: str) -> str:
@@ -129,7 +131,7 @@ def _git(*words: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write a result, or only README; returns the exit code."""
+    """Write a result, or only the tables of README and docs/results.md; returns the exit code."""
     parser = Parser(prog="publish.py", description=__doc__)
     parser.add_argument("run", nargs="?", help="run folder; without one only README is written")
     parser.add_argument("--recipe", help="the recipe file that the run followed")
@@ -145,6 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(target)
     readme = ROOT / "README.md"
     replace_file(readme, readme_with(readme.read_text(), results).encode())
+    page = ROOT / "docs" / "results.md"
+    replace_file(page, page_with(page.read_text(), results).encode())
     return 0
 
 
