@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice, repeat
 from typing import Any
 
@@ -48,22 +49,27 @@ def train_stream(
     last_epoch: int,
     rank: int = 0,
     world: int = 1,
+    part: range | None = None,
 ) -> Batches:
     """Epochs ``first_epoch`` up to, without, ``last_epoch`` as one pipeline, for devices that sink their data.
 
     Order and crops are those of :func:`train_batches`; flips and colors are so for the first epoch only.
+
+    Args:
+        part: numbers of the batches that are taken of each epoch; None takes all.
     """
     batches, batch, crop = plan.batches_per_epoch, plan.device_batch, RandomCrop(recipe)
+    part = range(batches) if part is None else part
+    places = slice(part.start * batch, part.stop * batch)
 
     def pass_of(epoch: int) -> Pass:
-        return lambda: (
-            _share(epoch_order(len(image_index), recipe.seed, epoch, recipe.shuffle), batches, batch, rank, world),
-            crop.decoders(np.random.Generator(np.random.Philox(_seed(recipe.seed, epoch, rank)))),
-        )
+        order = epoch_order(len(image_index), recipe.seed, epoch, recipe.shuffle)
+        decoders = crop.decoders(np.random.Generator(np.random.Philox(_seed(recipe.seed, epoch, rank))))
+        return _share(order, batches, batch, rank, world)[places], islice(decoders, places.start, None)
 
-    passes = [pass_of(epoch) for epoch in range(first_epoch, last_epoch)]
+    passes = [partial(pass_of, epoch) for epoch in range(first_epoch, last_epoch)]
     skip = recipe.on_bad_image == "skip"
-    source = _Source(image_index, passes, batches * batch, skip, plan.workers, refill=True)
+    source = _Source(image_index, passes, len(part) * batch, skip, plan.workers, refill=True)
     seed = _seed(recipe.seed, first_epoch, rank)
     return Batches(source, train_operations(recipe), batch, plan.workers, recipe.in_channels, seed)
 
@@ -122,6 +128,10 @@ class Batches:
     def __len__(self) -> int:
         return len(self._source) // self._batch
 
+    def close(self) -> None:
+        """Read no further: whoever still asks, such as a device's queue, gets no more images."""
+        self._source.closed = True
+
     @property
     def skipped(self) -> list[str]:
         """What was wrong with each broken image met so far, one sentence per file."""
@@ -169,6 +179,7 @@ class _Source:
         self._listing = image_index
         self.broken: dict[int, str] = {}
         self.failure: JobError | None = None
+        self.closed = False
         self._passes = passes
         self._length = length * len(passes)
         self._skip = skip
@@ -197,7 +208,7 @@ class _Source:
         with ThreadPoolExecutor(self._threads, "read-picture") as pool:
             pending: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
             pending.extend(pool.submit(self._fetch, *one) for one in islice(places, _READ_AHEAD * self._threads))
-            while pending:
+            while pending and not self.closed:
                 yield pending.popleft().result()
                 pending.extend(pool.submit(self._fetch, *one) for one in islice(places, 1))
 

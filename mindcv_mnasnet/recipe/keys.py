@@ -44,7 +44,7 @@ class JobKeys:
     deterministic: bool = key(False, "bit-reproducible operators")
     kernels: bool = key(True, "our own operators on CPUs: faster, built on first use", place=True)
     compile_cache: bool = key(True, "keep compiled graphs for the next run (CPU, one process)", place=True)
-    jit_level: str | None = key(None, "compilation level of graph mode", choices=("O0", "O1", "O2"))
+    jit_level: str | None = key(None, "compilation level of graph mode", choices=("O0", "O1", "O2"), place=True)
     run_name: str | None = key(
         None, "folder of this run below ckpt_save_dir", pattern=r"(?!\.+$)[^/\\]+", form="a folder name", place=True
     )
@@ -54,7 +54,7 @@ class JobKeys:
     freeze: int | str | None = key(None, "'backbone' or stages to keep fixed", within="[0, 7]", choices=("backbone",))
     epoch_size: int = key(90, "epochs to train", within="[1, inf)")
     dataset_sink_mode: bool = key(True, "feed the device whole epochs, where the device can")
-    sink_size: int | None = key(None, "batches per sink; None is an epoch", within="[1, inf)")
+    sink_size: int | None = key(None, "most steps per sunk call; None is log_interval", within="[1, inf)", place=True)
     val_while_train: bool = key(False, "validate during training")
     val_interval: int = key(1, "epochs between validations", within="[1, inf)")
     log_interval: int = key(100, "steps between log lines", within="[1, inf)")
@@ -80,7 +80,9 @@ class DataKeys:
     split_seed: int = key(0, "seed of that split", within="[0, 2147483647]")
     val_labels: str | None = key(None, "label file of a flat validation folder", pattern=".+", place=True)
     dataset_download: bool = key(False, "MindCV's download", fixed="nothing is downloaded here; give --data_dir")
-    num_parallel_workers: int = key(8, "workers of the input pipeline, at most the cores", within="[1, inf)")
+    num_parallel_workers: int = key(
+        8, "workers of the input pipeline, at most the cores", within="[1, inf)", place=True
+    )
     on_bad_image: str = key("error", "what a broken image does in training", choices=("error", "skip"))
     shuffle: bool = key(True, "a new order of the training images each epoch")
     num_samples: int | None = key(None, "use only so many training images", within="[1, inf)")

@@ -8,6 +8,7 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe.recipe import Recipe
 
 MAX_STEPS = 100_000_000  # the learning rate of each is held in memory
+FEWEST_SUNK_STEPS = 16  # per call; where no divisor of an epoch's steps is as large, its last call is shorter
 
 
 @dataclass(frozen=True)
@@ -93,20 +94,44 @@ class Plan:
         """Epochs done after ``step`` steps."""
         return step / self.steps_per_epoch
 
-    def logs(self, step: int) -> bool:
-        """Whether step ``step`` gets a log line: the first, every ``log_interval``-th and the last."""
-        return step in (1, self.total_steps) or step % self.log_interval == 0
+    def logs(self, step: int, taken: int = 1) -> bool:
+        """Whether there is a log line after step ``step``: the first, every ``log_interval``-th and the last.
+
+        Args:
+            taken: steps that were taken at once, ``step`` being the last of them.
+        """
+        return step in (taken, self.total_steps) or passed(self.log_interval, step, taken)
 
     def validates(self, epoch: int) -> bool:
         """Whether epoch ``epoch`` ends with a validation; the last one does if any does."""
         return self.val_interval is not None and (epoch % self.val_interval == 0 or epoch == self.epochs)
 
-    def saves(self, step: int) -> bool:
-        """Whether a checkpoint is written after step ``step``; always after the last."""
-        if self.save_steps is not None and step % self.save_steps == 0:
+    def saves(self, step: int, taken: int = 1) -> bool:
+        """Whether a checkpoint is written after step ``step``, the last of ``taken`` at once; always after the last."""
+        if self.save_steps is not None and passed(self.save_steps, step, taken):
             return True
         epoch, rest = divmod(step, self.steps_per_epoch)
         return rest == 0 and (epoch % self.save_epochs == 0 or epoch == self.epochs)
+
+
+def passed(every: int, step: int, taken: int) -> bool:
+    """Whether a multiple of ``every`` lies among the last ``taken`` steps up to ``step``."""
+    return step // every > (step - taken) // every
+
+
+def sunk_steps(steps: int, wanted: int) -> tuple[int, int]:
+    """Steps per call, at most ``wanted``, in which a device takes an epoch's ``steps``; and of a shorter last call.
+
+    The second is 0 where all calls are alike. A last call of another length is compiled on its own, so that a divisor
+    is taken where one is not small.
+    """
+    wanted = min(wanted, steps)
+    divisor = next(n for n in range(wanted, 0, -1) if steps % n == 0)
+    if divisor >= min(wanted, FEWEST_SUNK_STEPS):
+        return divisor, 0
+    while steps % wanted == 1:  # MindSpore reads a queue of single steps in another, slower way
+        wanted -= 1
+    return wanted, steps % wanted
 
 
 def _steps_per_epoch(recipe: Recipe, images: int, global_batch: int) -> int:

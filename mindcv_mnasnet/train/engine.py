@@ -15,11 +15,12 @@ from mindcv_mnasnet.data.pipeline import train_batches, train_stream
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import DivergedError
 from mindcv_mnasnet.kernels.build import kernels
+from mindcv_mnasnet.recipe.plan import passed
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.log import RunLog
 from mindcv_mnasnet.train.compile_cache import CompileCache
 from mindcv_mnasnet.train.evaluation import Evaluator
-from mindcv_mnasnet.train.feed import Feed, Throughput
+from mindcv_mnasnet.train.feed import Feed, Sunk, Throughput
 from mindcv_mnasnet.train.job import Job, prepare
 from mindcv_mnasnet.train.summary import summarize
 
@@ -68,17 +69,20 @@ class _Training:
         self.evaluator = Evaluator(job.network, job.recipe, job.runtime) if job.val is not None else None
         self.throughput = Throughput(job.plan.global_batch)
         self.compile_seconds = 0.0
-        self._losses: list[Any] = []
+        self._losses: list[Any] = []  # of each call since the last line of the log
+        self._unlogged = 0  # steps since then; a sunk call makes many
         self._skipped: list[str] = []
 
     def run(self) -> None:
         """Train from where the job stands to its last epoch, or to a stop."""
         job, plan = self.job, self.job.plan
+        done = job.attempted_steps
         for job.batches, loss in self._steps():
-            self._note_loss(loss)
+            taken, done = job.attempted_steps - done, job.attempted_steps
+            self._note_loss(loss, taken)
             ends_epoch = job.batches % plan.batches_per_epoch == 0
-            saves, stops = plan.saves(job.attempted_steps), self._agreed_to_stop()
-            if plan.logs(job.attempted_steps) or saves or stops or ends_epoch:
+            saves, stops = plan.saves(done, taken), self._agreed_to_stop(taken)
+            if plan.logs(done, taken) or saves or stops or ends_epoch:
                 self._log_steps()
             better = self._end_epoch() if ends_epoch else False
             if saves or stops or better:
@@ -93,9 +97,8 @@ class _Training:
         per_epoch = plan.batches_per_epoch
         for epoch in range(job.batches // per_epoch, plan.epochs):
             start = job.batches - epoch * per_epoch
-            if start == 0 and job.sink_size:
-                stream = train_stream(job.train, job.recipe, plan, epoch, plan.epochs, rank, world)
-                for done, loss in feed.sink(stream, job.batches, job.sink_size):
+            if start == 0 and job.sunk_steps[0]:
+                for done, loss in feed.sink(self._sunk_parts(epoch), range(epoch, plan.epochs)):
                     yield epoch * per_epoch + done, loss
                 return
             batches = train_batches(job.train, job.recipe, plan, epoch, rank, world)
@@ -103,21 +106,34 @@ class _Training:
                 self._skipped = batches.skipped
                 yield epoch * per_epoch + done, loss
 
-    def _note_loss(self, loss: Any) -> None:
+    def _sunk_parts(self, first_epoch: int) -> list[Sunk]:
+        """What the device takes of the epochs from ``first_epoch`` on: calls of one length, and a shorter last one."""
+        job, plan = self.job, self.job.plan
+        steps, last = job.sunk_steps
+        border = plan.batches_per_epoch - last
+        parts = [(range(border), steps)] + ([(range(border, plan.batches_per_epoch), last)] if last else [])
+        ranks = job.runtime.rank, plan.world_size
+        return [
+            Sunk(train_stream(job.train, job.recipe, plan, first_epoch, plan.epochs, *ranks, numbers), numbers, size)
+            for numbers, size in parts
+        ]
+
+    def _note_loss(self, loss: Any, steps: int) -> None:
         self._losses.append(loss)
+        self._unlogged += steps
         if not self.compile_seconds:
             loss.asnumpy()
             self.compile_seconds = self.feed.seconds_total - self.feed.seconds_waiting
             self.log.message(f"compiled the training graph in {self.compile_seconds:.0f} s")
-            self.throughput.start(self.feed)
+            self.throughput.start(self.feed, steps)
 
     def _log_steps(self) -> None:
         """One line for the steps since the last one, whose losses have to be finite."""
         job, plan = self.job, self.job.plan
         losses = [float(one.asnumpy()) for one in self._losses]
-        self._losses = []
         self._refuse_non_finite(losses)
-        rate, waiting = self.throughput.lap(self.feed, len(losses))
+        rate, waiting = self.throughput.lap(self.feed, self._unlogged)
+        self._losses, self._unlogged = [], 0
         epoch = math.ceil(job.batches / plan.batches_per_epoch)
         more = {"data_wait_percent": waiting}
         if job.step.skips_overflow:
@@ -128,8 +144,11 @@ class _Training:
         finite = np.isfinite(losses)
         if finite.all() or (self.job.step.skips_overflow and finite.any()):
             return
-        step = self.job.attempted_steps - len(losses) + 1 + int(np.argmin(finite))
-        raise self._diverged(f"the loss is not finite at step {step}")
+        first = self.job.attempted_steps - self._unlogged + 1
+        where = f"at step {first + int(np.argmin(finite))}"
+        if len(losses) != self._unlogged:
+            where = f"by step {self.job.attempted_steps}"
+        raise self._diverged(f"the loss is not finite {where}")
 
     def _diverged(self, what: str) -> DivergedError:
         job = self.job
@@ -187,12 +206,12 @@ class _Training:
         keep, policy = job.recipe.keep_checkpoint_max, job.recipe.ckpt_save_policy
         job.last_checkpoint = job.folder.save(name, tensors, job.meta(), keep, policy, best)
 
-    def _agreed_to_stop(self) -> bool:
-        """Whether all processes stop now: one that was told to has to take the others along."""
+    def _agreed_to_stop(self, taken: int) -> bool:
+        """Whether all processes stop after these ``taken`` steps: one that was told to takes the others along."""
         world = self.job.plan.world_size
         if world == 1:
             return bool(self.stop)
-        if self.job.attempted_steps % STOP_EVERY_STEPS:
+        if not passed(STOP_EVERY_STEPS, self.job.attempted_steps, taken):
             return False
         return bool(runtime.sum_over_ranks(np.array([len(self.stop)], np.int32), world)[0])
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mindspore as ms
@@ -11,6 +12,8 @@ import mindspore.dataset as ds
 import numpy as np
 
 from mindcv_mnasnet.data.pipeline import Batches
+from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.train.compile_cache import CompileCache
 from mindcv_mnasnet.train.random_inputs import RandomLayout, draw_inputs
@@ -79,31 +82,80 @@ class Feed:
         for _ in source:  # lets the pipeline say what it skipped
             pass
 
-    def sink(self, batches: Batches, first_batch: int, sink_size: int) -> Iterator[tuple[int, Any]]:
-        """Run all of ``batches`` with the data on the device, ``sink_size`` steps a call; yields (steps done, loss).
+    def sink(self, parts: Sequence[Sunk], epochs: range) -> Iterator[tuple[int, Any]]:
+        """Run whole epochs with the data on the device, in each the calls of one part after the other.
 
-        Written from the documentation of ``mindspore.data_sink`` and not run here: it needs an NPU.
+        Yields (steps done since the first epoch began, loss of the call's last step). What is documented of
+        ``mindspore.data_sink`` and what its source says is all that is known: no NPU was at hand.
+
+        Raises:
+            JobError: a call did not make the steps that it should make.
         """
-        dataset = batches.dataset
+        queues = [self._queue(part, epochs) for part in parts]
+        done = 0
+        try:
+            for epoch in epochs:
+                for call, part in zip(queues, parts, strict=True):
+                    for number in range(part.calls):
+                        first = epoch == epochs[0] and number == 0
+                        before = self._step.steps_done() if first else 0
+                        began = time.perf_counter()
+                        loss = call()
+                        self.seconds_total += time.perf_counter() - began
+                        if first:
+                            self._require_steps(before, part.steps)
+                        done += part.steps
+                        yield done, loss
+        finally:
+            for part in parts:
+                part.batches.close()
+
+    def _queue(self, part: Sunk, epochs: range) -> Any:
+        dataset = part.batches.dataset
         if self._layout.columns:
-            numbers = range(first_batch, first_batch + len(batches))
-            source = ds.GeneratorDataset(
-                _RandomSource(self, numbers), ["random_inputs"], shuffle=False, num_parallel_workers=1
-            )
+            numbers = [epoch * self._plan.batches_per_epoch + batch for epoch in epochs for batch in part.numbers]
+            columns = _RandomSource(self, numbers)
+            source = ds.GeneratorDataset(columns, ["random_inputs"], shuffle=False, num_parallel_workers=1)
             dataset = ds.zip((dataset, source))
-        with batches.seeded():
-            sunk = ms.data_sink(self._step, dataset, sink_size=sink_size, jit_config=self._jit)
-            for done in range(sink_size, len(batches) + 1, sink_size):
-                began = time.perf_counter()
-                loss = sunk()
-                self.seconds_total += time.perf_counter() - began
-                yield done, loss
+        with part.batches.seeded():
+            return ms.data_sink(self._step, dataset, sink_size=part.steps, jit_config=self._jit)
+
+    def _require_steps(self, before: int, steps: int) -> None:
+        """The first call of each kind tells whether MindSpore loops as it should at this jit level."""
+        if runtime.simulated():
+            return
+        made = self._step.steps_done() - before
+        if made == steps or (self._step.skips_overflow and 0 <= made < steps):
+            return
+        raise JobError(
+            f"a sunk call of {steps} steps made {made}: with this MindSpore, device and jit_level the loop is not left "
+            "to the device as it should be; say --dataset_sink_mode False, or another --jit_level"
+        )
+
+
+@dataclass(frozen=True)
+class Sunk:
+    """The part of every epoch that the device takes in calls of ``steps`` steps.
+
+    Attributes:
+        batches: those of all epochs, one after the other.
+        numbers: which batches of an epoch they are.
+    """
+
+    batches: Batches
+    numbers: range
+    steps: int
+
+    @property
+    def calls(self) -> int:
+        """Calls per epoch."""
+        return len(self.numbers) // self.steps
 
 
 class _RandomSource:
-    """Random access to the random_inputs of a range of batches, for a data set."""
+    """Random access to the random_inputs of batches, for a data set."""
 
-    def __init__(self, feed: Feed, numbers: range):
+    def __init__(self, feed: Feed, numbers: Sequence[int]):
         self._feed, self._numbers = feed, numbers
 
     def __len__(self) -> int:
@@ -121,19 +173,20 @@ class Throughput:
     def __init__(self, global_batch: int):
         self._global_batch = global_batch
         self._begin = self._mark = (0.0, 0.0)
-        self._fresh = True
+        self._compiling = 0
         self.steps = 0  # since ``start``, which leaves compilation out
         self.seconds = 0.0
         self.waiting = 0.0
 
-    def start(self, feed: Feed) -> None:
-        """The first step is over; measuring begins."""
+    def start(self, feed: Feed, steps: int = 1) -> None:
+        """The first call is over, of ``steps`` steps that are not counted; measuring begins."""
         self._begin = self._mark = (feed.seconds_total, feed.seconds_waiting)
+        self._compiling = steps
 
     def lap(self, feed: Feed, steps: int) -> tuple[float, float]:
         """(images per second, percent of time waiting) over the last ``steps`` steps; NaN right after compilation."""
-        steps -= self._fresh
-        self._fresh = False
+        steps -= self._compiling
+        self._compiling = 0
         seconds, waiting = feed.seconds_total - self._mark[0], feed.seconds_waiting - self._mark[1]
         self._mark = (feed.seconds_total, feed.seconds_waiting)
         self.steps += steps

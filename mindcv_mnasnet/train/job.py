@@ -21,7 +21,7 @@ from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import freeze, load_parameters, start_from
 from mindcv_mnasnet.model.quantization import Quantization
 from mindcv_mnasnet.networks.network import Network
-from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.plan import Plan, sunk_steps
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run import resume
 from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
@@ -74,12 +74,11 @@ class Job:
             self.folder.unlock()
 
     @property
-    def sink_size(self) -> int:
-        """Batches that the device takes per call; 0 means that the host hands over each batch."""
+    def sunk_steps(self) -> tuple[int, int]:
+        """Steps of a sunk call, and of an epoch's shorter last one or 0; zeros where the host hands over batches."""
         if not (self.runtime.sinks and self.recipe.dataset_sink_mode) or self.plan.accumulation > 1:
-            return 0
-        wanted = min(self.recipe.sink_size or self.plan.log_interval, self.plan.batches_per_epoch)
-        return next(n for n in range(wanted, 0, -1) if self.plan.batches_per_epoch % n == 0)
+            return 0, 0
+        return sunk_steps(self.plan.batches_per_epoch, self.recipe.sink_size or self.plan.log_interval)
 
     def learning_rate(self) -> float:
         """The rate of the last step that changed the weights."""
