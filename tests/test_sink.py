@@ -18,8 +18,13 @@ from mindcv_mnasnet.recipe.plan import FEWEST_SUNK_STEPS, passed, sunk_steps
 
 PRIME = 13  # steps of an epoch
 KEYS = {
-    **{"num_samples": 16 * PRIME, "epoch_size": 2, "drop_path_rate": 0.2, "hflip": 0.0, "num_parallel_workers": 1},
-    **{"log_interval": 5, "ckpt_save_steps": 6},
+    "num_samples": 16 * PRIME,
+    "epoch_size": 2,
+    "drop_path_rate": 0.2,
+    "hflip": 0.0,
+    "num_parallel_workers": 1,
+    "log_interval": 5,
+    "ckpt_save_steps": 6,
 }
 
 
