@@ -62,7 +62,7 @@ def train_stream(
     part = range(batches) if part is None else part
     places = slice(part.start * batch, part.stop * batch)
 
-    def pass_of(epoch: int) -> Pass:
+    def pass_of(epoch: int) -> tuple[np.ndarray, Iterator[Decoder]]:
         order = epoch_order(len(image_index), recipe.seed, epoch, recipe.shuffle)
         decoders = crop.decoders(np.random.Generator(np.random.Philox(_seed(recipe.seed, epoch, rank))))
         return _share(order, batches, batch, rank, world)[places], islice(decoders, places.start, None)
