@@ -67,7 +67,7 @@ def train_stream(
         decoders = crop.decoders(np.random.Generator(np.random.Philox(_seed(recipe.seed, epoch, rank))))
         return _share(order, batches, batch, rank, world)[places], islice(decoders, places.start, None)
 
-    passes = [partial(pass_of, epoch) for epoch in range(first_epoch, last_epoch)]
+    passes: list[Pass] = [partial(pass_of, epoch) for epoch in range(first_epoch, last_epoch)]
     skip = recipe.on_bad_image == "skip"
     source = _Source(image_index, passes, len(part) * batch, skip, plan.workers, refill=True)
     seed = _seed(recipe.seed, first_epoch, rank)
