@@ -18,15 +18,19 @@ from processes import PLAIN, ROOT, SECONDS, write_recipe
 from mindcv_mnasnet.errors import DivergedError, JobError, UserError
 from mindcv_mnasnet.latency.record import LatencyError
 from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.run.log import read_log
 from mindcv_mnasnet.search import pools, proxy, results, runner, session
-from mindcv_mnasnet.search.evaluators import Surrogate
+from mindcv_mnasnet.search.candidates import Candidate, reference_network
+from mindcv_mnasnet.search.evaluators import Surrogate, TableEvaluator
 from mindcv_mnasnet.search.folder import SearchFolder
 from mindcv_mnasnet.search.meters import SurrogateMeter
 from mindcv_mnasnet.search.pools import LocalPool, Result
 from mindcv_mnasnet.search.report import write_report
-from mindcv_mnasnet.search.runner import Search, reference_network
+from mindcv_mnasnet.search.runner import Search
 from mindcv_mnasnet.search.settings import load_settings
 from mindcv_mnasnet.search.supernet.training import SuperTrainer
+from mindcv_mnasnet.search.surrogate import surrogate_accuracy
+from mindcv_mnasnet.search.timing import Speed, time_trainings, watch
 from mindcv_mnasnet.search.trials import TrialLog
 
 _POPEN = subprocess.Popen
@@ -161,6 +165,134 @@ def test_networks_that_were_tried_are_not_tried_again(tmp_path):
     assert len(first) <= 64
 
 
+def test_networks_of_equal_layers_are_one_network(tmp_path):
+    """A choice of shortcut where none fits changes the block's words and nothing else."""
+    space = tmp_path / "space.yaml"
+    decisions = {"operator": ["sepconv"], "skip": ["identity", "none"], "kernel": [3, 5]}
+    space.write_text(yaml.safe_dump({**SPACE, "strides": [2, 2], "decisions": decisions}))
+    trials = search(tmp_path, space=str(space), strategy="random", trials=60).run()
+    assert len({trial.blocks for trial in trials}) == 16
+    assert sum(trial.repeats is None for trial in trials) == 4
+
+
+def test_a_search_over_a_table_of_trainings(tmp_path, digits):
+    """The file of one search serves another, which finds in it what it asks for."""
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump(SPACE))
+    keys = {"space": str(space), "trials": 200, "strategy": "random", "search_dir": str(tmp_path)}
+    first = search(tmp_path, "first", **keys).run()
+    file = tmp_path / "first" / "trials.jsonl"
+    half = [line for line in file.read_text().splitlines() if json.loads(line)["blocks"][0].startswith("r1_k3")]
+    (tmp_path / "half.jsonl").write_text("\n".join(half))
+    keys |= {"evaluator": "table", "accuracy_table": str(tmp_path / "half.jsonl"), "trials": 20, "strategy": "auto"}
+    recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10)
+    settings = load_settings(overrides={**SYNTHETIC, **keys, "latency": "mindspore", "recipe": str(recipe)})
+    evaluator = TableEvaluator(tmp_path / "half.jsonl")
+    candidates = [Candidate(t.number, 0, t.tokens, settings.open_space().network(t.tokens), 0) for t in first]
+    known = {trial.blocks: trial.accuracy for trial in first}
+    for candidate, (number, result) in zip(candidates, evaluator.run(candidates), strict=True):
+        assert number == candidate.number
+        blocks = candidate.network.block_strings
+        assert result.accuracy == (known[blocks] if blocks[0].startswith("r1_k3") else None)
+        assert (candidate.network in evaluator) == (result.status == "ok")
+    (tmp_path / "odd.jsonl").write_text('{"blocks": []}\n')
+    with pytest.raises(UserError, match="line 1 has no blocks and accuracy"):
+        TableEvaluator(tmp_path / "odd.jsonl")
+
+
+class Workers(Surrogate):
+    """So many at once; the newest ends first. Notes how many run whenever one ends."""
+
+    immediate = False
+
+    def __init__(self, count, lazy=lambda number: False):
+        self.count, self.busy, self._stopped, self._lazy = count, [], False, lazy
+
+    def run(self, candidates):
+        running, source = [], iter(candidates)
+        while True:
+            while len(running) < self.count and (one := next(source, None)) is not None:
+                running.append(one)
+            if not running:
+                return
+            self.busy.append(len(running))
+            place = next((i for i in reversed(range(len(running))) if not self._lazy(running[i].number)), 0)
+            one = running.pop(place)
+            yield one.number, Result("ok", "", surrogate_accuracy(one.network))
+
+
+def _with_workers(monkeypatch, workers):
+    monkeypatch.setattr(runner, "open_evaluator", lambda *_: workers)
+    monkeypatch.setattr(runner, "meter_for", lambda _: SurrogateMeter())
+
+
+def test_all_workers_are_busy_whatever_the_size_of_a_generation(tmp_path, monkeypatch):
+    """64 workers, generations of 20, every seventh training slow."""
+    workers = Workers(64, lambda number: number % 7 == 0)
+    _with_workers(monkeypatch, workers)
+    one = search(tmp_path, strategy="evolution", trials=800, generation=20, workers=64, pool="ray")
+    assert one.settings.generations_ahead == 5
+    trials = one.run()
+    assert len(trials) == 800
+    middle = workers.busy[: 800 - 2 * 64]
+    assert np.mean([busy == 64 for busy in middle]) > 0.9
+
+
+def test_results_in_any_order_lead_to_the_same_end(tmp_path, monkeypatch):
+    keys = {"strategy": "evolution", "trials": 200, "generation": 10, "population": 20, "ahead": 3}
+    found = []
+    for name, lazy in (("a", lambda number: False), ("b", lambda number: number % 3 == 0)):
+        _with_workers(monkeypatch, Workers(16, lazy))
+        one = search(tmp_path, name, **keys)
+        found.append([(trial.tokens, trial.reward) for trial in one.run()])
+    assert found[0] == found[1]
+
+
+def test_proposals_ahead_survive_a_crash(tmp_path, monkeypatch):
+    keys = {"strategy": "evolution", "trials": 60, "generation": 5, "population": 10, "ahead": 2}
+    _with_workers(monkeypatch, Workers(8))
+    whole = search(tmp_path, "whole", **keys).run()
+    broken = search(tmp_path, "broken", **keys)
+    original = runner.Ledger.keep
+
+    def crash(ledger, trials):
+        original(ledger, trials)
+        if len(ledger.log.read()) % 7 == 0:
+            raise KeyboardInterrupt
+
+    for _ in range(9):
+        with monkeypatch.context() as within:
+            within.setattr(runner.Ledger, "keep", crash)
+            try:
+                Search(broken.settings, broken.folder).run()
+            except KeyboardInterrupt:
+                continue
+    again = Search(broken.settings, broken.folder).run()
+    assert [(t.number, t.tokens, t.reward) for t in again] == [(t.number, t.tokens, t.reward) for t in whole]
+
+
+def test_generations_ahead_are_kept_when_workers_change(tmp_path):
+    one = search(tmp_path, strategy="evolution", workers=20)
+    assert one.settings.generations_ahead == 3
+    assert one.folder.stored_settings(workers=1).generations_ahead == 3
+    assert search(tmp_path, "few", workers=2).settings.generations_ahead == 0
+
+
+def test_the_default_strategy_is_by_the_number_of_trials():
+    assert load_settings(overrides={**SYNTHETIC, "strategy": "auto", "trials": 200}).chosen_strategy == "evolution"
+    assert load_settings(overrides={**SYNTHETIC, "strategy": "auto", "trials": 8000}).chosen_strategy == "controller"
+
+
+def test_a_trial_validates_one_set_of_weights(tmp_path, digits):
+    job = _job(tmp_path, digits, ema=True)
+    found = proxy.run(job)
+    assert found["status"] == "ok"
+    assert np.isfinite(found["loss"])
+    (epoch,) = [r for r in read_log(tmp_path / "job" / "run" / "log.jsonl") if r["kind"] == "epoch"]
+    assert "val_top1_ema" in epoch
+    assert "val_top1" not in epoch
+
+
 class Faulty(Surrogate):
     """Some trainings fail in every way that there is."""
 
@@ -284,7 +416,7 @@ def test_what_goes_wrong_in_a_training_is_its_status(tmp_path, digits, monkeypat
     assert proxy.run(missing)["status"] == "failed"
     for error, status in ((DivergedError("NaN"), "diverged"), (MemoryError(), "memory"), (JobError("disk"), "failed")):
 
-        def fails(recipe, error=error):
+        def fails(recipe, averaged_only, error=error):
             raise error
 
         monkeypatch.setattr("mindcv_mnasnet.train.engine.fit", fails)
@@ -413,8 +545,29 @@ def test_a_dry_run_says_what_it_would_cost_and_makes_nothing(tmp_path, digits):
     assert done.returncode == 0, done.stderr
     assert "100 trials" in done.stdout
     assert "1 epochs of 64 images" in done.stdout
-    assert "6 s each" in done.stdout
+    assert "14 s each" in done.stdout  # 64 images to train on, and 143.7 held out at twice the speed
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_training_is_timed_by_its_log(tmp_path):
+    """100 steps of 32 images in 8 s, after a start of 12 s."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    times = [(1, 1012.0), (51, 1016.5), (101, 1020.0)]
+    lines = [json.dumps({"kind": "step", "step": step, "time": time}) for step, time in times]
+    (folder / "log.jsonl").write_text("\n".join(lines))
+    assert watch(tmp_path / "job.json", 32, 1000.0) == (Speed(400.0, 12.0), 8.0)
+    assert watch(tmp_path / "nowhere" / "job.json", 32, 1000.0) == (None, 0.0)
+
+
+def test_a_machine_is_timed_by_trainings_on_all_its_workers(tmp_path, digits):
+    recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10, num_samples=1000, epoch_size=100)
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump(SPACE))
+    keys = {"evaluator": "proxy", "latency": "onnxruntime", "recipe": str(recipe), "space": str(space), "workers": 2}
+    found = time_trainings(load_settings(write_search(tmp_path, **keys)), seconds=0.5)
+    assert found.images_per_second > 10
+    assert 0 < found.start_s < SECONDS
 
 
 def test_a_dry_run_of_a_supernet_counts_one_training_and_many_rankings(tmp_path, digits):
@@ -464,6 +617,43 @@ def test_a_proxy_check_compares_ranks_and_tells_the_spread_of_seeds(tmp_path, di
     printed = capsys.readouterr().out
     assert "network 4: failed: no luck" in printed
     assert "network 3: 30.00 %" in printed  # where there is no progress bar
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"rungs": {"keep": 1}}, "not a list of mappings"),
+        ({"rungs": [{"epoch_size": 3}]}, "rung 1 of .* needs keep"),
+        ({"rungs": [{"keep": 3}, {"keep": 5}]}, "rung 2 of .* needs keep"),
+        ({"rungs": [{"keep": 3, "epochs": 5}]}, "unknown key 'epochs'"),
+        ({"target": "mnasnet_small"}, "a mapping of network and"),
+        ({"evaluator": "table"}, "accuracy_table: evaluator table needs"),
+        ({"rungs": [{"keep": 3}]}, "evaluator surrogate has no trainings"),
+    ],
+)
+def test_rungs_and_targets_that_cannot_be_are_refused(tmp_path, keys, sentence):
+    with pytest.raises(UserError, match=sentence):
+        load_settings(write_search(tmp_path, **keys))
+
+
+def test_a_rung_changes_the_keys_of_the_one_before(tmp_path, digits):
+    recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10, epoch_size=9)
+    keys = {
+        "evaluator": "proxy",
+        "latency": "onnxruntime",
+        "recipe": str(recipe),
+        "proxy": {"epoch_size": 1, "lr": 0.1},
+    }
+    keys |= {"rungs": [{"keep": 4, "epoch_size": 2}, {"keep": 2, "image_resize": 24}]}
+    keys |= {"target": {"network": "mnasnet_small", "factor": 0.5}}
+    settings = load_settings(write_search(tmp_path, **keys))
+    shown = [
+        tuple(settings.rung_keys(rung).get(name) for name in ("epoch_size", "lr", "image_resize")) for rung in range(4)
+    ]
+    assert shown == [(1, 0.1, 16), (2, 0.1, 16), (2, 0.1, 24), (9, PLAIN["lr"], 16)]
+    assert (settings.target_network, settings.target_factor) == ("mnasnet_small", 0.5)
+    (tmp_path / "again.yaml").write_text(settings.dump())
+    assert load_settings(tmp_path / "again.yaml").identity() == settings.identity()
 
 
 def test_settings_survive_their_file(tmp_path):

@@ -246,6 +246,15 @@ def test_an_update_is_nesterovs_of_the_summed_gradients(trained):
     assert not any(one.any() for one in values_of(run.step.summed).values())
 
 
+def test_a_sandwich_takes_the_whole_rate(monkeypatch):
+    """The rule sums gradients of its three networks, and does not divide the rate by three."""
+    run, rates = trainer(SuperNetwork(CHOICES), sandwich=True), []
+    monkeypatch.setattr(run, "step", lambda *_: ms.Tensor(1.0))
+    monkeypatch.setattr(run, "update", lambda rate: rates.append(float(rate.asnumpy())))
+    run._epoch(0)
+    np.testing.assert_allclose(rates, [run.training.rate((index + 1) / 11) for index in range(10)], rtol=1e-6)
+
+
 def test_candidates_of_a_step_depend_on_seed_and_step_alone():
     single, sandwich = SuperTraining(5), SuperTraining(5, sandwich=True)
     assert single.candidates(CHOICES, 3) == single.candidates(CHOICES, 3)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError, interrupts_wait
 from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
-from mindcv_mnasnet.search.settings import SECTIONS, load_settings
+from mindcv_mnasnet.search.keys import SECTIONS
+from mindcv_mnasnet.search.settings import load_settings
 
 
 def _parser() -> Parser:
@@ -23,7 +24,7 @@ def _parser() -> Parser:
     parser.add_argument("--longer", type=int, default=4, help="--proxy_check: times the proxy's epochs (default 4)")
     parser.add_argument("--seeds", type=int, default=3, help="--proxy_check: seeds of the spread (default 3)")
     parser.add_argument(
-        "--images_per_second", type=float, help="--dry_run: training speed of one worker (default: 1458, one NPU)"
+        "--images_per_second", type=float, help="--dry_run: training speed of one worker (default: timed here)"
     )
     return parser
 

@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mindcv_mnasnet.networks.network import Network
-from mindcv_mnasnet.search.space import Tokens
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.latency.table import part_keys
+from mindcv_mnasnet.networks.network import Network, resolve
+from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.search.decisions import Tokens
+
+#: Fields of ``Network`` that a reference takes from the space it is tried beside.
+_SHARED = ("stem_stride", "head", "num_classes", "in_channels", "image_size", "padding", "bn_eps", "bn_momentum")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network to try."""
+    """A network to try; ``rung`` 0 is the first and cheapest training, see ``rungs``."""
 
     number: int
     generation: int
     tokens: Tokens
     network: Network
     seed: int
+    rung: int = 0
+
+
+def network_key(network: Network) -> tuple[str, ...]:
+    """Equal for networks whose layers are equal, however their blocks are written."""
+    return tuple(part_keys(network))
+
+
+def reference_network(name: str, like: Network) -> Network:
+    """A published network (``NAME`` or ``NAME@WIDTH``) or a recipe's (.yaml) with the ends and conventions of ``like``.
+
+    Its blocks and its stem's width are its own; image size, classes, stride of the stem, head and padding are shared.
+
+    Raises:
+        UserError: no such model or recipe.
+    """
+    if name.endswith((".yaml", ".yml")):
+        known = load_recipe(name).network(like.num_classes)
+    else:
+        model, _, width = name.partition("@")
+        try:
+            overrides = {"width_mult": float(width)} if width else {}
+        except ValueError:
+            raise UserError(f"references: {name!r} is not a model's name, or one with @ and a width") from None
+        known = resolve(model, **overrides)
+    return replace(known, **{field: getattr(like, field) for field in (*_SHARED, "dropout", "drop_connect")})

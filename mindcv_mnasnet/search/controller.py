@@ -3,7 +3,8 @@
 As NASNet's, which the paper reuses (Zoph et al. 2018, appendix A.1 and Bello et al. 2017): one layer of 100 units,
 weights from +-0.1, one softmax per decision, Adam at 3.5e-4, an entropy bonus of 1e-5, rewards against an exponential
 moving average of 0.95, 20 networks per update. PPO's clip (0.2) and passes (2 per generation) are published nowhere
-and are ours, as is dividing advantages by their deviation.
+and are ours, as is dividing advantages by their deviation. A generation whose rewards are all alike, such as one that
+was lost to a full disk, teaches nothing: its advantages would be huge and would spoil Adam's moments for long.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from mindcv_mnasnet.devices import runtime
-from mindcv_mnasnet.search.space import Space, Tokens
+from mindcv_mnasnet.search.decisions import Decisions, Tokens
 from mindcv_mnasnet.search.strategy import Accept, Arrays, Outcome, draw, generator
 from mindcv_mnasnet.train.tensor_lists import zeros_like
 
@@ -28,6 +29,8 @@ INITIAL_WEIGHTS = 0.1
 CLIP = 0.2
 PASSES = 2
 BATCH = 20  # rows per call of the compiled graphs; other numbers of networks are filled up
+LEAST_DEVIATION = 1e-5  # of a generation's rewards; below it they are alike
+MOST_ADVANTAGE = 10.0  # in deviations
 _NEVER = -1e9
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
@@ -98,34 +101,44 @@ class Sampler(nn.Cell):
         return ops.argmax(chosen, 2)
 
 
+class Likelihood(nn.Cell):
+    """One-hot choices (rows, decisions, most) to their log-probabilities (rows, decisions)."""
+
+    def __init__(self, policy: Policy):
+        super().__init__(auto_prefix=False)
+        self.policy = policy
+
+    def construct(self, chosen):
+        _, logs = self.policy(chosen, None)
+        return ops.sum(chosen * logs, 2)
+
+
 class Update(nn.Cell):
-    """One pass of PPO over a generation, and a step of Adam."""
+    """A step of PPO on a batch of networks, by Adam."""
 
     def __init__(self, policy: Policy):
         super().__init__(auto_prefix=False)
         self.policy = policy
         self.weights = ms.ParameterTuple(policy.trainable_params())
         self.first, self.second = zeros_like("first", self.weights), zeros_like("second", self.weights)
-        self.gradient = ops.value_and_grad(self.loss, None, self.weights, has_aux=True)
+        self.gradient = ops.value_and_grad(self.loss, None, self.weights)
 
-    def loss(self, chosen, old, advantage, weight, first):
-        """Clipped surrogate of every decision, less the entropy bonus; and the log-probabilities of what was chosen.
+    def loss(self, chosen, old, advantage, weight):
+        """Clipped surrogate of every decision, less the entropy bonus.
 
-        ``weight`` (rows,) is 0 for filling rows. ``first`` float32 (1,) is 1 in the first pass, whose own
-        log-probabilities are the old ones, else 0.
+        ``old`` (rows, decisions) are log-probabilities before the generation's first step; ``weight`` (rows,) is 0 for
+        filling rows.
         """
         _, logs = self.policy(chosen, None)
-        own = ops.sum(chosen * logs, 2)
-        old = first * ops.stop_gradient(own) + (1 - first) * old
-        ratio = ops.exp(own - old)
+        ratio = ops.exp(ops.sum(chosen * logs, 2) - old)
         gain = advantage.reshape(-1, 1)
         objective = ops.minimum(ratio * gain, ops.clamp(ratio, 1 - CLIP, 1 + CLIP) * gain)
         entropy = -ops.sum(ops.exp(logs) * ops.maximum(logs, -100.0), 2)
-        return -ops.sum((objective + ENTROPY_BONUS * entropy) * weight.reshape(-1, 1)) / ops.sum(weight), old
+        return -ops.sum((objective + ENTROPY_BONUS * entropy) * weight.reshape(-1, 1)) / ops.sum(weight)
 
-    def construct(self, chosen, old, advantage, weight, first, count):
-        """The old log-probabilities, for the next pass; ``count`` float32 (1,) is the number of this step, from 1."""
-        (_, old), gradients = self.gradient(chosen, old, advantage, weight, first)
+    def construct(self, chosen, old, advantage, weight, count):
+        """The loss before the step; ``count`` float32 (1,) is the number of this step, from 1."""
+        loss, gradients = self.gradient(chosen, old, advantage, weight)
         rate = LEARNING_RATE * ops.sqrt(1 - _BETA2**count) / (1 - _BETA1**count)
         for index in range(len(self.weights)):
             first = self.first[index] * _BETA1 + gradients[index] * (1 - _BETA1)
@@ -133,21 +146,22 @@ class Update(nn.Cell):
             ops.assign(self.first[index], first)
             ops.assign(self.second[index], second)
             ops.assign_sub(self.weights[index], rate * first / (ops.sqrt(second) + _EPSILON))
-        return old
+        return loss
 
 
 class Controller:
     """The controller as a ``strategies.Strategy``."""
 
-    def __init__(self, space: Space, seed: int):
+    def __init__(self, space: Decisions, seed: int):
         runtime.start("CPU")
         self._space, self._seed = space, seed
-        most = max(space.sizes)
+        most = 1 + max(max(one) for one in space.allowed)
         mask = np.full((space.length, most), _NEVER, np.float32)
         for index, allowed in enumerate(space.allowed):
             mask[index, list(allowed)] = 0
         self._policy = Policy(mask, np.random.default_rng([seed, 2**31]))
         self._sampler, self._update = Sampler(self._policy), Update(self._policy)
+        self._likelihood = Likelihood(self._policy)
         self._steps, self._baseline = 0, float("nan")
 
     def ask(self, generation: int, count: int, accept: Accept | None = None) -> list[Tokens]:
@@ -163,24 +177,27 @@ class Controller:
                 yield tuple(int(token) for token in row)
 
     def tell(self, generation: int, outcomes: Sequence[Outcome]) -> None:
-        """See ``strategies.Strategy``; a failed network counts with its reward of 0."""
+        """See ``strategies.Strategy``; a network that diverged counts with its reward of 0."""
+        outcomes = [one for one in outcomes if one.informative]
         rewards = np.array([one.reward for one in outcomes])
+        if len(rewards) < 2 or rewards.std() < LEAST_DEVIATION:
+            return
+        mean, deviation = float(rewards.mean()), float(rewards.std())
         if np.isnan(self._baseline):
-            self._baseline = float(rewards.mean())
-        advantage = (rewards - self._baseline) / max(float(rewards.std()), 1e-6)
-        self._baseline = BASELINE_DECAY * self._baseline + (1 - BASELINE_DECAY) * float(rewards.mean())
-        tokens = np.array([one.tokens for one in outcomes])
-        chosen = np.eye(self._policy.most, dtype=np.float32)[tokens]
+            self._baseline = mean
+        advantage = np.clip((rewards - self._baseline) / deviation, -MOST_ADVANTAGE, MOST_ADVANTAGE)
+        self._baseline = BASELINE_DECAY * self._baseline + (1 - BASELINE_DECAY) * mean
+        chosen = np.eye(self._policy.most, dtype=np.float32)[np.array([one.tokens for one in outcomes])]
+        batches = []
         for start in range(0, len(outcomes), BATCH):
             part = slice(start, start + BATCH)
             rows = ms.Tensor(_filled(chosen[part]))
             gain = ms.Tensor(_filled(advantage[part].astype(np.float32)))
             weight = ms.Tensor(_filled(np.ones(len(chosen[part]), np.float32)))
-            old = ms.Tensor(np.zeros((BATCH, self._space.length), np.float32))
-            for number in range(PASSES):
-                self._steps += 1
-                first, count = (ms.Tensor(np.array([value], np.float32)) for value in (number == 0, self._steps))
-                old = self._update(rows, old, gain, weight, first, count)
+            batches.append((rows, ms.Tensor(self._likelihood(rows).asnumpy()), gain, weight))
+        for batch in PASSES * batches:
+            self._steps += 1
+            self._update(*batch, ms.Tensor(np.array([self._steps], np.float32)))
 
     def state(self) -> Arrays:
         """See ``strategies.Strategy``."""

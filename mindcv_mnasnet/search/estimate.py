@@ -11,14 +11,16 @@ from mindcv_mnasnet.search.settings import Settings
 #: MindCV's published training speed of a MnasNet on one Ascend 910: 11,663 images/s on eight.
 IMAGES_PER_SECOND = 1458.0
 IMAGENET_TRAIN = 1_281_167
+_ELSEWHERE = "ImageNet's number: the data set is not here"
 _FORWARD = 2  # a supernet answers at least twice as fast as it trains (measured: 2 to 2.7)
 
 
 def estimate(settings: Settings, images_per_second: float | None = None) -> str:
     """Lines on the size of the space, the cost of its networks, and the time of all trials.
 
-    ``images_per_second`` is of one worker; None takes the published speed of one NPU. Trials that repeat an earlier
-    network cost nothing, so this is the most.
+    ``images_per_second`` is of one worker; None times this machine for 20 s where the data set is here and the workers
+    are this machine's cores, and takes the published speed of one NPU elsewhere. Trials that repeat an earlier network
+    cost nothing, so this is the most.
     """
     space = settings.open_space()
     rng = np.random.default_rng(settings.seed)
@@ -27,19 +29,18 @@ def estimate(settings: Settings, images_per_second: float | None = None) -> str:
         f"space {space.name}: {space.size:.3g} networks, {space.choices_per_stage} choices per stage",
         f"of 100 drawn evenly, 10 to 90 %: {_range([c.params / 1e6 for c in costs])} M parameters, "
         f"{_range([c.madds / 1e6 for c in costs])} M multiply-adds",
-        f"{settings.trials} trials by {settings.strategy} in generations of {settings.generation}, "
+        f"{settings.trials} trials by {settings.chosen_strategy} in generations of {settings.generation}, "
         f"{settings.workers} at once",
     ]
-    if settings.evaluator == "surrogate":
-        return "\n".join([*lines, "accuracy and latency are synthetic: minutes at most"])
+    if settings.evaluator in ("surrogate", "table"):
+        return "\n".join([*lines, "accuracies are made up or known already: minutes at most"])
     recipe = settings.final_recipe()
     keys = settings.proxy_keys(recipe)
     images, where = _images(settings)
     kept = round(images * (1 - settings.held_out))
     if keys.get("num_samples"):
         kept = min(kept, int(keys["num_samples"]))
-    speed = images_per_second or IMAGES_PER_SECOND
-    source = "as said" if images_per_second else "one Ascend 910 as MindCV publishes it, at 224 pixels"
+    speed, start_s, source = _speed(settings, images_per_second, where != _ELSEWHERE)
     pictures = f"{kept:,} images ({where}, {settings.held_out:g} held out)"
     if settings.evaluator == "supernet":
         networks = 3 if settings.supernet_sandwich else 1
@@ -52,7 +53,7 @@ def estimate(settings: Settings, images_per_second: float | None = None) -> str:
         ]
     else:
         epochs = int(keys.get("epoch_size", recipe.epoch_size))
-        each = epochs * kept / speed
+        each = start_s + epochs * kept / speed + images * settings.held_out / (speed * _FORWARD)
         lines += [
             f"each trial: {epochs} epochs of {pictures}",
             f"at {speed:,.0f} images/s per worker ({source}): {duration(each)} each, "
@@ -61,6 +62,18 @@ def estimate(settings: Settings, images_per_second: float | None = None) -> str:
         ]
     calls = settings.latency_warm_up + settings.latency_repetitions
     return "\n".join([*lines, f"latency: {settings.latency}, {calls} calls each"])
+
+
+def _speed(settings: Settings, said: float | None, data_here: bool) -> tuple[float, float, str]:
+    """Images per second of one worker, seconds before its steps, and where they are from."""
+    if said:
+        return said, 0.0, "as said"
+    if settings.pool == "ray" or not data_here:
+        return IMAGES_PER_SECOND, 0.0, "one Ascend 910 as MindCV publishes it, at 224 pixels"
+    from mindcv_mnasnet.search import timing
+
+    measured = timing.time_supernet(settings) if settings.evaluator == "supernet" else timing.time_trainings(settings)
+    return measured.images_per_second, measured.start_s, "timed here for 20 s"
 
 
 def _range(values: list[float]) -> str:
@@ -80,4 +93,4 @@ def _images(settings: Settings) -> tuple[int, str]:
 
         return len(open_train_val(recipe)[0]), recipe.data_dir
     except UserError:
-        return IMAGENET_TRAIN, "ImageNet's number: the data set is not here"
+        return IMAGENET_TRAIN, _ELSEWHERE

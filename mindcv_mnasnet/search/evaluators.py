@@ -1,11 +1,14 @@
-"""Where a candidate's accuracy comes from: short trainings, a supernet, or the synthetic surrogate."""
+"""Where a candidate's accuracy comes from: short trainings, a supernet, a table, or the surrogate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.search.candidates import Candidate
 from mindcv_mnasnet.search.pools import Pool, Result, open_pool
 from mindcv_mnasnet.search.proxy import write_job
@@ -19,8 +22,11 @@ class Evaluator(Protocol):
 
     immediate: bool
 
-    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[int, Result]]:
-        """(number, result) of every candidate, as they end; fewer after ``stop``."""
+    def run(self, candidates: Iterable[Candidate | None]) -> Iterator[tuple[int, Result]]:
+        """(number, result) of every candidate, as they end; fewer after ``stop``.
+
+        A candidate is taken when there is a worker for it. None is none yet: it is asked again after another result.
+        """
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -34,9 +40,9 @@ class Surrogate:
 
     immediate = True
 
-    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[int, Result]]:
+    def run(self, candidates: Iterable[Candidate | None]) -> Iterator[tuple[int, Result]]:
         """See ``Evaluator``."""
-        for candidate in candidates:
+        for candidate in filter(None, candidates):
             yield candidate.number, Result("ok", "", surrogate_accuracy(candidate.network))
 
     def stop(self) -> None:
@@ -47,34 +53,21 @@ class Surrogate:
 
 
 class Proxy:
-    """Trains every candidate for a short time, as the recipe with the proxy's changes says."""
+    """Trains every candidate for a short time, as the recipe with the proxy's changes, and its rung's, says."""
 
     immediate = False
 
     def __init__(self, settings: Settings, folder: Path, pool: Pool):
         self._settings, self._folder, self._pool = settings, folder, pool
-        self._keys = settings.proxy_keys(settings.final_recipe())
 
-    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[int, Result]]:
+    def run(self, candidates: Iterable[Candidate | None]) -> Iterator[tuple[int, Result]]:
         """See ``Evaluator``."""
-        yield from self._pool.run([(candidate.number, self._write(candidate)) for candidate in candidates])
+        yield from self._pool.run(None if one is None else (one.number, self._write(one)) for one in candidates)
 
     def _write(self, candidate: Candidate) -> Path:
-        network = candidate.network
-        own = {
-            "model": "mnasnet_100",
-            "blocks": list(network.block_strings),
-            "stem": network.stem,
-            "width_mult": network.width_mult or 1.0,
-            "divisor": 1 if network.width_mult is None else network.divisor,
-            "residual_rule": network.residual_rule,
-            "seed": candidate.seed,
-        }
         name = f"{candidate.number:06d}" if candidate.number >= 0 else f"reference{-candidate.number}"
-        recipe = {**self._keys, **own}
-        return write_job(
-            self._folder / "trials" / name, recipe, self._settings.held_out, self._settings.trial_memory_gb
-        )
+        folder = self._folder / "trials" / (f"{name}-rung{candidate.rung}" if candidate.rung else name)
+        return proxy_job(self._settings, candidate, folder)
 
     def stop(self) -> None:
         """See ``Evaluator``."""
@@ -85,6 +78,66 @@ class Proxy:
         self._pool.close()
 
 
+def proxy_job(settings: Settings, candidate: Candidate, folder: Path) -> Path:
+    """Put down the short training of a candidate, of its rung, for a process of ``pools``; returns the job's file."""
+    network = candidate.network
+    own = {
+        "model": "mnasnet_100",
+        "blocks": list(network.block_strings),
+        "stem": network.stem,
+        "width_mult": network.width_mult or 1.0,
+        "divisor": 1 if network.width_mult is None else network.divisor,
+        "residual_rule": network.residual_rule,
+        "seed": candidate.seed,
+    }
+    recipe = {**settings.rung_keys(candidate.rung), **own}
+    return write_job(folder, recipe, settings.held_out, settings.trial_memory_gb)
+
+
+class TableEvaluator:
+    """Accuracies of trainings that were made before, by the blocks of their networks.
+
+    The file holds JSON lines with ``blocks`` (a list of block strings) and ``accuracy`` in [0, 1], and ``rung`` where
+    it is not 0: ``trials.jsonl`` of any search is one.
+    """
+
+    immediate = True
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._found: dict[tuple[int, tuple[str, ...]], tuple[float, float | None]] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            raise UserError(f"accuracy_table: {path} cannot be read") from None
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                if row["accuracy"] is not None:
+                    key = (int(row.get("rung", 0)), tuple(row["blocks"]))
+                    self._found.setdefault(key, (float(row["accuracy"]), row.get("loss")))
+            except (ValueError, TypeError, KeyError):
+                raise UserError(f"accuracy_table: {path}, line {number} has no blocks and accuracy as JSON") from None
+
+    def run(self, candidates: Iterable[Candidate | None]) -> Iterator[tuple[int, Result]]:
+        """See ``Evaluator``; a network that is not in the table is a failure."""
+        for candidate in filter(None, candidates):
+            found = self._found.get((candidate.rung, candidate.network.block_strings))
+            if found is None:
+                yield candidate.number, Result("failed", f"{self._path} has no such network")
+            else:
+                yield candidate.number, Result("ok", "", found[0], 0.0, found[1])
+
+    def __contains__(self, network: Network) -> bool:
+        return (0, network.block_strings) in self._found
+
+    def stop(self) -> None:
+        """See ``Evaluator``."""
+
+    def close(self) -> None:
+        """See ``Evaluator``."""
+
+
 def open_evaluator(settings: Settings, space: Space, folder: Path) -> Evaluator:
     """The evaluator that the settings ask for."""
     if settings.evaluator == "surrogate":
@@ -93,5 +146,8 @@ def open_evaluator(settings: Settings, space: Space, folder: Path) -> Evaluator:
         from mindcv_mnasnet.search.supernet.evaluator import SupernetEvaluator
 
         return SupernetEvaluator(settings, space, folder)
+    if settings.evaluator == "table":
+        assert settings.accuracy_table is not None  # load_settings sees to it
+        return TableEvaluator(settings.beside(settings.accuracy_table))
     pool = open_pool(settings.pool, settings.workers, settings.trial_timeout_s, settings.retries, settings.ray_address)
     return Proxy(settings, folder, pool)

@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,19 +24,26 @@ _GRACE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Result:
-    """How a training ended: a status of ``trials``, its reason, its accuracy in [0, 1], and what it took."""
+    """How a training ended: a status of ``trials``, its reason, its accuracy in [0, 1] and loss, and what it took."""
 
     status: str
     reason: str = ""
     accuracy: float | None = None
     seconds: float = 0.0
+    loss: float | None = None
+
+
+Job = tuple[int, Path]
 
 
 class Pool(Protocol):
     """Runs the jobs of ``proxy.write_job``."""
 
-    def run(self, jobs: Sequence[tuple[int, Path]]) -> Iterator[tuple[int, Result]]:
-        """(number, result) of every (number, job), as they end; fewer after ``stop``."""
+    def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, Result]]:
+        """(number, result) of every (number, job), as they end; fewer after ``stop``.
+
+        A job is taken when a worker is free for it. None is no job yet: it is asked again when another has ended.
+        """
 
     def stop(self) -> None:
         """Begin nothing more; what runs goes on."""
@@ -45,28 +52,51 @@ class Pool(Protocol):
         """End everything that still runs."""
 
 
+class _Waiting:
+    """Jobs and their attempts left; those that are tried again come first."""
+
+    def __init__(self, jobs: Iterable[Job | None], attempts: int):
+        self._jobs, self._attempts, self.more = iter(jobs), attempts, True
+        self._again: list[tuple[int, Path, int]] = []
+
+    def take(self) -> tuple[int, Path, int] | None:
+        """The next job; None where there is none now, or (``more`` is False) none at all."""
+        if self._again:
+            return self._again.pop()
+        try:
+            job = next(self._jobs)
+        except StopIteration:
+            self.more = False
+            return None
+        return None if job is None else (*job, self._attempts)
+
+    def give_back(self, job: tuple[int, Path, int]) -> None:
+        """Try a job again."""
+        self._again.append(job)
+
+
 class LocalPool:
     """Up to ``workers`` processes at once; the machine's cores are shared out among them."""
 
     def __init__(self, workers: int, timeout_s: float, retries: int):
         self._workers, self._timeout, self._retries = workers, timeout_s, retries
-        self._running: dict[int, _Process] = {}
+        self._running: dict[int, Training] = {}
         self._stopped = False
 
-    def run(self, jobs: Sequence[tuple[int, Path]]) -> Iterator[tuple[int, Result]]:
+    def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, Result]]:
         """See ``Pool``."""
-        waiting = [(number, path, self._retries) for number, path in jobs]
-        while self._running or (waiting and not self._stopped):
-            while waiting and len(self._running) < self._workers and not self._stopped:
-                number, path, attempts = waiting.pop(0)
-                self._running[number] = _Process(path, self._timeout, attempts, self._workers)
+        waiting = _Waiting(jobs, self._retries)
+        while self._running or (waiting.more and not self._stopped):
+            while len(self._running) < self._workers and not self._stopped and (taken := waiting.take()):
+                number, path, attempts = taken
+                self._running[number] = Training(path, self._timeout, attempts, self._workers)
             for number, process in list(self._running.items()):
                 result = process.poll()
                 if result is None:
                     continue
                 del self._running[number]
                 if result.status == "died" and process.attempts > 0 and not self._stopped:
-                    waiting.insert(0, (number, process.job, process.attempts - 1))
+                    waiting.give_back((number, process.job, process.attempts - 1))
                 else:
                     yield number, settled(result)
             time.sleep(_POLL_SECONDS)
@@ -82,7 +112,9 @@ class LocalPool:
         self._running.clear()
 
 
-class _Process:
+class Training:
+    """A job's process, which ends by itself, at its time limit or by ``kill``."""
+
     def __init__(self, job: Path, timeout_s: float, attempts: int, workers: int, program: Sequence[str] | None = None):
         self.job, self.attempts = job, attempts
         self._began, self._timeout = time.monotonic(), timeout_s
@@ -120,7 +152,7 @@ def read_result(job: Path, code: int, seconds: float) -> Result:
     path = job.parent / RESULT
     if code == 0 and path.is_file():
         stored: Mapping[str, Any] = json.loads(path.read_text())
-        return Result(stored["status"], stored.get("reason", ""), stored.get("accuracy"), seconds)
+        return Result(stored["status"], stored.get("reason", ""), stored.get("accuracy"), seconds, stored.get("loss"))
     try:
         lines = (job.parent / "output.txt").read_text(errors="replace").strip().splitlines()
     except OSError:
@@ -169,15 +201,15 @@ class RayPool:
         remote = self._ray.remote(num_cpus=1, resources=resources, max_retries=0)(_run_on_worker)
         self._start = lambda job: remote.remote(str(job), timeout_s, 1 if npus else workers, program)
 
-    def run(self, jobs: Sequence[tuple[int, Path]]) -> Iterator[tuple[int, Result]]:
+    def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, Result]]:
         """See ``Pool``."""
-        waiting = [(number, path, self._retries) for number, path in jobs]
+        waiting = _Waiting(jobs, self._retries)
         running: dict[Any, tuple[int, Path, int, float]] = {}
-        while running or (waiting and not self._stopped):
-            while waiting and len(running) < self._workers and not self._stopped:
-                number, path, attempts = waiting.pop(0)
+        while running or (waiting.more and not self._stopped):
+            while len(running) < self._workers and not self._stopped and (taken := waiting.take()):
+                number, path, attempts = taken
                 running[self._start(path)] = (number, path, attempts, time.monotonic())
-            done, _ = self._ray.wait(list(running), num_returns=1, timeout=1.0)
+            done, _ = self._ray.wait(list(running), num_returns=1, timeout=1.0) if running else ([], [])
             for task in done:
                 number, path, attempts, began = running.pop(task)
                 try:
@@ -186,7 +218,7 @@ class RayPool:
                     said = str(error).strip().partition("\n")[0]
                     result = Result("died", f"its Ray worker died: {said}", None, time.monotonic() - began)
                 if result.status == "died" and attempts > 0 and not self._stopped:
-                    waiting.insert(0, (number, path, attempts - 1))
+                    waiting.give_back((number, path, attempts - 1))
                 else:
                     yield number, settled(result)
 
@@ -201,14 +233,14 @@ class RayPool:
 
 def _run_on_worker(job: str, timeout_s: float, workers: int, program: Sequence[str] | None) -> dict[str, Any]:
     """Run one job on a Ray worker; the fields of a ``Result``."""
-    process = _Process(Path(job), timeout_s, 0, workers, program)
+    process = Training(Path(job), timeout_s, 0, workers, program)
     try:
         while (result := process.poll()) is None:
             time.sleep(_POLL_SECONDS)
     except BaseException:
         process.kill()
         raise
-    return {"status": result.status, "reason": result.reason, "accuracy": result.accuracy, "seconds": result.seconds}
+    return asdict(result)
 
 
 def open_pool(kind: str, workers: int, timeout_s: float, retries: int, ray_address: str | None = None) -> Pool:

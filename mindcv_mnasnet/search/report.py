@@ -62,9 +62,10 @@ def write_report(path: str | Path) -> Path:
 def _summary(settings: Settings, trials: Sequence[Trial], winners: Sequence[Path]) -> Section:
     top = best(trials, 1)[0]
     sentences = [
-        f"{len(trials)} trials of space {settings.space} by {settings.strategy}; accuracy by {settings.evaluator}, "
-        f"latency by {settings.latency} ({top.latency.get('device')}, {settings.latency_threads} thread(s), batch "
-        f"{settings.latency_batch}); target {settings.target_ms:g} ms, reward {settings.reward}."
+        f"{len(trials)} trials of space {settings.space} by {settings.chosen_strategy}; accuracy by "
+        f"{settings.evaluator}, latency by {settings.latency} ({top.latency.get('device')}, "
+        f"{settings.latency_threads} thread(s), batch {settings.latency_batch}); target {settings.target_ms:g} ms, "
+        f"reward {settings.reward}."
     ]
     if settings.evaluator == "surrogate":
         sentences.append(
@@ -136,9 +137,7 @@ def _reward_section(settings: Settings, trials: Sequence[Trial], folder: Path) -
 def _random_rewards(settings: Settings, trials: Sequence[Trial]) -> list[float]:
     """Rewards of the trials that were drawn evenly: all, the first population, or the controller's first generation."""
     bred = settings.population
-    even = {"random": len(trials), "evolution": bred, "nsga2": bred, "controller": settings.generation}[
-        settings.strategy
-    ]
+    even = {"random": len(trials), "controller": settings.generation}.get(settings.chosen_strategy, bred)
     return [trial.reward for trial in trials[:even]]
 
 

@@ -14,8 +14,9 @@ from mindcv_mnasnet.search.trials import Trial
 
 
 def proposed(trials: Iterable[Trial]) -> list[Trial]:
-    """The search's own trials, without the references, in the order of their numbers."""
-    return sorted((trial for trial in trials if trial.number >= 0), key=lambda trial: trial.number)
+    """The search's own trials of the first rung, without the references, in the order of their numbers."""
+    own = (trial for trial in trials if trial.number >= 0 and trial.rung == 0)
+    return sorted(own, key=lambda trial: trial.number)
 
 
 def measured(trials: Iterable[Trial]) -> list[Trial]:

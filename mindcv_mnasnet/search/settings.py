@@ -1,113 +1,66 @@
-"""The recipe of a search: its keys, where they are read from, and what follows from them."""
+"""The recipe of a search: where its keys are read from, and what follows from them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe.keys import key
 from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe, read_recipe_file, to_yaml
 from mindcv_mnasnet.recipe.values import key_table, typed
+from mindcv_mnasnet.search.keys import (
+    KEEP,
+    ON_THIS_MACHINE,
+    SECTIONS,
+    LatencyKeys,
+    PlaceKeys,
+    RewardKeys,
+    SearchKeys,
+    TrialKeys,
+)
 from mindcv_mnasnet.search.reward import EXPONENTS, Reward
 from mindcv_mnasnet.search.space import Limits, Space
 from mindcv_mnasnet.search.space_files import load_space
-from mindcv_mnasnet.search.strategy import NAMES
-
-
-@dataclass(frozen=True)
-class SearchKeys:
-    """what is searched"""
-
-    space: str = key("paper", "preset (paper, a1, open) or YAML file", pattern=".+")
-    strategy: str = key("controller", "what proposes networks", choices=NAMES)
-    trials: int = key(200, "networks to try", within="[1, inf)")
-    generation: int = key(20, "networks proposed at once, then learned from", within="[1, 10000]")
-    population: int = key(50, "networks that evolution and nsga2 breed from", within="[2, 10000]")
-    seed: int = key(42, "seed of every random choice", within="[0, 2147483647]")
-    references: tuple[str, ...] = key((), "models (NAME or NAME@WIDTH) tried beside, as what there is already")
-    min_params: float | None = key(None, "least parameters", within="[0, inf)")
-    max_params: float | None = key(None, "most parameters", within="(0, inf)")
-    min_madds: float | None = key(None, "least multiply-adds", within="[0, inf)")
-    max_madds: float | None = key(None, "most multiply-adds", within="(0, inf)")
-
-
-@dataclass(frozen=True)
-class RewardKeys:
-    """what is rewarded"""
-
-    target_ms: float = key(75.0, "latency wanted", within="(0, inf)")
-    reward: str = key("soft", "exponents of latency above and below the target", choices=tuple(EXPONENTS))
-    alpha: float | None = key(None, "exponent below the target; None is the reward's", within="[-10, 0]")
-    beta: float | None = key(None, "exponent above the target; None is the reward's", within="[-10, 0]")
-
-
-@dataclass(frozen=True)
-class LatencyKeys:
-    """where latency comes from"""
-
-    latency: str = key(
-        "onnxruntime",
-        "runtime on this machine, a command, or a table",
-        choices=("onnxruntime", "litert", "mindspore", "command", "table", "surrogate"),
-    )
-    latency_threads: int = key(1, "threads of the runtime", within="[1, inf)")
-    latency_batch: int = key(1, "images per call", within="[1, inf)")
-    latency_repetitions: int = key(100, "timed calls", within="[1, inf)")
-    latency_warm_up: int = key(10, "calls before", within="[0, inf)")
-    latency_timeout_s: float = key(120.0, "most seconds for one network", within="(0, inf)")
-    latency_command: str | None = key(None, "command line with {model} for latency: command", pattern=".+")
-    latency_format: str = key("onnx", "file that the command gets", choices=("onnx", "tflite", "mindir"))
-    latency_pattern: str | None = key(None, "regular expression whose group is its milliseconds", pattern=".+")
-    latency_json_path: str | None = key(None, "place of the milliseconds in JSON output, a.b.0", pattern=".+")
-    latency_scale: float = key(1.0, "milliseconds per unit of the answer: 0.001 for microseconds", within="(0, inf)")
-    latency_table: str | None = key(None, "file of tools/latency.py build, for latency: table", pattern=".+")
-
-
-@dataclass(frozen=True)
-class TrialKeys:
-    """how a network is tried"""
-
-    evaluator: str = key("proxy", "where accuracy comes from", choices=("proxy", "supernet", "surrogate"))
-    recipe: str | None = key(None, "recipe that the winners are trained by; None for the surrogate", pattern=".+")
-    data_dir: str | None = key(None, "data of recipe, in place of its own data_dir", pattern=".+", place=True)
-    held_out: float = key(0.1, "share of the training images that measures accuracy", within="(0, 1)")
-    workers: int = key(1, "trainings at once", within="[1, 1024]", place=True)
-    pool: str = key("local", "processes here, or Ray's", choices=("local", "ray"), place=True)
-    ray_address: str | None = key(None, "Ray cluster; None starts one here", pattern=".+", place=True)
-    trial_timeout_s: float = key(3600.0, "most seconds for one training", within="(0, inf)")
-    trial_memory_gb: float | None = key(None, "most memory of one training", within="(0, inf)")
-    retries: int = key(1, "new attempts when a worker dies", within="[0, 10]", place=True)
-    most_failures: float = key(0.5, "share of failed trials that ends the search", within="(0, 1]")
-    top: int = key(3, "winners to write recipes for", within="[1, 1000]")
-    supernet_epochs: int = key(30, "epochs that evaluator: supernet trains", within="[1, inf)")
-    supernet_sandwich: bool = key(False, "train the largest and the smallest network in every step too")
-
-
-@dataclass(frozen=True)
-class PlaceKeys:
-    """where it is kept"""
-
-    search_dir: str = key("runs", "folder of search folders", pattern=".+", place=True)
-    run_name: str | None = key(
-        None, "folder below search_dir", pattern=r"(?!\.+$)[^/\\]+", form="a folder name", place=True
-    )
-
-
-SECTIONS: tuple[type, ...] = (SearchKeys, RewardKeys, LatencyKeys, TrialKeys, PlaceKeys)
+from mindcv_mnasnet.search.strategies import default_strategy
 
 
 @dataclass(frozen=True)
 class Settings(PlaceKeys, TrialKeys, LatencyKeys, RewardKeys, SearchKeys):
     """A search, complete and checked.
 
-    ``proxy``: recipe keys that trials change in ``recipe``. ``origin``: the file, whose folder relative paths start at.
+    ``proxy``: recipe keys that trials change in ``recipe``. ``rungs``: longer trainings for the best, each the recipe
+    keys that it changes in the one before and ``keep``, how many networks have it. ``origin``: the file, whose folder
+    relative paths start at.
     """
 
     proxy: Mapping[str, Any] = field(default_factory=dict)
+    rungs: tuple[Mapping[str, Any], ...] = ()
     origin: Path = Path("search.yaml")
+
+    @property
+    def chosen_strategy(self) -> str:
+        """The strategy's name, where ``auto`` is asked for too."""
+        return default_strategy(self.trials) if self.strategy == "auto" else self.strategy
+
+    @property
+    def generations_ahead(self) -> int:
+        """Generations that are proposed before the results of earlier ones are in.
+
+        None by default where waiting for the end of a generation costs little, or where latency is timed on the cores
+        that train.
+        """
+        if self.ahead is not None:
+            return self.ahead
+        if 4 * self.workers <= self.generation or (self.pool == "local" and self.latency in ON_THIS_MACHINE):
+            return 0
+        return math.ceil(1.5 * self.workers / self.generation)
+
+    def located(self, name: str) -> str:
+        """A model's name as it is, a recipe's as its whole path."""
+        return str(self.beside(name).resolve()) if name.endswith((".yaml", ".yml")) else name
 
     def reward_function(self) -> Reward:
         """The reward."""
@@ -129,6 +82,16 @@ class Settings(PlaceKeys, TrialKeys, LatencyKeys, RewardKeys, SearchKeys):
         """``recipe`` as trials train: all its keys that are not default, with the proxy's."""
         given = {name: value for name, value in recipe.to_dict().items() if name in recipe.given}
         return {**given, **self.proxy}
+
+    def rung_keys(self, rung: int) -> dict[str, Any]:
+        """The recipe's keys on a rung: 0 is the proxy; the one after the last is the recipe itself, for finalists."""
+        recipe = self.final_recipe()
+        if rung > len(self.rungs):
+            return {name: value for name, value in recipe.to_dict().items() if name in recipe.given}
+        keys = self.proxy_keys(recipe)
+        for changes in self.rungs[:rung]:
+            keys |= {name: value for name, value in changes.items() if name != KEEP}
+        return keys
 
     def open_space(self) -> Space:
         """The space, whose networks are as ``recipe`` has them: number of classes, image size, stem's stride, ...
@@ -162,18 +125,26 @@ class Settings(PlaceKeys, TrialKeys, LatencyKeys, RewardKeys, SearchKeys):
         """What decides the outcome, without places and numbers of workers, as YAML holds it."""
         values = {name: getattr(self, name) for name, one in key_table(SECTIONS).items() if not one.rule.place}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        return {**plain, "proxy": dict(self.proxy)}
+        return {**plain, "proxy": dict(self.proxy), "rungs": [dict(rung) for rung in self.rungs]}
 
     def dump(self) -> str:
         """YAML of all that differs from the defaults; paths as they are found from here."""
         table = key_table(SECTIONS)
         values = {name: getattr(self, name) for name in table if getattr(self, name) != table[name].default}
-        for name in ("recipe", "latency_table", "space"):
+        if self.generations_ahead:
+            values["ahead"] = self.generations_ahead  # other workers may not change it
+        for name in ("recipe", "latency_table", "accuracy_table", "space"):
             if name in values and (path := self.beside(str(values[name]))).exists():
                 values[name] = str(path.resolve())
+        if self.target_network is not None:
+            values["target_network"] = self.located(self.target_network)
+        if self.references:
+            values["references"] = tuple(self.located(name) for name in self.references)
         kept = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         if self.proxy:
             kept["proxy"] = dict(self.proxy)
+        if self.rungs:
+            kept["rungs"] = [dict(rung) for rung in self.rungs]
         return to_yaml(kept)
 
 
@@ -197,20 +168,57 @@ def load_settings(path: str | Path | None = None, overrides: Mapping[str, Any] |
     """
     content = {} if path is None else read_recipe_file(path)
     proxy = content.pop("proxy", None) or {}
-    if not isinstance(proxy, dict):
-        raise UserError(f"proxy ({path}) is not a mapping of recipe keys")
-    for name, raw in proxy.items():
-        typed(str(name), raw, f"proxy of {path}")
+    _check_recipe_keys(proxy, f"proxy of {path}")
+    rungs = _read_rungs(content.pop("rungs", None) or [], str(path))
+    content |= _read_target(content.pop("target", None), str(path))
     values = {name: typed(name, raw, str(path), SECTIONS) for name, raw in content.items()}
     values |= {name: typed(name, raw, "command line", SECTIONS) for name, raw in (overrides or {}).items()}
-    settings = Settings(**values, proxy=dict(proxy), origin=Path(path or "search.yaml"))
+    settings = Settings(**values, proxy=dict(proxy), rungs=rungs, origin=Path(path or "search.yaml"))
     _check_together(settings)
     return settings
 
 
+def _check_recipe_keys(content: Any, where: str) -> None:
+    if not isinstance(content, dict):
+        raise UserError(f"{where} is not a mapping of recipe keys")
+    for name, raw in content.items():
+        typed(str(name), raw, where)
+
+
+def _read_rungs(content: Any, path: str) -> tuple[dict[str, Any], ...]:
+    if not isinstance(content, list):
+        raise UserError(f"rungs of {path} is not a list of mappings")
+    before = None
+    for number, rung in enumerate(content, start=1):
+        where = f"rung {number} of {path}"
+        keep = rung.get(KEEP) if isinstance(rung, dict) else None
+        if not isinstance(keep, int) or keep < 1 or (before is not None and keep > before):
+            raise UserError(
+                f"{where} needs keep, the number of networks: 1 or more and no more than the one before has"
+            )
+        _check_recipe_keys({name: raw for name, raw in rung.items() if name != KEEP}, where)
+        before = keep
+    return tuple(dict(rung) for rung in content)
+
+
+def _read_target(content: Any, path: str) -> dict[str, Any]:
+    """``target: {network: NAME or RECIPE, factor: F}`` as the keys that it stands for."""
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or "network" not in content or set(content) - {"network", "factor"}:
+        raise UserError(f"target of {path} is a mapping of network and, where it is not 1, factor")
+    return {"target_network": content["network"], "target_factor": content.get("factor", 1.0)}
+
+
 def _check_together(settings: Settings) -> None:
-    if settings.evaluator != "surrogate" and settings.recipe is None:
+    if settings.evaluator not in ("surrogate", "table") and settings.recipe is None:
         raise UserError(f"recipe: evaluator {settings.evaluator} needs the recipe that winners are trained by")
+    if settings.evaluator == "table" and settings.accuracy_table is None:
+        raise UserError("accuracy_table: evaluator table needs the file, such as trials.jsonl of another search")
+    if (settings.rungs or settings.finalists) and settings.evaluator not in ("proxy", "table"):
+        raise UserError(f"rungs, finalists: evaluator {settings.evaluator} has no trainings to make longer")
+    if settings.finalists and settings.recipe is None:
+        raise UserError("finalists: name the recipe that they are trained by")
     if settings.evaluator == "surrogate" and settings.latency != "surrogate":
         raise UserError("latency: with evaluator surrogate it is surrogate too; what is made up is not mixed")
     if settings.latency == "surrogate" and settings.evaluator != "surrogate":
@@ -225,7 +233,8 @@ def _check_together(settings: Settings) -> None:
             raise UserError(f"min_{what}: {low:g} is above max_{what}, {high:g}")
     settings.reward_function()
     if settings.recipe is not None:
-        load_recipe(overrides=settings.proxy_keys(settings.final_recipe()))  # keys that contradict each other
+        for rung in range(len(settings.rungs) + 1):
+            load_recipe(overrides=settings.rung_keys(rung))  # keys that contradict each other
 
 
 def changed(settings: Settings, **values: Any) -> Settings:

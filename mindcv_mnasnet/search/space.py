@@ -13,8 +13,8 @@ import numpy as np
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.networks.network import BlockSpec, Network, format_block, parse_block, parse_blocks, resolve
+from mindcv_mnasnet.search.decisions import Decisions, Tokens
 
-Tokens = tuple[int, ...]
 #: The operators' names, as (plain convolution, expansion); None: the decision ``expansion`` says it.
 OPERATORS: dict[str, tuple[bool, int | None]] = {
     "conv": (True, 1),
@@ -44,7 +44,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Space:
+class Space(Decisions):
     """Stages with fixed strides, base widths and depths, and the decisions that each of them has.
 
     ``choices`` lists a decision's choices by its name, in the order in which decisions are made. Tokens are the indices
@@ -88,16 +88,6 @@ class Space:
                     kept = list(range(len(choices)))
                 found.append(tuple(kept))
         return tuple(found)
-
-    @property
-    def size(self) -> int:
-        """The number of block lists in the space."""
-        return math.prod(len(one) for one in self.allowed)
-
-    @property
-    def length(self) -> int:
-        """Tokens per network."""
-        return len(self.strides) * len(self.choices)
 
     def blocks(self, tokens: Sequence[int]) -> tuple[BlockSpec, ...]:
         """The block list that tokens stand for.
@@ -216,18 +206,10 @@ class Space:
         """
         return draw_within(self, lambda: self.random(rng), limits or Limits(), latency_ms, attempts)
 
-    def random(self, rng: np.random.Generator) -> Tokens:
-        """Tokens drawn evenly."""
-        return tuple(int(one[rng.integers(len(one))]) for one in self.allowed)
-
-    def mutate(self, tokens: Sequence[int], rng: np.random.Generator) -> Tokens:
-        """The tokens with one decision, drawn evenly from those that have others, made anew."""
-        free = [i for i, one in enumerate(self.allowed) if len(one) > 1]
-        position = int(free[rng.integers(len(free))])
-        others = [token for token in self.allowed[position] if token != tokens[position]]
-        changed = list(tokens)
-        changed[position] = int(others[rng.integers(len(others))])
-        return tuple(changed)
+    def features(self, tokens: Sequence[int]) -> np.ndarray:
+        """One-hot decisions, and the number of layers in twenties, at which predictors fit better."""
+        layers = sum(block.repeats for block in self.blocks(tokens))
+        return np.append(super().features(tokens), layers / 20)
 
 
 def draw_within(

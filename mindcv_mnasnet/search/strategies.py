@@ -1,25 +1,22 @@
-"""Ways to choose what is tried next, behind one interface: random search, regularized evolution, NSGA-II.
-
-The controller of the paper has a file of its own, ``controller``.
-"""
+"""Ways to choose what is tried next, by name; random search and regularized evolution are here."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.errors import UserError, require_extra
-from mindcv_mnasnet.search.space import Space, Tokens
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.search.decisions import Decisions, Tokens
 from mindcv_mnasnet.search.strategy import NAMES, Accept, Arrays, Outcome, Strategy, draw, generator
+
+CONTROLLER_FROM = 4000  # trials: at 1000 evolution finds better networks, at 8000 the controller
 
 
 class RandomSearch:
     """Draws evenly; learns nothing."""
 
-    def __init__(self, space: Space, seed: int):
+    def __init__(self, space: Decisions, seed: int):
         self._space, self._seed = space, seed
 
     def ask(self, generation: int, count: int, accept: Accept | None = None) -> list[Tokens]:
@@ -44,7 +41,7 @@ class Evolution:
     Their population of 100 and sample of 25 are for 20,000 trials; here a fifth of the population is sampled.
     """
 
-    def __init__(self, space: Space, seed: int, population: int):
+    def __init__(self, space: Decisions, seed: int, population: int):
         self._space, self._seed = space, seed
         self._most, self._sample = population, max(2, population // 5)
         self._population: list[tuple[Tokens, float]] = []
@@ -67,7 +64,7 @@ class Evolution:
 
     def tell(self, generation: int, outcomes: Sequence[Outcome]) -> None:
         """See ``Strategy``."""
-        self._population += [(one.tokens, one.reward) for one in outcomes]
+        self._population += [(one.tokens, one.reward) for one in outcomes if one.informative]
         self._population = self._population[-self._most :]
 
     def state(self) -> Arrays:
@@ -83,77 +80,19 @@ class Evolution:
         self._population = list(zip(tokens, state["rewards"].tolist(), strict=True))
 
 
-class NSGA2:
-    """Accuracy up and latency down at once, by Optuna's NSGA-II (Deb et al. 2002); needs the extra ``search``.
-
-    Its state is the history: loading asks and tells all generations again, which takes milliseconds each.
-    """
-
-    def __init__(self, space: Space, seed: int, population: int):
-        self._optuna = require_extra("optuna", "search")
-        self._space, self._seed, self._population = space, seed, population
-        self._begin()
-
-    def _begin(self) -> None:
-        self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
-        sampler = self._optuna.samplers.NSGAIISampler(population_size=self._population, seed=self._seed)
-        self._study = self._optuna.create_study(sampler=sampler, directions=["maximize", "minimize"])
-        self._asked: dict[int, list[tuple[Any, Tokens]]] = {}
-        self._history: list[list[list[float | None]]] = []
-        self._refused: list[tuple[int, Tokens]] = []
-
-    def ask(self, generation: int, count: int, accept: Accept | None = None) -> list[Tokens]:
-        """See ``Strategy``."""
-        if generation not in self._asked:
-            asked: list[tuple[Any, Tokens]] = []
-            for _ in range(count):
-                draw(lambda: self._propose(asked), accept, lambda: self._refuse(asked))
-            self._asked[generation] = asked
-        return [tokens for _, tokens in self._asked[generation]]
-
-    def _propose(self, asked: list[tuple[Any, Tokens]]) -> Tokens:
-        trial = self._study.ask()
-        named = enumerate(self._space.allowed)
-        tokens = tuple(int(trial.suggest_categorical(f"d{i}", one)) for i, one in named)
-        asked.append((trial, tokens))
-        return tokens
-
-    def _refuse(self, asked: list[tuple[Any, Tokens]]) -> None:
-        trial, tokens = asked.pop()
-        self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
-        self._refused.append((len(self._history), tokens))
-
-    def tell(self, generation: int, outcomes: Sequence[Outcome]) -> None:
-        """See ``Strategy``."""
-        states = self._optuna.trial.TrialState
-        told = self._asked.pop(generation)
-        for (trial, _), one in zip(told, outcomes, strict=True):
-            if one.accuracy is None or one.latency_ms is None:
-                self._study.tell(trial, state=states.FAIL)
-            else:
-                self._study.tell(trial, [one.accuracy, one.latency_ms])
-        self._history.append([[one.accuracy, one.latency_ms] for one in outcomes])
-
-    def state(self) -> Arrays:
-        """See ``Strategy``."""
-        stored = {"history": self._history, "refused": self._refused}
-        return {"history": np.frombuffer(json.dumps(stored).encode(), np.uint8)}
-
-    def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """See ``Strategy``."""
-        self._begin()
-        stored = json.loads(state["history"].tobytes())
-        refused = {(generation, tuple(tokens)) for generation, tokens in stored["refused"]}
-        for generation, results in enumerate(stored["history"]):
-            known = {tokens for at, tokens in refused if at == generation}
-            asked = self.ask(generation, len(results), lambda tokens, known=known: tokens not in known)  # type: ignore[misc]
-            told = zip(asked, results, strict=True)
-            self.tell(generation, [Outcome(tokens, 0.0, accuracy, latency) for tokens, (accuracy, latency) in told])
+def default_strategy(trials: int) -> str:
+    """The strategy for a number of trials, as the comparison in docs/search.md has it."""
+    return "evolution" if trials < CONTROLLER_FROM else "controller"
 
 
-def make_strategy(name: str, space: Space, seed: int, population: int = 50) -> Strategy:
-    """The strategy of that name; ``population`` is what evolution and NSGA-II breed from.
+def make_strategy(
+    name: str, space: Decisions, seed: int, population: int = 50, target_ms: float | None = None
+) -> Strategy:
+    """The strategy of that name.
 
+    Args:
+        population: what evolution and NSGA-II breed from, and the random networks before the predictor's first.
+        target_ms: latency above which NSGA-II takes a network for one that breaks a constraint.
     Raises:
         UserError: an unknown name, or one whose extra is not installed.
     """
@@ -163,8 +102,14 @@ def make_strategy(name: str, space: Space, seed: int, population: int = 50) -> S
         return Controller(space, seed)
     if name == "random":
         return RandomSearch(space, seed)
-    makers: dict[str, Any] = {"evolution": Evolution, "nsga2": NSGA2}
-    if name not in makers:
-        raise UserError(f"strategy: {name!r} is unknown; it can be {', '.join(NAMES)}")
-    made: Strategy = makers[name](space, seed, population)
-    return made
+    if name == "evolution":
+        return Evolution(space, seed, population)
+    if name == "predictor":
+        from mindcv_mnasnet.search.predictor import Predictor
+
+        return Predictor(space, seed, population)
+    if name == "nsga2":
+        from mindcv_mnasnet.search.nsga2 import NSGA2
+
+        return NSGA2(space, seed, population, target_ms)
+    raise UserError(f"strategy: {name!r} is unknown; it can be {', '.join(NAMES)}")

@@ -9,20 +9,25 @@ from typing import Protocol
 import numpy as np
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.search.space import Tokens
+from mindcv_mnasnet.search.decisions import Tokens
 
-NAMES = ("controller", "random", "evolution", "nsga2")
+NAMES = ("controller", "random", "evolution", "nsga2", "predictor")
 Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a strategy is told of a trial; a failed one has reward 0 and neither accuracy nor latency."""
+    """What a strategy is told of a trial; a failed one has reward 0 and neither accuracy nor latency.
+
+    ``informative`` is False where a device or a machine failed, which says nothing about the network: strategies learn
+    nothing from it. A training that diverged or took too long is informative.
+    """
 
     tokens: Tokens
     reward: float
     accuracy: float | None = None
     latency_ms: float | None = None
+    informative: bool = True
 
 
 Accept = Callable[[Tokens], bool]

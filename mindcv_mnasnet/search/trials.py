@@ -12,9 +12,12 @@ from typing import Any
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import unwritable
 
-SCHEMA = 1
+SCHEMA = 2
+_READ = (1, 2)  # schema 1 had neither rungs nor losses
 #: ``ok``; the device could not tell a latency; the training failed, ran out of time or memory, or diverged.
 STATUSES = ("ok", "unmeasured", "failed", "timeout", "memory", "diverged")
+#: States that say something about the network; the others are failures of a device or a machine.
+INFORMATIVE = ("ok", "timeout", "diverged")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Trial:
     ``accuracy`` in [0, 1] is the evaluator's, on images held out of the training set. ``latency`` is a record of
     ``latency.Latency``; ``latency_ms`` its median. ``reason`` says why a trial is not ``ok``. ``seconds`` is what it
     cost. ``name`` is a reference's, whose number is negative. ``repeats`` is the number of the earlier trial of the
-    same network, whose results these are.
+    same network, whose results these are. ``rung`` counts longer trainings of the same network, of the same number;
+    ``loss`` is the mean cross entropy on the images of ``accuracy``.
     """
 
     number: int
@@ -44,6 +48,8 @@ class Trial:
     evaluator: str = ""
     name: str = ""
     repeats: int | None = None
+    rung: int = 0
+    loss: float | None = None
     schema: int = SCHEMA
 
     @property
@@ -62,8 +68,10 @@ class Trial:
         Raises:
             UserError: another schema, or keys that are missing or unknown.
         """
-        if stored.get("schema") != SCHEMA:
+        if stored.get("schema") not in _READ:
             raise UserError(f"{origin} has schema {stored.get('schema')!r}; this version reads {SCHEMA}")
+        if stored["schema"] == 1:
+            stored = {**stored, "rung": 0, "loss": None, "schema": SCHEMA}
         if odd := sorted({one.name for one in fields(cls)}.symmetric_difference(stored)):
             raise UserError(f"{origin} has missing or unknown keys: {', '.join(odd)}")
         if stored["status"] not in STATUSES:

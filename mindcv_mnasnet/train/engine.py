@@ -27,8 +27,10 @@ from mindcv_mnasnet.train.summary import summarize
 STOP_EVERY_STEPS = 10  # how often processes agree on whether to stop
 
 
-def fit(recipe: Recipe) -> dict[str, Any]:
+def fit(recipe: Recipe, averaged_only: bool = False) -> dict[str, Any]:
     """Train as the recipe says and return the run's summary (also in ``summary.json``).
+
+    ``averaged_only``: validate the averaged weights alone where the recipe has some, not the raw ones too.
 
     SIGTERM and Ctrl-C end training after the running step with a checkpoint; the summary then says ``stopped``.
 
@@ -50,7 +52,7 @@ def fit(recipe: Recipe) -> dict[str, Any]:
             if job.finished and job.folder and (summary := job.folder.finished_summary()):
                 log.message(f"nothing to do: all {job.plan.epochs} epochs were trained before")
                 return summary
-            training = _Training(job, log, stop)
+            training = _Training(job, log, stop, averaged_only)
             training.run()
             summary = summarize(job, training.throughput, training.compile_seconds)
             if job.folder:
@@ -62,8 +64,8 @@ def fit(recipe: Recipe) -> dict[str, Any]:
 class _Training:
     """The loop, and what it keeps that no resume needs."""
 
-    def __init__(self, job: Job, log: RunLog, stop: list[int]):
-        self.job, self.log, self.stop = job, log, stop
+    def __init__(self, job: Job, log: RunLog, stop: list[int], averaged_only: bool = False):
+        self.job, self.log, self.stop, self.averaged_only = job, log, stop, averaged_only
         machine = job.runtime
         self.feed = Feed(job.step, job.layout, job.plan, job.recipe.seed, machine.rank, machine.jit_level, _graphs(job))
         self.evaluator = Evaluator(job.network, job.recipe, job.runtime) if job.val is not None else None
@@ -188,7 +190,10 @@ class _Training:
         assert self.evaluator is not None
         assert self.job.val is not None
         found: dict[str, Any] = {}
-        for suffix, weights in self.job.step.weight_sets().items():
+        sets = self.job.step.weight_sets()
+        if self.averaged_only:
+            sets = {suffix: weights for suffix, weights in sets.items() if suffix} or sets
+        for suffix, weights in sets.items():
             self.evaluator.load(weights)
             counts = self.evaluator.run(self.job.val, self.job.plan)
             found |= {f"val_top1{suffix}": counts.top1, f"val_top5{suffix}": counts.top5}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ class SupernetEvaluator:
 
     def __init__(self, settings: Settings, space: Space, folder: Path):
         self._settings, self._stopped = settings, False
-        recipe = self._recipe = load_recipe(overrides=settings.proxy_keys(settings.final_recipe()))
+        recipe = self._recipe = load_recipe(overrides=settings.rung_keys(0))
         runtime.start(recipe.device_target)
         self._fields = {"image_size": recipe.image_resize, "dropout": 0.0, "drop_connect": 0.0}
         self._space, self._path = space, folder / "supernet.safetensors"
@@ -84,11 +84,11 @@ class SupernetEvaluator:
         calibration = [some for some, _ in batches.of(training.epochs)][:CALIBRATION_BATCHES]
         return Ranker(self._supernet, mean, std, calibration, others, known)
 
-    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[int, Result]]:
+    def run(self, candidates: Iterable[Candidate | None]) -> Iterator[tuple[int, Result]]:
         """See ``evaluators.Evaluator``; references, which are not in the space, are failures."""
         if self._ranker is None:
             self._ranker = self.prepare()
-        for candidate in candidates:
+        for candidate in filter(None, candidates):
             if self._stopped or self._ranker is None:
                 return
             if not candidate.tokens:
@@ -104,6 +104,34 @@ class SupernetEvaluator:
 
     def close(self) -> None:
         """See ``evaluators.Evaluator``."""
+
+
+def time_steps(settings: Settings, space: Space, seconds: float) -> tuple[float, float]:
+    """Images per second of steps on random images, for so many seconds, and the seconds before the second step."""
+    began = time.monotonic()
+    recipe = load_recipe(overrides=settings.rung_keys(0))
+    runtime.start(recipe.device_target)
+    fields = {"image_size": recipe.image_resize, "dropout": 0.0, "drop_connect": 0.0}
+    supernet = SuperNetwork(Choices.of_space(space, **fields), seed=settings.seed, kernels=recipe.kernels)
+    rng = np.random.default_rng(settings.seed)
+    shape = (recipe.batch_size, recipe.image_resize, recipe.image_resize, supernet.choices.base.in_channels)
+    images, labels = rng.integers(0, 256, shape, np.uint8), np.zeros(recipe.batch_size, np.int32)
+    first: list[float] = []
+
+    class Repeated:
+        """One batch over and over, until the time is up."""
+
+        def __len__(self) -> int:
+            return 1_000_000
+
+        def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            while not first or time.monotonic() - first[0] < seconds:
+                yield images, labels
+                first.append(time.monotonic())
+
+    training = SuperTraining(2, sandwich=settings.supernet_sandwich, seed=settings.seed)
+    SuperTrainer(supernet, lambda _: Repeated(), training, *recipe.pixel_statistics())._epoch(0)
+    return len(first[1:]) * recipe.batch_size / (first[-1] - first[0]), first[0] - began
 
 
 class _Batches:

@@ -182,7 +182,7 @@ class SuperTrainer:
             networks = self.training.candidates(self.supernet.choices, epoch * count + index)
             for network in networks:
                 losses.append(self.step(_tensor(images), _tensor(labels), *self.supernet.masks(network)))
-            rate = self.training.rate(epoch + (index + 1) / (count + 1)) / len(networks)
+            rate = self.training.rate(epoch + (index + 1) / (count + 1))
             self.update(ms.Tensor(rate, ms.float32))
         if not losses:
             raise UserError(f"epoch {epoch + 1} of the supernet's training has no batches")

@@ -1,0 +1,116 @@
+"""What a search has tried: its trials on disk and in memory, and how a result becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.search.candidates import Candidate, network_key
+from mindcv_mnasnet.search.decisions import Tokens
+from mindcv_mnasnet.search.folder import SearchFolder
+from mindcv_mnasnet.search.measurements import Measurements
+from mindcv_mnasnet.search.pools import Result
+from mindcv_mnasnet.search.settings import Settings
+from mindcv_mnasnet.search.space import Space
+from mindcv_mnasnet.search.trials import Trial, TrialLog
+
+#: Trials before a search with too many failures is given up.
+_LEAST_TRIALS = 10
+
+
+class Ledger:
+    """The trials of a search, read from its folder; ``progress`` hears of every new one."""
+
+    def __init__(self, settings: Settings, space: Space, folder: SearchFolder, progress: Callable[[Trial], None]):
+        self._settings, self._space, self._folder, self._progress = settings, space, folder, progress
+        self.log = TrialLog(folder.trials)
+        self._reward = settings.reward_function()
+        self._done: dict[tuple[int, int], Trial] = {}  # by rung and number
+        self._known: dict[tuple[str, ...], Trial] = {}  # by layers, finished ones of the first rung
+        for trial in self.log.read():
+            self._remember(trial)
+
+    def _remember(self, trial: Trial) -> None:
+        self._done[trial.rung, trial.number] = trial
+        if trial.ok and trial.number >= 0 and trial.repeats is None and trial.rung == 0:
+            self._known.setdefault(network_key(self._space.network(trial.tokens)), trial)
+
+    def keep(self, trials: Sequence[Trial]) -> None:
+        """Put trials on disk, then tell of them."""
+        self.log.append(*trials)
+        for trial in trials:
+            self._remember(trial)
+            self._progress(trial)
+
+    def draft(self, number: int, generation: int, tokens: Tokens) -> Candidate:
+        """The candidate that a proposal is, and the trial of that number if it was made before.
+
+        Raises:
+            UserError: that trial is of another network.
+        """
+        done = self.done(number)
+        if done is not None and done.tokens != tokens:
+            raise UserError(
+                f"{self._folder.trials}: trial {number} is of another network than the one proposed now; the file or "
+                "the state beside it was changed, or this is another version of MindSpore"
+            )
+        return Candidate(number, generation, tokens, self._space.network(tokens), self._settings.seed + 1000 + number)
+
+    def done(self, number: int, rung: int = 0) -> Trial | None:
+        """The trial of that number."""
+        return self._done.get((rung, number))
+
+    def of(self, rung: int = 0, references: bool = False) -> list[Trial]:
+        """The trials of a rung in the order of their numbers: the search's own ones, or the references."""
+        found = (trial for (at, number), trial in self._done.items() if at == rung and (number < 0) == references)
+        return sorted(found, key=lambda trial: trial.number)
+
+    def known(self, key: tuple[str, ...]) -> Trial | None:
+        """The first finished trial of a network of these layers."""
+        return self._known.get(key)
+
+    def trial(self, candidate: Candidate, measurements: Measurements, result: Result) -> Trial:
+        """The trial that a candidate became; waits for its latency."""
+        cost = network_cost(candidate.network)
+        latency, reason = measurements.of(candidate)
+        record: dict[str, Any] = {} if latency is None else latency.to_dict()
+        status = "unmeasured" if latency is None else result.status
+        reward = 0.0
+        if status == "ok" and result.accuracy is not None and latency is not None:
+            reward = self._reward(result.accuracy, latency.median_ms)
+        return Trial(
+            number=candidate.number,
+            generation=candidate.generation,
+            tokens=candidate.tokens,
+            blocks=candidate.network.block_strings,
+            status=status,
+            seed=candidate.seed,
+            params=cost.params,
+            madds=cost.madds,
+            accuracy=result.accuracy,
+            latency_ms=None if latency is None else latency.median_ms,
+            reward=reward,
+            seconds=round(result.seconds, 3),
+            reason=reason or result.reason,
+            latency=record,
+            evaluator=self._settings.evaluator,
+            rung=candidate.rung,
+            loss=result.loss,
+        )
+
+    def require_health(self) -> None:
+        """Give up where too many trials failed.
+
+        Raises:
+            JobError: names the last reason.
+        """
+        most = self._settings.most_failures
+        tried = self.of()
+        failed = [trial for trial in tried if not trial.ok]
+        if len(tried) >= min(_LEAST_TRIALS, self._settings.trials) and len(failed) > most * len(tried):
+            raise JobError(
+                f"{len(failed)} of {len(tried)} trials failed, more than most_failures {most:g} allows; "
+                f"the last: {failed[-1].status}: {failed[-1].reason}; --resume {self._folder.path} goes on"
+            )
