@@ -1,7 +1,8 @@
 """Pack an image folder into MindRecord shards: mnasnet pack /data/imagenet /data/imagenet-packed.
 
 SRC holds class folders, or train and val folders that do. An interrupted packing goes on where it stopped when the same
-command is given again; the result is a data_dir for training.
+command is given again; the result is a data_dir for training. With --short_side images are packed smaller, which is
+what makes reading them quicker: decoding takes as long as an image has pixels.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from tqdm import tqdm
 
 from mindcv_mnasnet.data.index import ImageIndex, list_folder
 from mindcv_mnasnet.data.labels import list_flat
-from mindcv_mnasnet.data.packs import verify_pack, write_pack
+from mindcv_mnasnet.data.pack_check import differences
+from mindcv_mnasnet.data.packs import open_pack, write_pack
+from mindcv_mnasnet.data.scaling import DEFAULT_QUALITY, Scaling
 from mindcv_mnasnet.errors import JobError, UserError
 
-_PICTURES_PER_SHARD = 8192
+_IMAGES_PER_SHARD = 8192
 _SHOWN_DIFFERENCES = 20
 
 
@@ -26,8 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="image folder")
     parser.add_argument("target", metavar="DST", type=Path, help="folder for the pack")
-    parser.add_argument("--shards", type=int, help=f"per split (default: one for {_PICTURES_PER_SHARD} images)")
-    parser.add_argument("--verify", action="store_true", help="afterwards compare names, labels and bytes with SRC")
+    parser.add_argument("--shards", type=int, help=f"per split (default: one for {_IMAGES_PER_SHARD} images)")
+    parser.add_argument("--short_side", type=int, metavar="N", help="scale images down to N pixels, never up")
+    parser.add_argument("--quality", type=int, help=f"JPEG quality of scaled images (default {DEFAULT_QUALITY})")
+    parser.add_argument("--verify", action="store_true", help="afterwards compare names, labels and images with SRC")
     parser.add_argument("--train_split", default="train", help="name of the training folder in SRC")
     parser.add_argument("--val_split", default="val", help="name of the validation folder in SRC")
     parser.add_argument("--val_labels", type=Path, help="label file of a flat validation folder")
@@ -36,11 +41,20 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"there is no folder {arguments.source}")
     if arguments.shards is not None and arguments.shards < 1:
         raise UserError(f"--shards {arguments.shards}: at least one is needed")
+    scaling = _scaling(arguments.short_side, arguments.quality)
     for part, image_index in _parts(arguments).items():
         for note in image_index.notes:
             print(note)
-        _pack(image_index, arguments.target / part, arguments.shards, arguments.verify)
+        _pack(image_index, arguments.target / part, arguments.shards, scaling, arguments.verify)
     return 0
+
+
+def _scaling(short_side: int | None, quality: int | None) -> Scaling | None:
+    if short_side is None:
+        if quality is not None:
+            raise UserError("--quality is that of scaled images; say --short_side too, or leave it out")
+        return None
+    return Scaling(short_side, DEFAULT_QUALITY if quality is None else quality)
 
 
 def _parts(arguments: argparse.Namespace) -> dict[str, ImageIndex]:
@@ -56,17 +70,18 @@ def _parts(arguments: argparse.Namespace) -> dict[str, ImageIndex]:
     return parts or {"": list_folder(arguments.source)}
 
 
-def _pack(image_index: ImageIndex, target: Path, shards: int | None, verify: bool) -> None:
+def _pack(image_index: ImageIndex, target: Path, shards: int | None, scaling: Scaling | None, verify: bool) -> None:
     if image_index.labels.ndim > 1:
         raise UserError(f"{image_index.root}: images with several labels cannot be packed")
     with tqdm(total=len(image_index), desc="packing", unit=" images", disable=None) as progress:
-        write_pack(image_index, target, shards or -(-len(image_index) // _PICTURES_PER_SHARD), progress.update)
-    print(f"{target}: {len(image_index)} images of {len(image_index.class_names)} classes packed")
+        write_pack(image_index, target, shards or -(-len(image_index) // _IMAGES_PER_SHARD), progress.update, scaling)
+    how = "" if scaling is None else f" ({scaling})"
+    print(f"{target}: {len(image_index)} images of {len(image_index.class_names)} classes packed{how}")
     if verify:
         with tqdm(total=len(image_index), desc="verifying", unit=" images", disable=None) as progress:
-            differences = list(verify_pack(image_index, target, progress.update))
-        for difference in differences[:_SHOWN_DIFFERENCES]:
+            found = list(differences(image_index, open_pack(target), progress.update))
+        for difference in found[:_SHOWN_DIFFERENCES]:
             print(difference)
-        if differences:
-            raise JobError(f"{target} differs from {image_index.root} in {len(differences)} places")
-        print(f"{target}: equal to {image_index.root} in names, labels and bytes")
+        if found:
+            raise JobError(f"{target} differs from {image_index.root} in {len(found)} places")
+        print(f"{target}: equal to {image_index.root} in names, labels and {'bytes' if scaling is None else 'images'}")

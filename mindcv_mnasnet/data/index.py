@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mindcv_mnasnet.data.images import BadImage, read_plain
+from mindcv_mnasnet.data.scaling import Scaling
 from mindcv_mnasnet.errors import JobError, UserError
 
 PICTURE_SUFFIXES = frozenset(
@@ -30,6 +31,7 @@ class ImageIndex:
         labels: int32 (N,); (N, M) where several labels are right, filled up with -1.
         kind: "folder" or "mindrecord".
         notes: sentences for the log.
+        scaling: how images were made smaller; None: not at all.
         shards: shard files, and ``spans`` (N, 3) int64: shard, offset and length of each image; for packs only.
     """
 
@@ -39,6 +41,7 @@ class ImageIndex:
     class_names: tuple[str, ...]
     kind: str = "folder"
     notes: tuple[str, ...] = ()
+    scaling: Scaling | None = None
     shards: tuple[str, ...] = ()
     spans: np.ndarray | None = None
 

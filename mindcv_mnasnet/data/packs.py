@@ -12,22 +12,23 @@ import json
 import mmap
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.data.images import BadImage, read_plain
 from mindcv_mnasnet.data.index import ImageIndex, label_of_folder
+from mindcv_mnasnet.data.pack_check import packed_image
+from mindcv_mnasnet.data.scaling import Scaling, scaling_of
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import replace_file, unwritable
 
 _FORMAT = 1
 _CONTENTS = "dataset.json"
 _RECORDS_PER_WRITE = 64
-_LARGEST_PICTURE = (1 << 25) - 64  # bytes; a record has to fit into a page, 32 MB by default
+_LARGEST_IMAGE = (1 << 25) - 64  # bytes; a record has to fit into a page, 32 MB by default
 _HEAD = 256  # bytes of an image to search a shard for
 _SCHEMA = {"image": {"type": "bytes"}, "label": {"type": "int32"}, "name": {"type": "string"}}
 
@@ -60,26 +61,34 @@ def open_pack(directory: Path, class_names: Sequence[str] | None = None) -> Imag
         np.column_stack([np.full(len(index["names"]), number), index["offsets"], index["lengths"]])
         for number, index in enumerate(indices)
     ]
+    scaling = scaling_of(contents)
     return ImageIndex(
         root=str(directory),
         paths=names,
         labels=labels,
         class_names=tuple(own if class_names is None else class_names),
         kind="mindrecord",
+        notes=() if scaling is None else (f"{directory}: its images were scaled down to {scaling}",),
+        scaling=scaling,
         shards=tuple(contents["shards"]),
         spans=np.concatenate(spans).astype(np.int64),
     )
 
 
 def write_pack(
-    image_index: ImageIndex, directory: Path, shards: int, progress: Callable[[int], object] | None = None
+    image_index: ImageIndex,
+    directory: Path,
+    shards: int,
+    progress: Callable[[int], object] | None = None,
+    scaling: Scaling | None = None,
 ) -> None:
     """Pack a folder's index; shards that an interrupted packing finished are kept.
 
     Args:
+        scaling: makes images smaller; None keeps their bytes.
         progress: called with the number of images that have just been packed, or were there already.
     Raises:
-        UserError: ``directory`` holds a pack of other images or with other shards.
+        UserError: ``directory`` holds a pack of other images, with other shards or scaled otherwise.
         JobError: a broken image, or a full disk.
     """
     parts = np.array_split(np.arange(len(image_index)), min(shards, len(image_index)))
@@ -95,39 +104,21 @@ def write_pack(
             shutil.rmtree(leftover)
         for name, part in zip(names, parts, strict=True):
             own = image_index.subset(part)
-            if not _is_finished(own, directory, name):
-                _write_shard(own, directory, name)
+            if not _is_finished(own, directory, name, scaling):
+                _write_shard(own, directory, name, scaling)
             if progress:
                 progress(len(own))
     except OSError as error:
         raise unwritable(directory, error) from error
     contents = {"format": _FORMAT, "images": len(image_index), "classes": image_index.class_names, "shards": names}
-    replace_file(directory / _CONTENTS, json.dumps(contents, indent=1).encode())
+    replace_file(directory / _CONTENTS, json.dumps(contents | _memory(scaling), indent=1).encode())
 
 
-def verify_pack(
-    image_index: ImageIndex, directory: Path, progress: Callable[[int], object] | None = None
-) -> Iterator[str]:
-    """Every difference between a folder's index and the pack, as sentences: classes, names, labels, bytes."""
-    packed = open_pack(directory)
-    if packed.class_names != image_index.class_names:
-        yield f"the pack has other classes ({len(packed.class_names)}) than the folder ({len(image_index.class_names)})"
-    ours = dict(zip(image_index.paths, range(len(image_index)), strict=True))
-    yield from (f"{name} is in the pack, not in the folder" for name in packed.paths if name not in ours)
-    theirs = dict(zip(packed.paths, range(len(packed)), strict=True))
-    for name, index in ours.items():
-        if name not in theirs:
-            yield f"{name} is in the folder, not in the pack"
-        elif image_index.labels[index] != packed.labels[theirs[name]]:
-            other = packed.labels[theirs[name]]
-            yield f"{name} has label {image_index.labels[index]} in the folder, {other} in the pack"
-        elif _digest(_picture(image_index, index)) != _digest(packed.read(theirs[name])):
-            yield f"{name} has other bytes in the pack than in the folder"
-        if progress:
-            progress(1)
+def _memory(scaling: Scaling | None) -> dict[str, Any]:
+    return {} if scaling is None else {"scaled": scaling.to_dict()}
 
 
-def _write_shard(image_index: ImageIndex, directory: Path, name: str) -> None:
+def _write_shard(image_index: ImageIndex, directory: Path, name: str, scaling: Scaling | None) -> None:
     """Write one shard aside, then move it into place, its index last."""
     from mindspore.mindrecord import FileWriter  # reading a pack needs no MindSpore
 
@@ -139,7 +130,7 @@ def _write_shard(image_index: ImageIndex, directory: Path, name: str) -> None:
         writer.add_schema(_SCHEMA, "pictures")
         for start in range(0, len(image_index), _RECORDS_PER_WRITE):
             indices = range(start, len(image_index))[:_RECORDS_PER_WRITE]
-            records = [_record(image_index, index) for index in indices]
+            records = [_record(image_index, index, scaling) for index in indices]
             writer.write_raw_data(records)
             written += [_Written.of(record["image"]) for record in records]
         writer.commit()
@@ -156,7 +147,7 @@ def _write_shard(image_index: ImageIndex, directory: Path, name: str) -> None:
         path.chmod(directory.stat().st_mode & 0o666)  # MindRecord keeps its files to their owner
         path.replace(directory / path.name)
     partial.rmdir()
-    replace_file(_index_path(directory, name), json.dumps(index).encode())
+    replace_file(_index_path(directory, name), json.dumps(index | _memory(scaling)).encode())
 
 
 @dataclass(frozen=True)
@@ -166,16 +157,16 @@ class _Written:
     digest: bytes
 
     @classmethod
-    def of(cls, picture: bytes) -> _Written:
-        return cls(picture[:_HEAD], len(picture), _digest(picture))
+    def of(cls, image: bytes) -> _Written:
+        return cls(image[:_HEAD], len(image), _digest(image))
 
 
-def _record(image_index: ImageIndex, index: int) -> dict[str, Any]:
-    picture = _picture(image_index, index)
-    if len(picture) > _LARGEST_PICTURE:
-        raise JobError(f"{image_index.name(index)}: {len(picture)} bytes are too many for a MindRecord page")
+def _record(image_index: ImageIndex, index: int, scaling: Scaling | None) -> dict[str, Any]:
+    image = packed_image(image_index, index, scaling)
+    if len(image) > _LARGEST_IMAGE:
+        raise JobError(f"{image_index.name(index)}: {len(image)} bytes are too many for a MindRecord page")
     name = image_index.paths[index].encode("utf-8", "backslashreplace").decode()
-    return {"image": picture, "label": int(image_index.labels[index]), "name": name}
+    return {"image": image, "label": int(image_index.labels[index]), "name": name}
 
 
 def _locate(written: Sequence[_Written], shard: Path) -> list[int]:
@@ -194,7 +185,7 @@ def _locate(written: Sequence[_Written], shard: Path) -> list[int]:
     return offsets
 
 
-def _is_finished(image_index: ImageIndex, directory: Path, name: str) -> bool:
+def _is_finished(image_index: ImageIndex, directory: Path, name: str, scaling: Scaling | None) -> bool:
     if not _index_path(directory, name).is_file() or not (directory / name).is_file():
         return False
     index = _read_json(_index_path(directory, name))
@@ -202,14 +193,11 @@ def _is_finished(image_index: ImageIndex, directory: Path, name: str) -> bool:
         raise UserError(
             f"{directory / name} holds other images than {image_index.root}; remove it or choose another folder"
         )
+    before = scaling_of(index)
+    if before != scaling:
+        what = "images at full size" if before is None else f"images scaled to {before}"
+        raise UserError(f"{directory / name} holds {what}; say the same again, remove it or choose another folder")
     return True
-
-
-def _picture(image_index: ImageIndex, index: int) -> bytes:
-    try:
-        return read_plain(image_index.name(index), lossless="PNG")
-    except BadImage as error:
-        raise JobError(f"{error}; python tools/check_dataset.py {image_index.root} lists all such files") from None
 
 
 def _index_path(directory: Path, shard: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def open_train_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> 
             raise UserError(f"val_split: data_dir {root} has no folder {recipe.val_split!r}")
         val = _open(val_dir, train.class_names, recipe.val_labels) if val_dir.is_dir() else None
     _require_room(recipe, train)
-    return _limited(recipe, train), val
+    return _limited(recipe, train), val and _noting_size(recipe, val)
 
 
 def open_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> ImageIndex:
@@ -68,7 +69,7 @@ def open_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> ImageI
     else:
         image_index = _open(root, class_names, recipe.val_labels)
     _require_room(recipe, image_index)
-    return image_index
+    return _noting_size(recipe, image_index)
 
 
 def training_folder(recipe: Recipe) -> Path:
@@ -96,6 +97,15 @@ def _open(directory: Path, class_names: Sequence[str] | None, label_file: str | 
 def _split(recipe: Recipe, whole: ImageIndex) -> tuple[ImageIndex, ImageIndex]:
     assert recipe.val_fraction is not None
     return split(whole, recipe.val_fraction, recipe.split_seed)
+
+
+def _noting_size(recipe: Recipe, image_index: ImageIndex) -> ImageIndex:
+    """Validation images, with a note where they were scaled to less than validation needs."""
+    wanted = recipe.short_side()
+    if image_index.scaling is None or image_index.scaling.short_side >= wanted:
+        return image_index
+    note = f"validation enlarges them again, to a short side of {wanted}"
+    return replace(image_index, notes=(*image_index.notes, f"{image_index.root}: {note}"))
 
 
 def _require_room(recipe: Recipe, image_index: ImageIndex) -> None:

@@ -52,6 +52,7 @@ class Result:
     verdict: Verdict
     backend: str = "mindspore"
     quantization: str | None = None
+    notes: tuple[str, ...] = ()  # sentences about the data
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; accuracies in percent."""
@@ -63,6 +64,7 @@ class Result:
             "quantization": self.quantization,
             **self.counts.to_dict(),
             "skipped": self.skipped,
+            "notes": list(self.notes),
             "images_per_second": round(self.images_per_second, 1),
             "reported": self.verdict.to_dict(),
         }
@@ -140,6 +142,7 @@ def _validate_one(
         verdict=compare(network, _settings(recipe, network, counts, checkpoint), counts.top1, counts.top5, tolerance),
         backend="mindspore" if artifact is None else artifact.runtime,
         quantization=None if artifact is None else artifact.metadata.quantization,
+        notes=image_index.notes,
     )
 
 
@@ -198,7 +201,8 @@ def format_results(results: Sequence[Result]) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)]
     verdicts = [f"{r.checkpoint}: {r.verdict}" if len(results) > 1 else str(r.verdict) for r in results]
     skipped = [f"{r.checkpoint}: {r.skipped} broken images skipped" for r in results if r.skipped]
-    return "\n".join([*lines, *skipped, *verdicts])
+    notes = dict.fromkeys(note for r in results for note in r.notes)
+    return "\n".join([*lines, *skipped, *notes, *verdicts])
 
 
 def append_csv(path: Path, results: Sequence[Result]) -> None:
@@ -210,7 +214,7 @@ def append_csv(path: Path, results: Sequence[Result]) -> None:
     """
     rows = [{**r.to_dict(), **{f"reported_{k}": v for k, v in r.verdict.to_dict().items()}} for r in results]
     for row in rows:
-        del row["reported"]
+        del row["reported"], row["notes"]
     try:
         header = path.read_text().splitlines()[:1] if path.exists() else []
         text = io.StringIO()
