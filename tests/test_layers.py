@@ -25,6 +25,7 @@ LAYERS = (
     "run",
     "weights",
     "model",
+    "detection",
     "train",
     "export",
     "inference",

@@ -128,7 +128,8 @@ class MBConv(nn.Cell):
             self.project = ConvBN(network, mid, layer.out_width, relu=False, factory=factory, name=f"{name}.project")
         self.shortcut = PooledShortcut(layer.in_width, layer.out_width, layer.stride) if layer.pool else None
         self.fake_quant = factory.fake_quant(name) if layer.residual else None
-        self.middle = self.join = None
+        self.middle: nn.Cell | None = None
+        self.join: nn.Cell | None = None
 
     def construct(self, x, keep=None):
         """``keep``: (batch, 1, 1, 1) factors of the residual branch for drop-connect, or None."""
@@ -140,9 +141,13 @@ class MBConv(nn.Cell):
                 y = self.depthwise(y)
             if self.spatial is not None:
                 y = self.spatial(y)
+        return self.finish(y, x, keep)
+
+    def finish(self, y, x, keep):
+        """The block's output from its gated width ``y`` before gating, and its input ``x``."""
         if self.se is not None:
             y = self.se(y)
-        if self.join is not None and keep is None:
+        if self.join is not None and self.project is not None and keep is None:
             return self.join(self.project.conv(y), x)
         if self.project is not None:
             y = self.project(y)
@@ -152,3 +157,15 @@ class MBConv(nn.Cell):
             x = self.shortcut(x)
         y = x + (y if keep is None else y * keep)
         return y if self.fake_quant is None else self.fake_quant(y)
+
+
+class TappedMBConv(MBConv):
+    """A block with an expansion that gives (output, expansion); ``middle`` takes the expansion, batch norm done."""
+
+    expand: nn.Cell
+    depthwise: nn.Cell
+
+    def construct(self, x, keep=None):
+        expanded = self.expand(x)
+        y = self.depthwise(expanded) if self.middle is None else self.middle(expanded)
+        return self.finish(y, x, keep), expanded

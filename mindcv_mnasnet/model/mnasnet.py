@@ -6,7 +6,7 @@ from typing import Any
 
 from mindspore import nn, ops
 
-from mindcv_mnasnet.model.layers import ConvBN, MBConv
+from mindcv_mnasnet.model.layers import ConvBN, MBConv, TappedMBConv
 from mindcv_mnasnet.model.quantization import FLOAT, LayerFactory
 from mindcv_mnasnet.networks import network as arch
 
@@ -20,10 +20,17 @@ class MnasNet(nn.Cell):
     In training, dropout and drop-connect compare their rates with ``random_inputs``, uniform numbers in [0, 1) of shape
     (batch, ``random_columns``); without ``random_inputs`` the device draws them, which no seed can repeat.
 
-    ``factory`` makes its layers: plain ones, or those of one ``quantization.QuantizedLayerFactory``.
+    ``factory`` makes its layers: plain ones, or those of one ``quantization.QuantizedLayerFactory``. The block number
+    ``tapped_block`` gives its expansion too; that is for sub-classes, which say what becomes of it.
     """
 
-    def __init__(self, network: arch.Network, features_only: bool = False, factory: LayerFactory = FLOAT):
+    def __init__(
+        self,
+        network: arch.Network,
+        features_only: bool = False,
+        factory: LayerFactory = FLOAT,
+        tapped_block: int | None = None,
+    ):
         super().__init__()
         layers = network.layers()
         self.network = network
@@ -32,7 +39,8 @@ class MnasNet(nn.Cell):
         self.stem = ConvBN(
             network, network.in_channels, network.stem_width, 3, network.stem_stride, factory=factory, name="stem"
         )
-        blocks = [MBConv(network, layer, factory, f"blocks.{i}") for i, layer in enumerate(layers)]
+        kinds = [TappedMBConv if i == tapped_block else MBConv for i in range(len(layers))]
+        blocks = [kinds[i](network, layer, factory, f"blocks.{i}") for i, layer in enumerate(layers)]
         self.blocks = nn.CellList(blocks)
         self._describe_features(layers)
         rates = [network.drop_connect * i / len(layers) if layer.residual else 0.0 for i, layer in enumerate(layers)]

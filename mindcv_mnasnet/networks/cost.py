@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mindcv_mnasnet.networks.blocks import check_whole
+from mindcv_mnasnet.networks.detector import Detector
 from mindcv_mnasnet.networks.network import Layer, Network
 
 SIGMOID_OPERATIONS = 64  # what the authors' counter charges per element of a squeeze-and-excitation gate
@@ -64,6 +65,28 @@ def network_cost(network: Network, image_size: int | None = None) -> Cost:
     return Cost(tuple(_walk(network, size)))
 
 
+def detector_cost(detector: Detector, image_size: int | None = None) -> Cost:
+    """The same for a detector: its backbone up to the head, the extras and the predictors, without post-processing."""
+    size = detector.network.image_size if image_size is None else image_size
+    check_whole("image_size", size)
+    return Cost(tuple(_walk_detector(detector, size)))
+
+
+def _walk_detector(detector: Detector, size: int) -> Iterator[LayerCost]:
+    yield from (layer for layer in _walk(detector.network, size) if layer.name != "classifier")
+    sizes, widths = detector.map_sizes(size), detector.map_widths
+    for number, out_width in enumerate(detector.extras):
+        half, before, after = out_width // 2, sizes[number + 1], sizes[number + 2]
+        yield _conv(f"extras.{number}.reduce", 1, widths[number + 1], half, before)
+        yield _conv(f"extras.{number}.depthwise", 3, half, half, after, groups=half)
+        yield _conv(f"extras.{number}.expand", 1, half, out_width, after)
+    for number, (width, side, anchors) in enumerate(zip(widths, sizes, detector.anchors_per_cell, strict=True)):
+        for task, values in (("classes", detector.slots), ("boxes", 4)):
+            name = f"predictors.{number}.{task}"
+            yield _conv(f"{name}.depthwise", 3, width, width, side, groups=width)
+            yield _biased(f"{name}.output", width, anchors * values, side)
+
+
 def _walk(network: Network, size: int) -> Iterator[LayerCost]:
     size = _strided(size, network.stem_stride)
     yield _conv("stem", 3, network.in_channels, network.stem_width, size)
@@ -107,10 +130,11 @@ def _conv(name: str, kernel: int, in_width: int, out_width: int, size: int, grou
     return LayerCost(name, kernel, in_width, out_width, size, weights + 2 * out_width, 2 * out_width, madds, operations)
 
 
-def _biased(name: str, in_width: int, out_width: int) -> LayerCost:
-    """A 1x1 convolution with a bias on one pixel, which is what a dense layer is too."""
-    madds = in_width * out_width
-    return LayerCost(name, 1, in_width, out_width, 1, madds + out_width, 0, madds, 2 * madds + out_width)
+def _biased(name: str, in_width: int, out_width: int, size: int = 1) -> LayerCost:
+    """A 1x1 convolution with a bias; on one pixel it is what a dense layer is too."""
+    weights, pixels = in_width * out_width, size * size
+    operations = (2 * weights + out_width) * pixels
+    return LayerCost(name, 1, in_width, out_width, size, weights + out_width, 0, weights * pixels, operations)
 
 
 def _strided(size: int, stride: int) -> int:

@@ -1,0 +1,1 @@
+"""SSDLite on MnasNet: anchors, matching, network, losses, COCO data, evaluation, drawing; for training and after."""

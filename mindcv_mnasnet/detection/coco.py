@@ -1,0 +1,229 @@
+"""Annotation files in COCO's format: read, judged as a whole, and turned into boxes by image.
+
+Every fault is listed with the id of what has it; nothing is put right in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mindcv_mnasnet.errors import UserError
+
+_SHOWN = 5  # faults that an error sentence spells out
+_EDGE = 1.0  # pixels by which a box may leave its image: roundings of annotators' tools
+
+
+@dataclass(frozen=True)
+class Box:
+    """One annotation: (left, top, width, height) in pixels, ``category`` as the file's id. ``area`` is the object's."""
+
+    id: int
+    category: int
+    left: float
+    top: float
+    width: float
+    height: float
+    area: float
+    crowd: bool
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of the file with its annotations, in the order of their ids; sizes in pixels."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """A sound annotation file: ``pictures`` by id, ``categories`` (id, name) by id."""
+
+    path: Path
+    pictures: tuple[Picture, ...]
+    categories: tuple[tuple[int, str], ...]
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Ids in the order of the classes."""
+        return tuple(number for number, _ in self.categories)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names in the same order."""
+        return tuple(name for _, name in self.categories)
+
+
+def read_annotations(path: str | Path) -> Annotations:
+    """Read a file without faults.
+
+    Raises:
+        UserError: there is no such file, it is no JSON or of another schema, or it has faults: how many, and the first.
+    """
+    annotations, faults = judge(path)
+    if faults:
+        more = f"; {len(faults) - _SHOWN} others" if len(faults) > _SHOWN else ""
+        raise UserError(
+            f"{path} has {len(faults)} faults: {'; '.join(faults[:_SHOWN])}{more}; mnasnet check-dataset lists them all"
+        )
+    assert annotations is not None
+    return annotations
+
+
+def judge(path: str | Path) -> tuple[Annotations | None, list[str]]:
+    """What a file says, and a sentence about each fault; None where there are any.
+
+    Raises:
+        UserError: there is no such file, it is no JSON, or it has another schema altogether.
+    """
+    path = Path(path)
+    stored = _stored(path)
+    faults: list[str] = []
+    categories = _categories(stored["categories"], faults)
+    pictures = _pictures(stored["images"], faults)
+    boxes = _boxes(stored["annotations"], categories, pictures, faults)
+    if faults:
+        return None, faults
+    own: dict[int, list[Box]] = {number: [] for number in pictures}
+    for image, box in boxes:
+        own[image].append(box)
+    found = tuple(
+        Picture(number, *pictures[number], tuple(sorted(own[number], key=lambda box: box.id)))
+        for number in sorted(pictures)
+    )
+    return Annotations(path, found, tuple(sorted(categories.items()))), []
+
+
+def _stored(path: Path) -> dict[str, list[Any]]:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no annotation file {path}") from None
+    except OSError as error:
+        raise UserError(f"cannot read the annotation file {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not an annotation file: it is not text") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); is it truncated?") from None
+    wanted = ("images", "annotations", "categories")
+    lists: dict[str, Any] = {name: stored.get(name) for name in wanted} if isinstance(stored, dict) else {}
+    missing = [name for name in wanted if not isinstance(lists.get(name), list)]
+    if missing:
+        raise UserError(
+            f"{path} is no COCO instances file: it has no list {' and no list '.join(missing)}; "
+            "tools/convert_boxes.py writes one from VOC or YOLO"
+        )
+    for name in ("images", "categories"):
+        if not lists[name]:
+            raise UserError(f"{path} lists no {name}")
+    return lists
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _entries(kind: str, entries: Sequence[Any], faults: list[str]) -> list[tuple[int, Mapping[str, Any]]]:
+    """Entries with an id of their own, the others being faults."""
+    found: dict[int, Mapping[str, Any]] = {}
+    for position, entry in enumerate(entries):
+        number: Any = entry.get("id") if isinstance(entry, dict) else None
+        if not _whole(number):
+            faults.append(f"{kind} number {position} has no whole number as id")
+        elif number in found:
+            faults.append(f"{kind} id {number} stands there twice")
+        else:
+            found[number] = entry
+    return list(found.items())
+
+
+def _categories(entries: Sequence[Any], faults: list[str]) -> dict[int, str]:
+    names: dict[int, Any] = {number: entry.get("name") for number, entry in _entries("category", entries, faults)}
+    for number, name in names.items():
+        if not isinstance(name, str) or not name:
+            faults.append(f"category id {number} has no name")
+    for name, count in Counter(name for name in names.values() if isinstance(name, str)).items():
+        if count > 1:
+            ids = [number for number in names if names[number] == name]
+            faults.append(f"categories {ids} share the name {name!r}")
+    return names
+
+
+def _pictures(entries: Sequence[Any], faults: list[str]) -> dict[int, tuple[str, int, int]]:
+    found: dict[int, tuple[str, int, int]] = {}
+    files: dict[str, int] = {}
+    for number, entry in _entries("image", entries, faults):
+        name: Any = entry.get("file_name")
+        width: Any = entry.get("width")
+        height: Any = entry.get("height")
+        if not isinstance(name, str) or not name:
+            faults.append(f"image id {number} has no file_name")
+        elif Path(name).is_absolute() or ".." in Path(name).parts:
+            faults.append(f"image id {number}: file_name {name!r} leaves the folder of the images")
+        elif name in files:
+            faults.append(f"image id {number} has the file_name {name!r} of image id {files[name]}")
+        else:
+            files[name] = number
+        if not (_whole(width) and _whole(height) and width > 0 and height > 0):
+            faults.append(f"image id {number} has no width and height in pixels, but {width!r} and {height!r}")
+        found[number] = (name, width, height)
+    return found
+
+
+def _boxes(
+    entries: Sequence[Any],
+    categories: Mapping[int, str],
+    pictures: Mapping[int, tuple[str, int, int]],
+    faults: list[str],
+) -> list[tuple[int, Box]]:
+    found = []
+    for number, entry in _entries("annotation", entries, faults):
+        image: Any = entry.get("image_id")
+        category: Any = entry.get("category_id")
+        box: Any = entry.get("bbox")
+        before = len(faults)
+        if not _whole(image) or image not in pictures:
+            faults.append(f"annotation id {number}: image_id {image!r} is none of the images")
+        if not _whole(category) or category not in categories:
+            faults.append(f"annotation id {number}: category_id {category!r} is none of the categories")
+        if entry.get("iscrowd", 0) not in (0, 1):
+            faults.append(f"annotation id {number}: iscrowd is {entry['iscrowd']!r}, neither 0 nor 1")
+        area = entry.get("area")
+        if area is not None and not (_number(area) and area >= 0):
+            faults.append(f"annotation id {number}: area {area!r} is no number from 0 on")
+        size = pictures[image][1:] if _whole(image) and image in pictures else None
+        if reason := _box_fault(box, size):
+            faults.append(f"annotation id {number}: bbox {box!r} {reason}")
+        if len(faults) == before:
+            left, top, width, height = (float(value) for value in box)
+            crowd = bool(entry.get("iscrowd", 0))
+            area = width * height if area is None else float(area)
+            found.append((image, Box(number, category, left, top, width, height, area, crowd)))
+    return found
+
+
+def _box_fault(box: Any, size: tuple[Any, Any] | None) -> str | None:
+    """What is wrong with a box; sizes of 0 are degenerate, not wrong, and are counted where they are left out."""
+    if not isinstance(box, list) or len(box) != 4 or not all(_number(value) for value in box):
+        return "is not four finite numbers"
+    left, top, width, height = box
+    if width < 0 or height < 0:
+        return "has a negative size"
+    if size is None or not (_whole(size[0]) and _whole(size[1])):
+        return None
+    if left < -_EDGE or top < -_EDGE or left + width > size[0] + _EDGE or top + height > size[1] + _EDGE:
+        return f"leaves its image of {size[0]} x {size[1]} pixels"
+    return None
