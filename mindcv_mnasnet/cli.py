@@ -17,6 +17,7 @@ COMMANDS = {  # name -> (module of mindcv_mnasnet.commands, what it does)
     "convert": ("convert", "convert weights of timm, torchvision, MindCV, TensorFlow"),
     "average": ("average", "average the weights of several checkpoints"),
     "profile": ("profile", "count parameters and multiply-adds of a network"),
+    "dry-run": ("dry_run", "compile recipes for NPUs without one, and count kernels"),
     "latency": ("latency", "measure networks on a device, build and check tables"),
     "search": ("search", "search for networks that suit a device"),
     "check-dataset": ("check_dataset", "find every broken image of a data set"),

@@ -31,6 +31,7 @@ LAYERS = (
     "inference",
     "latency",
     "search",
+    "dry_run",
     "commands",
     "cli",
 )

@@ -24,6 +24,7 @@ import numpy as np
 from mindspore import ops
 from mindspore.communication import get_group_size, get_rank, init
 
+from mindcv_mnasnet.devices import obstacles, simulation
 from mindcv_mnasnet.errors import UserError
 
 MINDSPORE_VERSION = tuple(int(part) for part in re.findall(r"\d+", ms.__version__)[:2])
@@ -85,13 +86,21 @@ def start(
 ) -> Runtime:
     """Set up graph mode on the device, and the process group under msrun. Call once, before any operator.
 
-    ``distribute`` None or True means all processes that msrun started; outside msrun there is one. Raises
-    ``UserError`` when the device is not there or when ``distribute`` is False under msrun.
+    ``distribute`` None or True means all processes that msrun started, or the group that a dry run stands for; else
+    there is one.
+
+    Raises:
+        UserError: the device or a part of its software is not there, another launcher than msrun started several
+            processes, or ``distribute`` is False under msrun.
     """
     notes = [tune_cpu()]
+    foreign = None if under_msrun() or simulation.simulated() else obstacles.foreign_launch()
+    if foreign:
+        raise UserError(foreign)
     if under_msrun() and distribute is False:
         raise UserError("distribute is False under msrun, which would train the same job several times; drop one")
-    if distribute and not under_msrun():
+    grouped = under_msrun() or simulation.simulated_group()[1] > 1
+    if distribute and not grouped:
         notes.append("distribute: no msrun started this process, so it trains alone")
     device = _choose_device(device_target)
     ms.set_context(mode=ms.GRAPH_MODE)
@@ -101,7 +110,7 @@ def start(
     notes.append(note)
     if level is not None:
         ms.set_context(jit_config={"jit_level": level})
-    rank, world = _join_group() if under_msrun() else (0, 1)
+    rank, world = _join_group(device) if grouped and distribute is not False else (0, 1)
     return Runtime(device, rank, world, level, tuple(note for note in notes if note))
 
 
@@ -123,14 +132,18 @@ def _choose_device(target: str) -> str:
         raise UserError(f"device_target is {target!r}; it can be auto, {' or '.join(DEVICES)}")
     try:
         ms.set_device(target)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        raise UserError(f"device_target {target} is not usable here ({reason}); try --device_target CPU") from None
+    except (RuntimeError, ValueError, ImportError) as error:
+        raise UserError(obstacles.explained(error)) from None
     return target
 
 
-def _join_group() -> tuple[int, int]:
-    init()
+def _join_group(device: str) -> tuple[int, int]:
+    try:
+        init()
+    except (RuntimeError, ValueError, ImportError) as error:
+        if device == "CPU":
+            raise
+        raise UserError(obstacles.explained(error)) from None
     rank, world = get_rank(), get_group_size()
     ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=world)
     return rank, world

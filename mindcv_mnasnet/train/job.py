@@ -12,7 +12,7 @@ import numpy as np
 from mindcv_mnasnet.data.augment import check_supported
 from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.data.sets import open_train_val
-from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.devices import runtime, simulation
 from mindcv_mnasnet.devices.runtime import Runtime
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.kernels.build import kernels
@@ -123,24 +123,11 @@ def prepare(recipe: Recipe) -> Job:
     notes += [*machine.notes, *_precision_notes(recipe, machine), *_kernel_notes(recipe), *train.notes, *plan.notes]
     notes += val.notes if val else [f"{recipe.data_dir} has no images for validation: no accuracy will be measured"]
     start = _start_checkpoint(recipe) if stored is None else None
-    quantization = Quantization.of(recipe, plan.batches_per_epoch)
     if start is not None:
         network = _adopting(network, start.network, recipe.given)
-        model = create_model(network, seed=recipe.seed, quantization=quantization, kernels=recipe.kernels)
-        notes.append(start_from(model, start))
-    else:
-        model = create_model(network, seed=recipe.seed, quantization=quantization, kernels=recipe.kernels)
-    layout = _draw_layout(recipe, model)
-    if machine.device != "CPU" and recipe.amp_level != "O0":
-        runtime.mixed_precision(model, recipe.amp_level, recipe.amp_dtype)
-    if recipe.freeze is not None:
-        freeze(model, recipe.freeze)
     rates = learning_rates(recipe, plan)
-    step = TrainStep(recipe, model, layout, rates, machine.world)
-    step.set_train(True)
-    if recipe.freeze is not None:
-        freeze(model, recipe.freeze)
-    job = Job(recipe, machine, None, train, val, plan, model.network, layout, rates, step, notes)
+    step, layout = build_step(recipe, machine, network, plan, rates, start, notes)
+    job = Job(recipe, machine, None, train, val, plan, network, layout, rates, step, notes)
     if stored is not None:
         _restore(job, stored)
     _require_agreement(job)
@@ -148,6 +135,39 @@ def prepare(recipe: Recipe) -> Job:
         job.folder = folder or RunFolder.create(storable(recipe))
         job.folder.lock()
     return job
+
+
+def build_step(
+    recipe: Recipe,
+    machine: Runtime,
+    network: Network,
+    plan: Plan,
+    rates: np.ndarray,
+    start: Checkpoint | None = None,
+    notes: list[str] | None = None,
+) -> tuple[TrainStep, RandomLayout]:
+    """The training step of a job, and the layout of its random inputs.
+
+    Args:
+        rates: learning rate of every step.
+        start: a checkpoint whose weights it begins with; a sentence about them goes to ``notes``.
+    """
+    quantization = Quantization.of(recipe, plan.batches_per_epoch)
+    model = create_model(network, seed=recipe.seed, quantization=quantization, kernels=recipe.kernels)
+    if start is not None:
+        note = start_from(model, start)
+        if notes is not None:
+            notes.append(note)
+    layout = _random_layout(recipe, model)
+    if machine.device != "CPU" and recipe.amp_level != "O0":
+        runtime.mixed_precision(model, recipe.amp_level, recipe.amp_dtype)
+    if recipe.freeze is not None:
+        freeze(model, recipe.freeze)
+    step = TrainStep(recipe, model, layout, rates, machine.world)
+    step.set_train(True)
+    if recipe.freeze is not None:
+        freeze(model, recipe.freeze)
+    return step, layout
 
 
 def _restore(job: Job, stored: Checkpoint) -> None:
@@ -181,7 +201,7 @@ def _restore(job: Job, stored: Checkpoint) -> None:
         )
 
 
-def _draw_layout(recipe: Recipe, model: MnasNet) -> RandomLayout:
+def _random_layout(recipe: Recipe, model: MnasNet) -> RandomLayout:
     return RandomLayout(
         image_size=recipe.image_resize,
         drop_columns=model.random_columns,
@@ -208,6 +228,8 @@ def _kernel_notes(recipe: Recipe) -> list[str]:
 
 def _require_agreement(job: Job) -> None:
     """Refuse to start where the ranks see other data or other checkpoints: they would wait for each other for ever."""
+    if simulation.simulated():
+        return  # a dry run reads nothing but zeros
     own = {"training images": len(job.train), "validation images": len(job.val or ()), "batches done": job.batches}
     whole = runtime.sum_over_ranks(np.array(list(own.values())), job.runtime.world)
     for (what, mine), sum_of_all in zip(own.items(), whole, strict=True):

@@ -1,0 +1,89 @@
+"""The job of a dry run, in a process of its own: python -m mindcv_mnasnet.dry_run.job REQUEST.json.
+
+It prints marks between the lines of MindSpore's log, so that the reader knows which graph's kernels it sees.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+
+from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.devices.runtime import Runtime
+from mindcv_mnasnet.dry_run.report import MARK
+from mindcv_mnasnet.errors import run_cli
+from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.train.evaluation import Evaluator
+from mindcv_mnasnet.train.job import build_step
+from mindcv_mnasnet.train.random_inputs import draw_inputs
+from mindcv_mnasnet.train.schedule import learning_rates
+from mindcv_mnasnet.train.step import Accumulate, TrainStep
+
+
+def main(argv: list[str]) -> int:
+    """Compile the phases that the request names."""
+    request = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    recipe = Recipe.from_dict(request["recipe"], "the dry run's recipe")
+    machine = runtime.start("Ascend", None, recipe.jit_level, recipe.deterministic)
+    _mark(facts={"MindSpore": ms.__version__, "batch": recipe.batch_size})
+    for name in request["phases"]:
+        _PHASES[name](recipe, request["classes"], machine)
+    return 0
+
+
+def _train(recipe: Recipe, classes: int, machine: Runtime) -> None:
+    images = recipe.batch_size * machine.world * recipe.gradient_accumulation_steps * 2
+    plan = Plan.make(recipe, images, 0, machine.world, runtime.usable_cores())
+    step, layout = build_step(recipe, machine, recipe.network(classes), plan, learning_rates(recipe, plan))
+    shape = (recipe.batch_size, recipe.image_resize, recipe.image_resize, recipe.in_channels)
+    batch: list[Any] = [ms.Tensor(np.zeros(shape, np.uint8)), ms.Tensor(np.zeros(recipe.batch_size, np.int32))]
+    drawn = draw_inputs(layout, recipe.batch_size, recipe.seed, 0, 0) if layout.columns else None
+    batch.append(None if drawn is None else ms.Tensor(drawn))
+    if plan.accumulation > 1:
+        with _phase("accumulate"):
+            Accumulate(step)(*batch)
+    with _phase("train", _reduced_bytes(step) if machine.world > 1 else 0):
+        step(*batch)
+
+
+def _reduced_bytes(step: TrainStep) -> int:
+    """Bytes that the ranks sum in a step: gradients, batch-norm statistics and four counts, in float32."""
+    return 4 * (4 + sum(p.size for p in (*step.backward.weights, *step.statistics)))
+
+
+def _validate(recipe: Recipe, classes: int, machine: Runtime) -> None:
+    evaluator = Evaluator(recipe.network(classes), recipe, machine)
+    size = recipe.image_resize
+    images = np.zeros((recipe.val_batch_size, size, size, recipe.in_channels), np.uint8)
+    with _phase("validate"):
+        evaluator.logits(images, len(images))
+
+
+_PHASES: dict[str, Callable[[Recipe, int, Runtime], None]] = {"train": _train, "validate": _validate}
+
+
+@contextmanager
+def _phase(name: str, collective_bytes: int = 0) -> Iterator[None]:
+    ms.runtime.synchronize()
+    _mark(begin=name)
+    began = time.perf_counter()
+    yield
+    ms.runtime.synchronize()
+    _mark(end=time.perf_counter() - began, collective_bytes=collective_bytes)
+
+
+def _mark(**content: Any) -> None:
+    print(MARK + json.dumps(content), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(lambda: main(sys.argv[1:])))

@@ -1,0 +1,101 @@
+"""Dry runs of recipes: set up, started in a process of their own, read from its log."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mindcv_mnasnet.devices import runtime, simulation
+from mindcv_mnasnet.dry_run.report import Report
+from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.recipe.recipe import Recipe
+
+LEVELS = ("O0", "O1")
+PHASES = ("train", "validate")
+DEFAULT_CLASSES = 1000
+_MOST_SECONDS = 1800
+
+
+def dry_run(
+    recipe: Recipe, name: str, devices: int = 1, jit_level: str | None = None, phases: Sequence[str] = PHASES
+) -> Report:
+    """Compile a job for NPUs and go through a step of it without computing; nothing is left behind.
+
+    Args:
+        name: what the report calls the recipe.
+        devices: how many NPUs the job runs on; rank 0 of them is compiled.
+        jit_level: O0 or O1; None is the recipe's, where O2 and unset stand for O1.
+        phases: ``train`` (with ``accumulate`` where the recipe accumulates), ``validate``.
+    Raises:
+        UserError: an impossible number of devices or level, or the back end cannot be had here.
+        JobError: the job does not compile; the sentence names the operator and the line of our code.
+    """
+    if devices < 1:
+        raise UserError(f"devices: {devices} is impossible; it is 1 or more")
+    level = jit_level or (recipe.jit_level if recipe.jit_level in LEVELS else "O1")
+    if level not in LEVELS:
+        raise UserError(f"jit_level: {level!r} cannot be dry-run; it can be {' or '.join(LEVELS)}")
+    report = Report(name, level, devices, notes=_notes(recipe, level))
+    classes = recipe.num_classes or DEFAULT_CLASSES
+    given = replace(
+        recipe, jit_level=level, device_target="Ascend", resume=None, init_from=None, ckpt_path="", pretrained=False
+    )
+    request = {"recipe": given.to_dict(), "classes": classes, "phases": list(phases)}
+    environment = simulation.environment(runtime.cache_folder(), devices)
+    with TemporaryDirectory(prefix="dry-run-") as scratch:
+        asked = Path(scratch) / "request.json"
+        asked.write_text(json.dumps(request), encoding="utf-8")
+        command = [sys.executable, "-m", "mindcv_mnasnet.dry_run.job", str(asked)]
+        environment["PYTHONPATH"] = ":".join([str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")])
+        process = subprocess.Popen(
+            command,
+            cwd=scratch,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        with process:
+            assert process.stdout is not None
+            try:
+                others = report.read(process.stdout)
+                code = process.wait(_MOST_SECONDS)
+            except BaseException:
+                process.kill()
+                raise
+    done = {one.name for one in report.phases if one.seconds}
+    if code != 0 and not set(phases) <= done:
+        raise JobError(f"{name} at {level} on {devices} device(s): {explained(others)}")
+    return report
+
+
+def _notes(recipe: Recipe, level: str) -> list[str]:
+    notes = (
+        [] if simulation.cann_folder() else ["CANN is not installed: stand-ins for its libraries, built from the wheel"]
+    )
+    if recipe.jit_level not in (None, level):
+        notes.append(f"jit_level {recipe.jit_level} of the recipe is run as {level}")
+    if recipe.num_classes is None:
+        notes.append(f"num_classes is not in the recipe: {DEFAULT_CLASSES} are taken")
+    return notes
+
+
+def explained(lines: Sequence[str]) -> str:
+    """The sentence in what a failed job printed: our own error, or MindSpore's with the last line of our code."""
+    for line in reversed(lines):
+        if own := re.match(r"(?:error|failed): (.*)", line):
+            return own[1]
+    reasons = [line for line in lines if re.match(r"\w*(?:Error|Exception)\b", line)]
+    reason = reasons[-1] if reasons else (lines[-1] if lines else "it ended without a word")
+    text = "\n".join(lines)
+    places = re.findall(r'[Ii]n file "?\S*?(mindcv_mnasnet/\S+?\.py)"?(?:, line |:)(\d+)', text)
+    places = [place for place in places if "dry_run" not in place[0]]
+    return f"{reason} ({places[-1][0]}:{places[-1][1]})" if places else reason
