@@ -48,18 +48,18 @@ def explained(error: BaseException) -> str:
     library = re.search(r"(lib\w+\.so\S*): cannot open shared object", text)
     if not _driver_is_here():
         return (
-            "device_target Ascend: there is no NPU driver here (/dev/davinci_manager is missing): install Ascend's driver and "
-            f"firmware ({_GUIDE}), {_RUN_ALONE}"
+            "device_target Ascend: there is no NPU driver here (/dev/davinci_manager is missing): "
+            f"install Ascend's driver and firmware ({_GUIDE}), {_RUN_ALONE}"
         )
     if library and re.match(r"lib(ascend_hal|drv\w+|mmpa_drv)\.", library[1]):
         return (
-            f"device_target Ascend: the driver's library {library[1]} is not found: add /usr/local/Ascend/driver/lib64 and its "
-            f"sub-folders to LD_LIBRARY_PATH, {_RUN_ALONE}"
+            f"device_target Ascend: the driver's library {library[1]} is not found: add "
+            f"/usr/local/Ascend/driver/lib64 and its sub-folders to LD_LIBRARY_PATH, {_RUN_ALONE}"
         )
     if library:
         return (
-            f"device_target Ascend: CANN's library {library[1]} is not found: install CANN, or set its environment with "
-            f"`. /usr/local/Ascend/ascend-toolkit/set_env.sh`, {_RUN_ALONE}"
+            f"device_target Ascend: CANN's library {library[1]} is not found: install CANN, or set its "
+            f"environment with `. /usr/local/Ascend/ascend-toolkit/set_env.sh`, {_RUN_ALONE}"
         )
     if re.search(r"undefined symbol|version.{0,40}(not match|mismatch|unsupported)|incompatible", text, re.IGNORECASE):
         return (

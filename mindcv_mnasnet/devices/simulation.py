@@ -1,4 +1,4 @@
-"""MindSpore's dry run: the environment in which its Ascend back end compiles and goes through a job without computing."""
+"""MindSpore's dry run: the environment in which its Ascend back end compiles a job and computes nothing."""
 
 from __future__ import annotations
 

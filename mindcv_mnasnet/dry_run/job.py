@@ -6,15 +6,18 @@ It prints marks between the lines of MindSpore's log, so that the reader knows w
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
+from PIL import Image
 
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.devices.runtime import Runtime
@@ -22,6 +25,7 @@ from mindcv_mnasnet.dry_run.report import MARK
 from mindcv_mnasnet.errors import run_cli
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.train.engine import fit
 from mindcv_mnasnet.train.evaluation import Evaluator
 from mindcv_mnasnet.train.job import build_step
 from mindcv_mnasnet.train.random_inputs import draw_inputs
@@ -63,12 +67,37 @@ def _reduced_bytes(step: TrainStep) -> int:
 def _validate(recipe: Recipe, classes: int, machine: Runtime) -> None:
     evaluator = Evaluator(recipe.network(classes), recipe, machine)
     size = recipe.image_resize
-    images = np.zeros((recipe.val_batch_size, size, size, recipe.in_channels), np.uint8)
+    images = np.zeros((recipe.val_batch_size or recipe.batch_size, size, size, recipe.in_channels), np.uint8)
     with _phase("validate"):
         evaluator.logits(images, len(images))
 
 
-_PHASES: dict[str, Callable[[Recipe, int, Runtime], None]] = {"train": _train, "validate": _validate}
+def _loop(recipe: Recipe, classes: int, machine: Runtime) -> None:
+    """The whole job on random images: input pipeline, queue, two steps, validation, checkpoint."""
+    began = time.perf_counter()
+    global_batch = recipe.batch_size * machine.world * recipe.gradient_accumulation_steps
+    _write_images(Path("data/train"), classes, 2 * global_batch)
+    _write_images(Path("data/val"), classes, machine.world)
+    here = {"dataset": "", "data_dir": "data", "train_split": "train", "val_split": "val", "val_fraction": None}
+    here |= {"val_labels": None, "num_samples": None, "num_classes": None, "ckpt_save_dir": "runs", "run_name": "dry"}
+    short = {"epoch_size": 1, "val_while_train": True, "tensorboard": False, "keep_checkpoint_max": 1}
+    fit(replace(recipe, **here, **short))
+    _mark(facts={"loop_seconds": time.perf_counter() - began})
+
+
+def _write_images(folder: Path, classes: int, count: int) -> None:
+    """At least ``count`` images of noise, and one per class: links to one file."""
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
+    first = folder.parent / f"{folder.name}.jpg"
+    Image.fromarray(noise).save(first)
+    for number in range(max(count, classes)):
+        target = folder / f"{number % classes:05d}" / f"{number}.jpg"
+        target.parent.mkdir(exist_ok=True)
+        os.link(first, target)
+
+
+_PHASES: dict[str, Callable[[Recipe, int, Runtime], None]] = {"train": _train, "validate": _validate, "loop": _loop}
 
 
 @contextmanager

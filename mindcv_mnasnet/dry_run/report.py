@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 MARK = "@@dry-run "  # begins the lines that the job itself prints between MindSpore's
@@ -103,15 +103,16 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
-        content = asdict(self)
-        for stored, one in zip(content["phases"], self.phases, strict=True):
-            stored |= {"launched": one.launched, "collectives": one.collectives, "fused": one.fused}
-        return content | {"not_proven": NOT_PROVEN}
+        phases = [
+            {**vars(one), "launched": one.launched, "collectives": one.collectives, "fused": one.fused}
+            for one in self.phases
+        ]
+        return {**vars(self), "phases": phases, "not_proven": NOT_PROVEN}
 
     def text(self) -> str:
         """The report for a person."""
         where = f"rank 0 of {self.devices} devices" if self.devices > 1 else "one device"
-        said = ", ".join(f"{name} {value}" for name, value in self.facts.items())
+        said = ", ".join(f"{name} {self.facts[name]}" for name in ("MindSpore", "batch") if name in self.facts)
         lines = [f"{self.recipe}, jit_level {self.jit_level}, {where} ({said})"]
         for one in self.phases:
             line = f"  {one.name:<11} compiled in {one.seconds:.0f} s: {one.launched:,} kernels"
@@ -125,5 +126,9 @@ class Report:
         peak, whole = self.peak_bytes / 2**30, self.peak_bytes_with_fragments / 2**30
         fits = " and ".join(f"{'fits' if whole < 0.94 * size else 'does not fit'} {size} GB" for size in (32, 64))
         lines.append(f"  memory      {peak:.1f} GB at the peak, {whole:.1f} with fragments: {fits}")
+        if "loop_seconds" in self.facts:
+            lines.append(
+                f"  loop        two steps, validation and a checkpoint went through in {self.facts['loop_seconds']:.0f} s"
+            )
         lines += [f"  note        {note}" for note in self.notes]
         return "\n".join([*lines, f"  not proven  {NOT_PROVEN}"])
