@@ -7,7 +7,7 @@ PARALLEL = -n 2 --dist loadfile  # most of the tests' time is graph compilation,
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
 .DELETE_ON_ERROR:
-.PHONY: help demo docs test test-all test-slow test-oldest lint bench lock clean
+.PHONY: help demo docs test test-all test-ascend test-slow test-oldest lint bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ test: .venv/.installed-dev ## the test suite
 
 test-all: .venv-all/.installed ## the test suite with all extras: PyTorch, TensorFlow, ONNX Runtime, LiteRT, MindCV
 	@PATH="$(CURDIR)/.venv-all/bin:$$PATH" .venv-all/bin/python -m pytest $(PARALLEL) $(ARGS)
+
+test-ascend: .venv/.installed-dev ## dry runs of jobs on NPUs, on any machine
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest -m ascend -n 2 --dist worksteal $(ARGS)
 
 test-slow: .venv/.installed-dev ## the tests that take minutes each
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest -m slow $(ARGS)

@@ -19,9 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("recipes", nargs="+", help="recipe files")
     parser.add_argument("--devices", type=int, nargs="+", default=[1], help="numbers of NPUs (default: 1)")
     parser.add_argument("--levels", nargs="+", default=["O0", "O1"], help="jit levels (default: O0 O1)")
-    parser.add_argument(
-        "--phases", nargs="+", default=["train", "validate"], help="train, validate, loop (default: train validate)"
-    )
+    parser.add_argument("--phases", nargs="+", default=["train", "validate"], help="of train, validate, loop")
     parser.add_argument("--json", metavar="FILE", help="write every report as JSON")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     from mindcv_mnasnet.dry_run.run import PHASES, dry_run  # loads MindSpore

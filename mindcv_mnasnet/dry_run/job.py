@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     request = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     recipe = Recipe.from_dict(request["recipe"], "the dry run's recipe")
     machine = runtime.start("Ascend", None, recipe.jit_level, recipe.deterministic)
-    _mark(facts={"MindSpore": ms.__version__, "batch": recipe.batch_size})
+    _mark(facts={"MindSpore": runtime.describe()["mindspore"], "batch": recipe.batch_size})
     for name in request["phases"]:
         _PHASES[name](recipe, request["classes"], machine)
     return 0
@@ -78,9 +78,15 @@ def _loop(recipe: Recipe, classes: int, machine: Runtime) -> None:
     global_batch = recipe.batch_size * machine.world * recipe.gradient_accumulation_steps
     _write_images(Path("data/train"), classes, 2 * global_batch)
     _write_images(Path("data/val"), classes, machine.world)
-    here = {"dataset": "", "data_dir": "data", "train_split": "train", "val_split": "val", "val_fraction": None}
+    here: dict[str, Any] = {
+        "dataset": "",
+        "data_dir": "data",
+        "train_split": "train",
+        "val_split": "val",
+        "val_fraction": None,
+    }
     here |= {"val_labels": None, "num_samples": None, "num_classes": None, "ckpt_save_dir": "runs", "run_name": "dry"}
-    short = {"epoch_size": 1, "val_while_train": True, "tensorboard": False, "keep_checkpoint_max": 1}
+    short: dict[str, Any] = {"epoch_size": 1, "val_while_train": True, "tensorboard": False, "keep_checkpoint_max": 1}
     fit(replace(recipe, **here, **short))
     _mark(facts={"loop_seconds": time.perf_counter() - began})
 

@@ -128,7 +128,7 @@ class Report:
         lines.append(f"  memory      {peak:.1f} GB at the peak, {whole:.1f} with fragments: {fits}")
         if "loop_seconds" in self.facts:
             lines.append(
-                f"  loop        two steps, validation and a checkpoint went through in {self.facts['loop_seconds']:.0f} s"
+                f"  loop        two steps, validation and checkpoint went through: {self.facts['loop_seconds']:.0f} s"
             )
         lines += [f"  note        {note}" for note in self.notes]
         return "\n".join([*lines, f"  not proven  {NOT_PROVEN}"])

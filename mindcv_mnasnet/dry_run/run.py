@@ -32,8 +32,8 @@ def dry_run(
         name: what the report calls the recipe.
         devices: how many NPUs the job runs on; rank 0 of them is compiled.
         jit_level: O0 or O1; None is the recipe's, where O2 and unset stand for O1.
-        phases: ``train`` (with ``accumulate`` where the recipe accumulates), ``validate``, and ``loop``: the whole job on
-            random images for two steps.
+        phases: ``train`` (with ``accumulate`` where the recipe accumulates), ``validate``, and ``loop``: the whole job
+            for two steps on random images.
     Raises:
         UserError: an impossible number of devices or level, or the back end cannot be had here.
         JobError: the job does not compile; the sentence names the operator and the line of our code.
@@ -82,7 +82,7 @@ def _run(report: Report, request: dict[str, Any], environment: dict[str, str]) -
                 raise
     if code != 0:
         raise JobError(
-            f"{report.recipe} at {report.jit_level} on {report.devices} device(s) does not go through: {explained(others)}"
+            f"{report.recipe} at {report.jit_level} on {report.devices} device(s) fails: {explained(others)}"
         )
 
 
