@@ -1,15 +1,13 @@
-// What all operators share: float32 NCHW tensors taken plane by plane, channels shared out among threads.
-//
-// Reductions run in a fixed order whatever the number of threads.
+// What all operators share: float32 NCHW tensors taken plane by plane, with sums in a fixed order.
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <thread>
 #include <vector>
+
+#include "team.h"
 
 namespace {
 
@@ -22,8 +20,6 @@ constexpr int kLanes = 8;
 constexpr int kLanes = 4;
 #endif
 typedef float Vec __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
-
-int g_threads = 1;
 
 inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
@@ -42,25 +38,6 @@ inline float sum_lanes(Vec v) {
   for (int i = 0; i < kLanes; ++i) total += v[i];
   return total;
 }
-
-template <class Work>
-void for_channels(int64_t channels, Work work) {
-  const int threads = static_cast<int>(std::min<int64_t>(g_threads, channels));
-  std::atomic<int64_t> next{0};
-  auto run = [&] {
-    typename Work::Scratch scratch(work);
-    for (int64_t c; (c = next.fetch_add(1)) < channels;) work(c, scratch);
-  };
-  std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(run);
-  run();
-  for (auto& thread : others) thread.join();
-}
-
-struct None {  // the scratch memory of work that needs none
-  template <class Work>
-  explicit None(const Work&) {}
-};
 
 // Mean and variance gathered plane by plane (Chan's update), each plane in two sweeps while it is in cache.
 struct Moments {
