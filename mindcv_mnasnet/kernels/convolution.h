@@ -5,6 +5,8 @@
 // contiguous vectors, no branches.
 #pragma once
 
+#include <cstring>
+
 #include "planes.h"
 
 namespace {

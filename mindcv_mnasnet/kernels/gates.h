@@ -1,67 +1,57 @@
 // Squeeze-and-excitation around its two small layers: means of planes, and planes times gates.
 #pragma once
 
-#include "planes.h"
+#include "statistics.h"
+#include "team.h"
 
 namespace {
 
 struct Pool {
-  using Scratch = None;
   Shape shape;
   const float* x;
   float* y;
 
-  void operator()(int64_t plane, Scratch&) const {
-    Moments m;
-    m.add(x + plane * shape.plane(), shape.plane());
-    y[plane] = static_cast<float>(m.mean);
+  void operator()(int64_t plane) const {
+    y[plane] = static_cast<float>(Moments::plane_mean(x + plane * shape.plane(), shape.plane()));
   }
 };
 
 struct Spread {  // the gradient of Pool
-  using Scratch = None;
   Shape shape;
   const float* dy;
   float* dx;
 
-  void operator()(int64_t plane, Scratch&) const {
+  void operator()(int64_t plane) const {
     std::fill_n(dx + plane * shape.plane(), shape.plane(), dy[plane] / static_cast<float>(shape.plane()));
   }
 };
 
 struct Scale {
-  using Scratch = None;
   Shape shape;
   const float *x, *gates;
   float* y;
 
-  void operator()(int64_t plane, Scratch&) const {
+  void operator()(int64_t plane) const {
     const int64_t at = plane * shape.plane();
-    apply<false, false>(x + at, nullptr, y + at, shape.plane(), {gates[plane], 0.f});
+    apply<false>(x + at, y + at, shape.plane(), {gates[plane], 0.f});
   }
 };
 
 struct ScaleBackward {
-  using Scratch = None;
   Shape shape;
   const float *x, *gates, *dy;
   float *dx, *dgates;
 
-  void operator()(int64_t plane, Scratch&) const {
+  void operator()(int64_t plane) const {
     const int64_t n = shape.plane(), at = plane * n;
-    Vec acc = {};
-    int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes) {
-      const Vec g = load(dy + at + i);
-      acc += g * load(x + at + i);
-      store(dx + at + i, g * gates[plane]);
-    }
-    float total = sum_lanes(acc);
-    for (; i < n; ++i) {
-      total += dy[at + i] * x[at + i];
-      dx[at + i] = dy[at + i] * gates[plane];
-    }
-    dgates[plane] = total;
+    const float gate = gates[plane];
+    const Pair sums = sweep_sums(n, [=](int64_t i, auto kind, PairSum& sum) {
+      using T = decltype(kind);
+      const T g = get<T>(dy + at + i);
+      put(dx + at + i, g * gate);
+      sum.add(g * get<T>(x + at + i), T{});
+    });
+    dgates[plane] = static_cast<float>(sums.first);
   }
 };
 

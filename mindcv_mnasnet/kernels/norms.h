@@ -1,74 +1,114 @@
-// Batch norm with a ReLU or a summand or neither behind it, and its gradient.
+// Batch norm with a ReLU, a summand, a quantization or nothing behind it, and its gradient.
 #pragma once
 
-#include "planes.h"
+#include <vector>
+
+#include "statistics.h"
+#include "team.h"
 
 namespace {
 
-template <bool Relu, bool Add>
+// What a channel's values become by f and, if asked for, ReLU: their extremes, of those of x.
+inline Extremes extremes_after(const Extremes& x, Affine f, bool with_relu) {
+  Extremes y;
+  const float ends[] = {f(x.least), f(x.most)};
+  for (const float end : ends) y.see(with_relu && end < 0 ? 0 : end, with_relu && end < 0 ? 0 : end);
+  return y;
+}
+
+inline Extremes all_of(const std::vector<Extremes>& channels) {
+  Extremes all;
+  for (const Extremes& one : channels) all.see(one.least, one.most);
+  return all;
+}
+
 struct NormForward {
-  using Scratch = None;
   Shape shape;
-  const float *x, *add;
+  const float *x, *add;  // add: a summand, or null
   float* y;
   Norm norm;
-  float eps;
-  bool training;
+  bool relu = false;
 
-  void operator()(int64_t c, Scratch&) const {
-    if (training) {
-      Moments m;
-      for (int64_t n = 0; n < shape.batch; ++n) m.add(x + shape.offset(n, c), shape.plane());
-      norm.mean[c] = static_cast<float>(m.mean);
-      norm.variance[c] = static_cast<float>(m.squares / m.count);
-    }
-    const Affine f = normaliser(norm.mean[c], norm.variance[c], norm.gamma[c], norm.beta[c], eps);
+  void configure(const int32_t* config) {
+    relu = config[0] != 0;
+    if (!config[1]) add = nullptr;
+  }
+
+  // Sees a channel of x: for its statistics where they are not fixed, and for ``seen`` where that is not null.
+  Affine settle(int64_t c, Extremes* seen) const {
+    Moments m;
     for (int64_t n = 0; n < shape.batch; ++n) {
-      const int64_t at = shape.offset(n, c);
-      apply<Relu, Add>(x + at, Add ? add + at : nullptr, y + at, shape.plane(), f);
+      if (norm.fixed && seen == nullptr) break;
+      const float* plane = x + shape.offset(n, c);
+      if (!norm.fixed) m.add(plane, shape.plane());
+      if (seen != nullptr) seen->see(plane, shape.plane());
     }
+    return norm.settle(c, m);
+  }
+
+  int run() const {
+    for_channels(shape.channels, [this](int64_t c) {
+      const Affine f = settle(c, nullptr);
+      for (int64_t n = 0; n < shape.batch; ++n) {
+        const int64_t at = shape.offset(n, c);
+        if (add != nullptr)
+          apply_add(x + at, add + at, y + at, shape.plane(), f);
+        else if (relu)
+          apply<true>(x + at, y + at, shape.plane(), f);
+        else
+          apply<false>(x + at, y + at, shape.plane(), f);
+      }
+    });
+    return 0;
+  }
+
+  // Quantization needs the range of all channels before the first value is done.
+  int run_quantized(const Point& point) const {
+    std::vector<Affine> affine(shape.channels);
+    std::vector<Extremes> seen(shape.channels);
+    for_channels(shape.channels, [&](int64_t c) {
+      Extremes ends;
+      affine[c] = settle(c, point.observes ? &ends : nullptr);
+      seen[c] = extremes_after(ends, affine[c], relu);
+    });
+    const Quantizer quantize = point.settle(all_of(seen));
+    for_channels(shape.channels, [&](int64_t c) {
+      for (int64_t n = 0; n < shape.batch; ++n) {
+        const int64_t at = shape.offset(n, c);
+        if (relu)
+          apply_quantized<true>(x + at, y + at, shape.plane(), affine[c], quantize);
+        else
+          apply_quantized<false>(x + at, y + at, shape.plane(), affine[c], quantize);
+      }
+    });
+    return 0;
   }
 };
 
-template <bool Relu>
 struct NormBackward {
-  using Scratch = None;
   Shape shape;
   const float *x, *dy;
-  Norm norm;
-  float *dx, *dgamma, *dbeta;
-  float eps;
-  bool fixed;
+  Norm norm;  // its moving statistics are those that were in use
+  Quantizer quantize = {};
+  float *dx = nullptr, *dgamma = nullptr, *dbeta = nullptr;
+  bool fixed = false;
 
-  void operator()(int64_t c, Scratch&) const {
-    const Affine f = normaliser(norm.mean[c], norm.variance[c], norm.gamma[c], norm.beta[c], eps);
-    const float inverse = inverse_deviation(norm.variance[c], eps);
-    NormSums sums;
-    for (int64_t n = 0; n < shape.batch; ++n) {
-      const int64_t at = shape.offset(n, c);
-      mask_and_sum<Relu>(x + at, dy + at, dx + at, shape.plane(), f, norm.mean[c], inverse, sums);
-    }
-    dgamma[c] = static_cast<float>(sums.gx);
-    dbeta[c] = static_cast<float>(sums.g);
-    if (fixed) sums = {};
-    const double count = static_cast<double>(shape.batch) * shape.plane();
-    for (int64_t n = 0; n < shape.batch; ++n) {
-      const int64_t at = shape.offset(n, c);
-      norm_gradient(x + at, dx + at, dx + at, shape.plane(), f.scale, norm.mean[c], inverse, sums, count);
-    }
+  template <bool Relu, bool Quantized>
+  int run() const {
+    for_channels(shape.channels, [this](int64_t c) {
+      NormGradient gradient(norm, quantize, c);
+      for (int64_t n = 0; n < shape.batch; ++n) {
+        const int64_t at = shape.offset(n, c);
+        gradient.add<Relu, Quantized>(x + at, dy + at, nullptr, shape.plane());
+      }
+      gradient.settle(static_cast<double>(shape.batch) * shape.plane(), fixed, dgamma + c, dbeta + c);
+      for (int64_t n = 0; n < shape.batch; ++n) {
+        const int64_t at = shape.offset(n, c);
+        gradient.apply<Relu, Quantized>(x + at, dy + at, dx + at, shape.plane());
+      }
+    });
+    return 0;
   }
 };
-
-template <class Work>
-int run_norm(Work work) {
-  for_channels(work.shape.channels, work);
-  return 0;
-}
-
-int norm_forward(Shape s, const float* x, const float* add, float* y, Norm norm, float eps, bool training, int relu) {
-  if (add) return run_norm(NormForward<false, true>{s, x, add, y, norm, eps, training});
-  if (relu) return run_norm(NormForward<true, false>{s, x, nullptr, y, norm, eps, training});
-  return run_norm(NormForward<false, false>{s, x, nullptr, y, norm, eps, training});
-}
 
 }  // namespace

@@ -1,105 +1,281 @@
-// The operators as MindSpore calls them: batch norm, ReLU and depthwise convolution of float32 NCHW tensors on CPUs.
+// The operators as MindSpore calls them: batch norm, ReLU, depthwise convolution and fake quantization of float32
+// tensors (N, C, H, W) on CPUs.
+//
+// ``norm`` below stands for gamma, beta, mean, variance, (C,) each; ``statistics`` for mean and variance of the batch,
+// and what the moving ones become; ``state`` for {scale, zero, on, fixed} of a quantization and the norm before it.
 #include "depthwise.h"
 #include "gates.h"
-#include "norms.h"
-
-// MindSpore's interface of ahead-of-time operators: inputs, then outputs.
-#define OPERATOR(name) \
-  extern "C" int name(int count, void** params, int*, int64_t** shapes, const char**, void*, void*)
+#include "points.h"
+#include "tensors.h"
 
 extern "C" void mnasnet_set_threads(int threads) { g_threads = std::max(1, threads); }
 
-// x w gamma1 beta1 gamma2 beta2 config eps -> y mean1 variance1 mean2 variance2
-OPERATOR(mnasnet_depthwise_train) {
-  if (count != 13) return 1;
-  auto p = reinterpret_cast<float**>(params);
-  float* order[] = {p[0], p[1], p[2], p[3], p[9], p[10], p[4], p[5], p[11], p[12], p[8]};
-  const RunForward run{shape_of(shapes[0]), shape_of(shapes[8]), order, p[7][0], true};
-  return dispatch<Forward>(config_of(p[6]), run);
-}
-
-// x w gamma1 beta1 mean1 variance1 gamma2 beta2 mean2 variance2 config eps -> y
-OPERATOR(mnasnet_depthwise_infer) {
-  if (count != 13) return 1;
-  auto p = reinterpret_cast<float**>(params);
-  float* order[] = {p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[12]};
-  const RunForward run{shape_of(shapes[0]), shape_of(shapes[12]), order, p[11][0], false};
-  return dispatch<Forward>(config_of(p[10]), run);
-}
-
-// x w dy gamma1 beta1 mean1 variance1 gamma2 beta2 mean2 variance2 config eps -> dx dw dgamma1 dbeta1 dgamma2 dbeta2
-OPERATOR(mnasnet_depthwise_backward) {
-  if (count != 19) return 1;
-  auto p = reinterpret_cast<float**>(params);
-  const Config config = config_of(p[11]);
-  const RunBackward run{shape_of(shapes[0]), shape_of(shapes[2]), p, p[12][0], config.fixed != 0};
-  return dispatch<Backward>(config, run);
-}
-
-// x add gamma beta config {relu, add, fixed} eps -> y mean variance
+// x summand norm config {relu, add, fixed} factors {eps, share} -> y statistics
 OPERATOR(mnasnet_norm_train) {
-  if (count != 9) return 1;
-  auto p = reinterpret_cast<float**>(params);
-  const auto config = static_cast<const int32_t*>(params[4]);
-  const Norm norm{p[2], p[3], p[7], p[8]};
-  const float* add = config[1] ? p[1] : nullptr;
-  return norm_forward(shape_of(shapes[0]), p[0], add, p[6], norm, p[5][0], true, config[0]);
+  TENSORS(13);
+  NormForward op{t.shape(), t.take(), t.take(), nullptr, t.norm()};
+  op.configure(t.integers());
+  op.norm.train(t.take());
+  op.y = t.take();
+  t.outputs_of(op.norm);
+  return op.run();
 }
 
-// x add gamma beta mean variance config {relu, add, fixed} eps -> y
+// x summand norm config factors -> y
 OPERATOR(mnasnet_norm_infer) {
-  if (count != 9) return 1;
-  auto p = reinterpret_cast<float**>(params);
-  const auto config = static_cast<const int32_t*>(params[6]);
-  const Norm norm{p[2], p[3], p[4], p[5]};
-  const float* add = config[1] ? p[1] : nullptr;
-  return norm_forward(shape_of(shapes[0]), p[0], add, p[8], norm, p[7][0], false, config[0]);
+  TENSORS(9);
+  NormForward op{t.shape(), t.take(), t.take(), nullptr, t.norm()};
+  op.configure(t.integers());
+  op.norm.eps = t.take()[0];
+  op.y = t.take();
+  return op.run();
 }
 
 // The same under names of their own: MindSpore takes operators of one name for one, with the gradient of the first.
 OPERATOR(mnasnet_norm_add_train) {
-  return mnasnet_norm_train(count, params, nullptr, shapes, nullptr, nullptr, nullptr);
+  return mnasnet_norm_train(count, params, ranks, shapes, nullptr, nullptr, nullptr);
 }
 
 OPERATOR(mnasnet_norm_add_infer) {
-  return mnasnet_norm_infer(count, params, nullptr, shapes, nullptr, nullptr, nullptr);
+  return mnasnet_norm_infer(count, params, ranks, shapes, nullptr, nullptr, nullptr);
 }
 
-// x dy gamma beta mean variance config eps -> dx dgamma dbeta
+// x dy norm config factors -> dx dgamma dbeta
 OPERATOR(mnasnet_norm_backward) {
-  if (count != 11) return 1;
-  auto p = reinterpret_cast<float**>(params);
-  const Norm norm{p[2], p[3], p[4], p[5]};
-  const Shape s = shape_of(shapes[0]);
-  const auto config = static_cast<const int32_t*>(params[6]);
-  if (config[0]) return run_norm(NormBackward<true>{s, p[0], p[1], norm, p[8], p[9], p[10], p[7][0], config[2] != 0});
-  return run_norm(NormBackward<false>{s, p[0], p[1], norm, p[8], p[9], p[10], p[7][0], config[2] != 0});
+  TENSORS(11);
+  NormBackward op{t.shape(), t.take(), t.take(), t.norm()};
+  const int32_t* config = t.integers();
+  op.norm.eps = t.take()[0];
+  op.fixed = config[2] != 0;
+  t.outputs_of(op);
+  return config[0] ? op.run<true, false>() : op.run<false, false>();
+}
+
+// x norm range batches config {relu, ., .} factors timing -> y statistics range state
+OPERATOR(mnasnet_quantized_norm_train) {
+  TENSORS(17);
+  NormForward op{t.shape(), t.take(), nullptr, nullptr, t.norm()};
+  Point point(t.take());
+  const float* batches = t.take();
+  op.relu = t.integers()[0] != 0;
+  op.norm.train(t.take());
+  point.train(true, batches, t.take(), &op.norm.fixed);
+  op.y = t.take();
+  t.outputs_of(op.norm);
+  t.outputs_of(point);
+  return op.run_quantized(point);
+}
+
+// x norm range config factors -> y state
+OPERATOR(mnasnet_quantized_norm_infer) {
+  TENSORS(10);
+  NormForward op{t.shape(), t.take(), nullptr, nullptr, t.norm()};
+  Point point(t.take());
+  op.relu = t.integers()[0] != 0;
+  op.norm.eps = t.take()[0];
+  op.y = t.take();
+  point.state = t.take();
+  return op.run_quantized(point);
+}
+
+// x dy norm state config factors -> dx dgamma dbeta
+OPERATOR(mnasnet_quantized_norm_backward) {
+  TENSORS(12);
+  NormBackward op{t.shape(), t.take(), t.take(), t.norm()};
+  const float* state = t.take();
+  const bool relu = t.integers()[0] != 0;
+  op.norm.eps = t.take()[0];
+  op.quantize = Quantizer(state);
+  op.fixed = state[3] != 0;
+  t.outputs_of(op);
+  return relu ? op.run<true, true>() : op.run<false, true>();
+}
+
+// x w norm1 norm2 config {kernel, stride, same, pre, fixed} factors -> y statistics1 statistics2
+OPERATOR(mnasnet_depthwise_train) {
+  TENSORS(21);
+  DepthwiseForward op{t.shape(), t.take(), t.take(), t.norm(), t.norm()};
+  const Settings settings = settings_of(t.integers());
+  const float* factors = t.take();
+  op.pre.train(factors);
+  op.post.train(factors);
+  op.out = t.shape();
+  op.y = t.take();
+  t.outputs_of(op.pre);
+  t.outputs_of(op.post);
+  return op.run<false>(settings);
+}
+
+// x w norm1 norm2 config factors -> y
+OPERATOR(mnasnet_depthwise_infer) {
+  TENSORS(13);
+  DepthwiseForward op{t.shape(), t.take(), t.take(), t.norm(), t.norm()};
+  const Settings settings = settings_of(t.integers());
+  op.pre.eps = op.post.eps = t.take()[0];
+  op.out = t.shape();
+  op.y = t.take();
+  return op.run<false>(settings);
+}
+
+// x w dy norm1 norm2 config factors -> dx dw dgamma1 dbeta1 dgamma2 dbeta2
+OPERATOR(mnasnet_depthwise_backward) {
+  TENSORS(19);
+  DepthwiseBackward op{t.shape(), t.take(), t.take(), t.shape(), t.take(), t.norm(), t.norm()};
+  const Settings settings = settings_of(t.integers());
+  op.pre.eps = op.post.eps = t.take()[0];
+  op.fixed = settings.fixed != 0;
+  t.outputs_of(op);
+  return op.run<false>(settings);
+}
+
+// x w norm1 range1 norm2 range2 batches config factors timing -> y, statistics range state of each norm
+OPERATOR(mnasnet_quantized_depthwise_train) {
+  TENSORS(29);
+  DepthwiseForward op{t.shape(), t.take(), t.take(), t.norm()};
+  op.pre_point = Point(t.take());
+  op.post = t.norm();
+  op.post_point = Point(t.take());
+  const float* batches = t.take();
+  const Settings settings = settings_of(t.integers());
+  const float *factors = t.take(), *timing = t.take();
+  op.pre.train(factors);
+  op.post.train(factors);
+  op.pre_point.train(true, batches, timing, &op.pre.fixed);
+  op.post_point.train(true, batches, timing, &op.post.fixed);
+  op.out = t.shape();
+  op.y = t.take();
+  t.outputs_of(op.pre);
+  t.outputs_of(op.pre_point);
+  t.outputs_of(op.post);
+  t.outputs_of(op.post_point);
+  return op.run<true>(settings);
+}
+
+// x w norm1 range1 norm2 range2 config factors -> y state1 state2
+OPERATOR(mnasnet_quantized_depthwise_infer) {
+  TENSORS(17);
+  DepthwiseForward op{t.shape(), t.take(), t.take(), t.norm()};
+  op.pre_point = Point(t.take());
+  op.post = t.norm();
+  op.post_point = Point(t.take());
+  const Settings settings = settings_of(t.integers());
+  op.pre.eps = op.post.eps = t.take()[0];
+  op.out = t.shape();
+  op.y = t.take();
+  op.pre_point.state = t.take();
+  op.post_point.state = t.take();
+  return op.run<true>(settings);
+}
+
+// x w dy norm1 state1 norm2 state2 config factors -> dx dw dgamma1 dbeta1 dgamma2 dbeta2
+OPERATOR(mnasnet_quantized_depthwise_backward) {
+  TENSORS(21);
+  DepthwiseBackward op{t.shape(), t.take(), t.take(), t.shape(), t.take(), t.norm()};
+  const float* pre_state = t.take();
+  op.post = t.norm();
+  const float* state = t.take();
+  const Settings settings = settings_of(t.integers());
+  if (settings.pre) op.pre_quantizer = Quantizer(pre_state);
+  op.post_quantizer = Quantizer(state);
+  op.fixed = state[3] != 0;
+  op.pre.eps = op.post.eps = t.take()[0];
+  t.outputs_of(op);
+  return op.run<true>(settings);
+}
+
+// x range batches config {observes} timing -> y range state
+OPERATOR(mnasnet_point_train) {
+  TENSORS(8);
+  PointForward op{t.size(), t.take()};
+  Point point(t.take());
+  const float* batches = t.take();
+  const bool observes = t.integers()[0] != 0;
+  point.train(observes, batches, t.take(), nullptr);
+  op.y = t.take();
+  t.outputs_of(point);
+  return op.run(point);
+}
+
+// x range -> y state
+OPERATOR(mnasnet_point_infer) {
+  TENSORS(4);
+  PointForward op{t.size(), t.take()};
+  Point point(t.take());
+  op.y = t.take();
+  point.state = t.take();
+  return op.run(point);
+}
+
+// x dy state -> dx
+OPERATOR(mnasnet_point_backward) {
+  TENSORS(4);
+  PointBackward op{t.size(), t.take(), nullptr, t.take()};
+  const Quantizer quantize(t.take());
+  op.dx = t.take();
+  return op.run(quantize);
+}
+
+// x summand range batches config {observes} timing -> y range state, of the sum
+OPERATOR(mnasnet_point_add_train) {
+  TENSORS(9);
+  PointForward op{t.size(), t.take(), t.take()};
+  Point point(t.take());
+  const float* batches = t.take();
+  const bool observes = t.integers()[0] != 0;
+  point.train(observes, batches, t.take(), nullptr);
+  op.y = t.take();
+  t.outputs_of(point);
+  return op.run(point);
+}
+
+// x summand range -> y state
+OPERATOR(mnasnet_point_add_infer) {
+  TENSORS(5);
+  PointForward op{t.size(), t.take(), t.take()};
+  Point point(t.take());
+  op.y = t.take();
+  point.state = t.take();
+  return op.run(point);
+}
+
+// x summand dy state -> dx, which is the summand's gradient too
+OPERATOR(mnasnet_point_add_backward) {
+  TENSORS(5);
+  PointBackward op{t.size(), t.take(), t.take(), t.take()};
+  const Quantizer quantize(t.take());
+  op.dx = t.take();
+  return op.run(quantize);
+}
+
+// w, output channels first -> y
+OPERATOR(mnasnet_quantize_weight) {
+  TENSORS(2);
+  const int64_t channels = t.length(0);
+  return WeightPoint{channels, t.size() / channels, t.take(), t.take()}.run();
 }
 
 // x -> y (N, C, 1, 1)
 OPERATOR(mnasnet_pool) {
-  if (count != 2) return 1;
-  auto p = reinterpret_cast<float**>(params);
-  return run_planes(Pool{shape_of(shapes[0]), p[0], p[1]});
+  TENSORS(2);
+  return run_planes(Pool{t.shape(), t.take(), t.take()});
 }
 
 // x (for its shape) dy -> dx
 OPERATOR(mnasnet_spread) {
-  if (count != 3) return 1;
-  auto p = reinterpret_cast<float**>(params);
-  return run_planes(Spread{shape_of(shapes[0]), p[1], p[2]});
+  TENSORS(3);
+  const Shape shape = t.shape();
+  t.take();
+  return run_planes(Spread{shape, t.take(), t.take()});
 }
 
 // x gates (N, C, 1, 1) -> y
 OPERATOR(mnasnet_scale) {
-  if (count != 3) return 1;
-  auto p = reinterpret_cast<float**>(params);
-  return run_planes(Scale{shape_of(shapes[0]), p[0], p[1], p[2]});
+  TENSORS(3);
+  return run_planes(Scale{t.shape(), t.take(), t.take(), t.take()});
 }
 
 // x gates dy -> dx dgates
 OPERATOR(mnasnet_scale_backward) {
-  if (count != 5) return 1;
-  auto p = reinterpret_cast<float**>(params);
-  return run_planes(ScaleBackward{shape_of(shapes[0]), p[0], p[1], p[2], p[3], p[4]});
+  TENSORS(5);
+  return run_planes(ScaleBackward{t.shape(), t.take(), t.take(), t.take(), t.take(), t.take()});
 }

@@ -20,14 +20,16 @@ typedef int32_t Integers __attribute__((vector_size(kLanes * sizeof(float))));
 inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
 
-template <class T>  // Vec or float
-inline T get(const float* p) {
-  return *reinterpret_cast<const T*>(p);
-}
+// T is Vec or float; as a template's argument Vec loses its alignment of 4, so that no pointer is made of T.
 template <class T>
-inline void put(float* p, T v) {
-  *reinterpret_cast<T*>(p) = v;
+inline T get(const float* p) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return *p;
+  else
+    return load(p);
 }
+inline void put(float* p, Vec v) { store(p, v); }
+inline void put(float* p, float v) { *p = v; }
 
 inline Vec truncate(Vec v) { return __builtin_convertvector(__builtin_convertvector(v, Integers), Vec); }
 inline float truncate(float v) { return static_cast<float>(static_cast<int32_t>(v)); }
@@ -48,7 +50,7 @@ inline float sum_lanes(Vec v) {
 }
 
 // Calls ``body(i, Vec{})`` for whole vectors of n floats, and then ``body(i, 0.f)`` for the floats that are left.
-// Written by hand, because compilers vectorize no loop that may work in place.
+// Compilers vectorize no loop by themselves that may work in place.
 template <class Body>
 inline void sweep(int64_t n, const Body& body) {
   int64_t i = 0;
@@ -56,16 +58,39 @@ inline void sweep(int64_t n, const Body& body) {
   for (; i < n; ++i) body(i, 0.f);
 }
 
-// A sum over a sweep: several of them hide the latency of an addition.
-class Sum {
- public:
-  void add(Vec v) { vector_ += v; }
-  void add(float v) { rest_ += v; }
-  double total() const { return static_cast<double>(sum_lanes(vector_)) + rest_; }
+// A sum of pairs over a sweep; two of them in turn hide the latency of an addition.
+struct PairSum {
+  Vec first = {}, second = {};
+  double rest_first = 0, rest_second = 0;
 
- private:
-  Vec vector_ = {};
-  double rest_ = 0;
+  void add(Vec a, Vec b) {
+    first += a;
+    second += b;
+  }
+  void add(float a, float b) {
+    rest_first += a;
+    rest_second += b;
+  }
 };
+
+// The sums of what ``body(i, Vec{}, add)`` and ``body(i, 0.f, add)`` add.
+struct Pair {
+  double first, second;
+};
+template <class Body>
+inline Pair sweep_sums(int64_t n, const Body& body) {
+  PairSum even, odd;
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    body(i, Vec{}, even);
+    body(i + kLanes, Vec{}, odd);
+  }
+  if (i + kLanes <= n) {
+    body(i, Vec{}, even);
+    i += kLanes;
+  }
+  for (; i < n; ++i) body(i, 0.f, even);
+  return {sum_lanes(even.first + odd.first) + even.rest_first, sum_lanes(even.second + odd.second) + even.rest_second};
+}
 
 }  // namespace

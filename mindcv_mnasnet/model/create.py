@@ -8,7 +8,7 @@ from typing import Any
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.kernels.build import kernels as built_kernels
-from mindcv_mnasnet.kernels.cells import accelerate
+from mindcv_mnasnet.model.accelerate import accelerate
 from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import initialize, start_from
 from mindcv_mnasnet.model.quantization import FLOAT, Quantization, QuantizedLayerFactory
@@ -33,8 +33,8 @@ def create_model(
         pretrained: start from the weights that the name's source published, see ``weights.hub.pretrained``; with
             another number of classes the classifier stays a new one.
         quantization: build it of fake-quantized layers, see ``quantize``.
-        kernels: let it use our own operators where there are some: on CPUs, unquantized. They compute in float32, and
-            no exported file can hold them.
+        kernels: let it use our own operators where there are some: on CPUs. They compute in float32, and no exported
+            file can hold them.
         overrides: fields of ``arch.Network`` (``num_classes``, ``width_mult``, ``dropout``, ``blocks``, ...).
     Raises:
         UserError: unknown names, impossible values, or weights that are not published or do not fit.
@@ -49,7 +49,7 @@ def create_model(
         raise UserError("published weights are found by a model's name; a description of a network has none")
     cell = MnasNet(network, features_only, FLOAT if quantization is None else QuantizedLayerFactory(quantization))
     initialize(cell, seed)
-    if kernels and quantization is None and (library := built_kernels().path):
+    if kernels and (library := built_kernels().path):
         accelerate(cell, library)
     if pretrained:
         wanted = {name: overrides[name] for name in ("width_mult", "image_size") if name in overrides}

@@ -1,7 +1,7 @@
 """The layers of a MnasNet as MindSpore cells.
 
 ``fused``, ``gating``, ``middle`` and ``join`` are None, or compute the same as the cells beside them, faster on CPUs:
-``kernels.cells.accelerate`` sets them.
+``accelerate`` sets them. ``fused`` of a fake-quantized layer quantizes, and so do ``middle`` and ``join``.
 """
 
 from __future__ import annotations
@@ -67,14 +67,15 @@ class SqueezeExcite(nn.Cell):
         self.gating = None
 
     def construct(self, x):
-        if self.gating is not None:
-            reduced = ops.relu(self.reduce(self.gating.mean(x)))
-            return self.gating.scale(x, ops.sigmoid(self.expand(reduced)))
-        reduced = ops.relu(self.reduce(ops.mean(x, (2, 3), True)))
-        if self.reduced_fake_quant is None or self.gates_fake_quant is None or self.fake_quant is None:
-            return x * ops.sigmoid(self.expand(reduced))
-        gates = ops.sigmoid(self.expand(self.reduced_fake_quant(reduced)))
-        return self.fake_quant(x * self.gates_fake_quant(gates))
+        means = ops.mean(x, (2, 3), True) if self.gating is None else self.gating.mean(x)
+        reduced = ops.relu(self.reduce(means))
+        if self.reduced_fake_quant is not None:
+            reduced = self.reduced_fake_quant(reduced)
+        gates = ops.sigmoid(self.expand(reduced))
+        if self.gates_fake_quant is not None:
+            gates = self.gates_fake_quant(gates)
+        y = x * gates if self.gating is None else self.gating.scale(x, gates)
+        return y if self.fake_quant is None else self.fake_quant(y)
 
 
 class PooledShortcut(nn.Cell):

@@ -170,11 +170,15 @@ class FakeQuant(nn.Cell):
         super().__init__()
         self.range = ms.Parameter(ms.Tensor(np.array(fixed or (0.0, 0.0), np.float32)), "range", False)
         self.batches, self.delay = batches, float(delay)
+        self.decay = RANGE_DECAY
         self.positive, self.observes = positive, fixed is None
         self.quantize = QuantizeActivation(positive)
         self.always = ms.Tensor(True)
+        self.fused = None
 
     def construct(self, x):
+        if self.fused is not None:
+            return self.fused(x)
         span, on = self.range.value(), self.always
         if self.training:
             on = self.batches.value()[0] > self.delay
@@ -190,14 +194,20 @@ class FakeQuant(nn.Cell):
         least = ops.zeros_like(most) if self.positive else ops.minimum(ops.amin(x), 0.0)
         old = self.range.value()
         unset = (old[1] <= old[0]).astype(ms.float32)
-        share = unset + (1 - unset) * (1 - RANGE_DECAY)
+        share = unset + (1 - unset) * (1 - self.decay)
         return ops.assign(self.range, old + share * (ops.stack([least, most]) - old))
 
 
 class QuantizeWeight(nn.Cell):
     """The nearest of 255 values per output channel (axis 0), evenly from -max|w| to max|w|."""
 
+    def __init__(self):
+        super().__init__()
+        self.fused = None
+
     def construct(self, weight):
+        if self.fused is not None:
+            return self.fused(weight)
         axes = tuple(range(1, weight.ndim))
         scale = ops.maximum(ops.amax(ops.abs(weight), axes, True), TINY) / WEIGHT_LEVELS
         return ops.round(weight / scale) * scale

@@ -17,7 +17,8 @@ import numpy as np
 from mindspore import nn, ops
 
 from mindcv_mnasnet.kernels.build import kernels as built_kernels
-from mindcv_mnasnet.kernels.cells import Depthwise, NormAct, accelerate
+from mindcv_mnasnet.kernels.cells import Depthwise, NormAct
+from mindcv_mnasnet.model.accelerate import accelerate, put
 from mindcv_mnasnet.model.layers import ConvBN, MBConv
 from mindcv_mnasnet.model.parameters import initialize
 from mindcv_mnasnet.networks.network import Layer, Network
@@ -120,12 +121,9 @@ class SuperNetwork(nn.Cell):
         if kernels and (library := built_kernels().path):
             accelerate(self, library)
             for block in self.blocks:
-                delattr(block, "end")  # assigning would rename the parameters that it shares
-                block.insert_child_to_cell("end", NormAct(library, block.project.bn, add=block.layer.stride == 1))
+                put(block, "end", NormAct(library, block.project.bn, add=block.layer.stride == 1))
                 if block.bypasses and block.middle is not None:
-                    delattr(block, "middle")
-                    own = Depthwise(library, block.depthwise.conv, None, block.depthwise.bn)
-                    block.insert_child_to_cell("middle", own)
+                    put(block, "middle", Depthwise(library, block.depthwise.conv, None, block.depthwise.bn))
 
     def construct(self, images, *masks):
         x = self.stem(images)
