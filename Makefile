@@ -7,10 +7,10 @@ PARALLEL = -n 2 --dist loadfile  # most of the tests' time is graph compilation,
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
 .DELETE_ON_ERROR:
-.PHONY: help demo docs test test-all test-ascend test-slow test-oldest lint bench lock clean
+.PHONY: help demo docs test test-all test-ascend test-slow test-aarch64 test-oldest lint bench lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/.installed ## train on handwritten digits, validate, show the results (4 minutes)
 	@.venv/bin/python tools/demo.py $(ARGS)
@@ -26,6 +26,12 @@ test-ascend: .venv/.installed-dev ## dry runs of jobs on NPUs, on any machine
 
 test-slow: .venv/.installed-dev ## the tests that take minutes each
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest -m slow $(ARGS)
+
+test-aarch64: .venv/.installed-dev ## the CPU operators built for ARM processors, in an emulator
+	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || { \
+		echo "error: a cross compiler and an emulator are needed" \
+			"(Debian, Ubuntu: apt install g++-aarch64-linux-gnu qemu-user)" >&2; exit 1; }
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest tests/test_kernels_builds.py -m slow -k aarch64 $(ARGS)
 
 test-oldest: .venv-oldest/.installed ## the test suite on the oldest versions that pyproject.toml allows
 	@PATH="$(CURDIR)/.venv-oldest/bin:$$PATH" .venv-oldest/bin/python -m pytest $(PARALLEL) $(ARGS)

@@ -89,7 +89,7 @@ class NormAct(nn.Cell):
 
 
 class Depthwise(nn.Cell):
-    """``before`` and ReLU unless None, depthwise convolution, ``after`` and ReLU; the norms have one eps and momentum."""
+    """``before`` and ReLU unless None, depthwise convolution, ``after`` and ReLU; the norms have the same settings."""
 
     def __init__(self, library: str, conv: nn.Conv2d, before: nn.BatchNorm2d | None, after: nn.BatchNorm2d):
         super().__init__(auto_prefix=False)
