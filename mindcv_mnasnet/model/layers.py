@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mindspore import nn, ops
 
 from mindcv_mnasnet.model.quantization import FLOAT, GATES, LayerFactory
@@ -42,7 +44,7 @@ class ConvBN(nn.Cell):
         self.bn = factory.norm(out_width, network.bn_eps, network.bn_momentum)
         self.relu = nn.ReLU() if relu else None
         self.fake_quant = factory.fake_quant(name, positive=relu)
-        self.fused = None
+        self.fused: Any = None
 
     def construct(self, x):
         x = self.conv(x)
