@@ -12,7 +12,8 @@ from mindspore import nn, ops
 
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.kernels.build import kernels as built_kernels
-from mindcv_mnasnet.kernels.cells import Depthwise, NormAct, accelerate
+from mindcv_mnasnet.kernels.cells import Depthwise, NormAct
+from mindcv_mnasnet.model.accelerate import accelerate, put
 from mindcv_mnasnet.model.layers import ConvBN
 from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import initialize
@@ -159,17 +160,11 @@ def _accelerate(cell: SSDLite, library: str) -> None:
     """Our operators, with the tapped expansion left as a tensor of its own."""
     accelerate(cell, library)
     tapped = cell.blocks[cell.tapped_block]
-    _put(tapped, "middle", Depthwise(library, tapped.depthwise.conv, None, tapped.depthwise.bn))
+    put(tapped, "middle", Depthwise(library, tapped.depthwise.conv, None, tapped.depthwise.bn))
     for extra in cell.extras:
         for unit in (extra.reduce, extra.expand):
-            _put(unit, "fused", NormAct(library, unit.bn, relu=True))
+            put(unit, "fused", NormAct(library, unit.bn, relu=True))
     spatial = [extra.depthwise for extra in cell.extras]
     spatial += [one.depthwise for predictor in cell.predictors for one in (predictor.classes, predictor.boxes)]
     for unit in spatial:
-        _put(unit, "middle", Depthwise(library, unit.conv, None, unit.bn))
-
-
-def _put(parent: nn.Cell, name: str, child: nn.Cell) -> None:
-    """Assigning would rename the parameters that the child shares."""
-    delattr(parent, name)
-    parent.insert_child_to_cell(name, child)
+        put(unit, "middle", Depthwise(library, unit.conv, None, unit.bn))
