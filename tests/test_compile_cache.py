@@ -35,7 +35,7 @@ images, labels = tiny.batch()
 with CompileCache("test", folder=pathlib.Path(sys.argv[1])).first_call(step, images, labels, None):
     losses = [tiny.run(step, images, labels)]
 losses += [tiny.run(step, images, labels) for _ in range(3)]
-print("RESULT", *losses, *(float(np.abs(p.asnumpy()).sum(dtype=np.float64)) for p in step.state()))
+print("RESULT", *losses, *(float(np.abs(value).sum(dtype=np.float64)) for value in step.state().values()))
 """
 
 

@@ -55,8 +55,7 @@ def ending(self, loss):
 engine.prepare, engine._Training._note_loss = remember, ending
 code = run_cli(lambda: train.main(sys.argv[2:]))
 for job in jobs:
-    tensors = {{parameter.name: parameter.asnumpy() for parameter in job.step.state()}}
-    np.savez(f"rank_{{job.runtime.rank}}.npz", **tensors)
+    np.savez(f"rank_{{job.runtime.rank}}.npz", **job.step.state())
 sys.exit(code)
 """
 

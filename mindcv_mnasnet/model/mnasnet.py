@@ -72,9 +72,10 @@ class MnasNet(nn.Cell):
         stages = len(self.network.blocks)
         stage_of = [layer.stage for layer in self.network.layers()]
         found = {}
-        for name, _ in self.parameters_and_names():
-            part, index = name.split(".")[:2]
-            found[name] = {"stem": stages + 1}.get(part, 0) if part != "blocks" else stages - stage_of[int(index)]
+        for parameter in self.get_parameters():  # whose names stay where mixed precision wraps cells
+            part, index = parameter.name.split(".")[:2]
+            in_block = part == "blocks"
+            found[parameter.name] = stages - stage_of[int(index)] if in_block else {"stem": stages + 1}.get(part, 0)
         return found
 
     def construct(self, x, random_inputs=None):

@@ -63,11 +63,22 @@ def load_parameters(parameters: Iterable[ms.Parameter], tensors: Mapping[str, np
         UserError: listing the first missing, left-over and misshapen tensors.
     """
     by_name = {parameter.name: parameter for parameter in parameters}
-    if not any(name.startswith(PREFIXES) for name in by_name):
+    check_fit({name: tuple(parameter.shape) for name, parameter in by_name.items()}, tensors, origin)
+    for name, parameter in by_name.items():
+        parameter.set_data(ms.Tensor(np.array(tensors[name], order="C"), parameter.dtype))
+
+
+def check_fit(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, np.ndarray], origin: str) -> None:
+    """Whether tensors have the names and shapes that are wanted; ranges of a quantized network may be left over.
+
+    Raises:
+        UserError: listing the first missing, left-over and misshapen tensors.
+    """
+    if not any(name.startswith(PREFIXES) for name in shapes):
         tensors = {name: value for name, value in tensors.items() if not name.startswith(PREFIXES)}
-    missing = [name for name in by_name if name not in tensors]
-    extra = [name for name in tensors if name not in by_name]
-    odd = [n for n, p in by_name.items() if n in tensors and tuple(tensors[n].shape) != tuple(p.shape)]
+    missing = [name for name in shapes if name not in tensors]
+    extra = [name for name in tensors if name not in shapes]
+    odd = [name for name, shape in shapes.items() if name in tensors and tuple(tensors[name].shape) != shape]
     if missing or extra or odd:
         listed = [
             f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
@@ -75,8 +86,6 @@ def load_parameters(parameters: Iterable[ms.Parameter], tensors: Mapping[str, np
             if names
         ]
         raise UserError(f"{origin} does not fit the network: {'; '.join(listed)}")
-    for name, parameter in by_name.items():
-        parameter.set_data(ms.Tensor(np.array(tensors[name], order="C"), parameter.dtype))
 
 
 def start_from(model: MnasNet, checkpoint: Checkpoint) -> str:

@@ -204,7 +204,7 @@ class _Training:
         job = self.job
         if job.folder is None:
             return
-        tensors = {parameter.name: parameter.asnumpy() for parameter in job.step.state()}
+        tensors = job.step.state()
         if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
             raise self._diverged(f"the weights are not finite after step {job.attempted_steps}")
         name = f"step_{job.attempted_steps:08d}"

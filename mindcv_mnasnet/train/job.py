@@ -18,7 +18,7 @@ from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.kernels.build import kernels
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.mnasnet import MnasNet
-from mindcv_mnasnet.model.parameters import freeze, load_parameters, start_from
+from mindcv_mnasnet.model.parameters import freeze, start_from
 from mindcv_mnasnet.model.quantization import Quantization
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.plan import Plan, sunk_steps
@@ -175,7 +175,7 @@ def _restore(job: Job, stored: Checkpoint) -> None:
     recipe, plan, meta = job.recipe, job.plan, stored.meta
     if len(job.train) != meta["train_images"]:
         raise UserError(f"the run trained on {meta['train_images']} images, {job.train.root} has {len(job.train)} now")
-    load_parameters(job.step.state(), stored.tensors, str(stored.path))
+    job.step.load(stored.tensors, str(stored.path))
     before = stored.recipe
     job.best, job.metrics = dict(meta["best"]), dict(meta["metrics"])
     job.last_checkpoint = stored.path

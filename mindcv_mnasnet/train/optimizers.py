@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import mindspore as ms
+import numpy as np
 from mindspore import nn, ops
 
 from mindcv_mnasnet.recipe.recipe import Recipe
-from mindcv_mnasnet.train.tensor_lists import for_each
+from mindcv_mnasnet.train.tensor_lists import Kept, TensorList, for_each
 
 add, sub, mul, div, sqrt = ops.Add(), ops.Sub(), ops.Mul(), ops.Div(), ops.Sqrt()
 assign, assign_add, assign_sub = ops.Assign(), ops.AssignAdd(), ops.AssignSub()
@@ -24,7 +25,8 @@ class Optimizer(nn.Cell):
     """Shared by all: parameters, their decays, and their shares of the learning rate (layer decay).
 
     ``kept`` are the shares of the old that the rule's moving averages keep, such as momentum; ``l2`` says that weight
-    decay is part of the gradient.
+    decay is part of the gradient. With ``by_row`` the rule updates one row that holds all parameters, which are set
+    from it: some twenty operators in place of some for each, which is what NPUs want and CPUs do not.
     """
 
     l2 = True
@@ -35,25 +37,36 @@ class Optimizer(nn.Cell):
         parameters: Sequence[ms.Parameter],
         decays: Sequence[float],
         lr_shares: Sequence[float],
+        by_row: bool = False,
     ):
         super().__init__(auto_prefix=False)
-        self.parameters = ms.ParameterTuple(parameters)
-        self.decays = tuple(decays)
-        self.lr_shares = tuple(lr_shares)
+        self.by_row = by_row
+        self.trained = TensorList(parameters, by_row)
+        self.decays, self.lr_shares = tuple(decays), tuple(lr_shares)
         self.kept = tuple(ms.Tensor(share, ms.float32) for share in kept)
         self.one = ms.Tensor(1.0, ms.float32)
         self.slots: tuple[ms.ParameterTuple, ...] = ()
+        self.states: list[Kept] = []
+        if by_row:
+            self.row = Kept("weights", parameters, None, by_row=True).parameters[0]
+            self.decay, self.lr_share = self._factor("decays", decays), self._factor("lr_shares", lr_shares)
+            self.decays_some = any(decays)
+            self.scales_some = any(share != 1 for share in lr_shares)
 
-    def slot(self, name: str, init: str = "zeros") -> ms.ParameterTuple:
-        """One tensor per parameter, named ``optimizer.<name>.<parameter>``."""
-        value = float(init == "ones")
-        return ms.ParameterTuple(
-            ms.Parameter(ops.full(p.shape, value, dtype=ms.float32), f"optimizer.{name}.{p.name}", False)
-            for p in self.parameters
-        )
+    def _factor(self, name: str, values: Sequence[float]) -> float | ms.Parameter:
+        """What to multiply the row by: one number where all are equal."""
+        if len(set(values)) == 1:
+            return values[0]
+        sizes = [parameter.size for parameter in self.trained.parameters]
+        return ms.Parameter(ms.Tensor(np.repeat(np.array(values, np.float32), sizes)), name, False)
+
+    def slot(self, name: str, start: float = 0.0) -> ms.ParameterTuple:
+        """One tensor per parameter, named ``optimizer.<name>.<parameter>`` in checkpoints."""
+        self.states.append(Kept(f"optimizer.{name}", self.trained.parameters, start, self.by_row))
+        return self.states[-1].parameters
 
     def construct(self, lr, step, gradients, applies=None):
-        """Update all parameters; ``step`` counts from 0.
+        """Update all parameters; ``step`` counts from 0, ``gradients`` is a tuple of the layout of ``trained``.
 
         Where ``applies``, a bool scalar, is False, nothing changes and the gradients may hold anything: they count as
         0, moving averages keep everything, and the rate is 0.
@@ -63,21 +76,38 @@ class Optimizer(nn.Cell):
             moves = applies.astype(ms.float32)
             kept = tuple([ops.where(applies, share, self.one) for share in kept])
         one = ops.partial(self.one_update, lr * moves, step, applies, moves, kept)
-        if len(self.slots) == 1:
-            for_each(one, self.decays, self.lr_shares, self.parameters, gradients, self.slots[0])
+        if self.by_row:
+            assign(self.row, self.trained.values()[0])
+            slots = self.slots
+            if len(slots) == 1:
+                one(self.decay, self.lr_share, self.row, gradients[0], slots[0][0])
+            else:
+                one(self.decay, self.lr_share, self.row, gradients[0], slots[0][0], slots[1][0])
+            self.trained((self.row.value(),))
+        elif len(self.slots) == 1:
+            for_each(one, self.decays, self.lr_shares, self.trained.parameters, gradients, self.slots[0])
         else:
-            for_each(one, self.decays, self.lr_shares, self.parameters, gradients, self.slots[0], self.slots[1])
+            slots = self.slots
+            for_each(one, self.decays, self.lr_shares, self.trained.parameters, gradients, slots[0], slots[1])
         return step
 
     def one_update(self, lr, step, applies, moves, kept, decay, lr_share, parameter, gradient, *slots):
         """Update one parameter, whose ``slots`` are what the rule keeps of it."""
-        if self.l2 and decay > 0:
+        if self.l2 and self.decays_one(decay):
             gradient = add(gradient, mul(parameter, decay))
         if applies is not None:
             gradient = ops.where(applies, gradient, 0.0)
-        if lr_share != 1:
+        if self.scales_one(lr_share):
             lr = mul(lr, lr_share)
         return self.update(parameter, gradient, slots, lr, decay, step, kept, moves)
+
+    def decays_one(self, decay):
+        """Whether there is anything to decay in a parameter, or in the row."""
+        return self.decays_some if self.by_row else decay > 0
+
+    def scales_one(self, lr_share):
+        """Whether the rate of a parameter, or of some in the row, is not the common one."""
+        return self.scales_some if self.by_row else lr_share != 1
 
 
 class RMSProp(Optimizer):
@@ -88,7 +118,7 @@ class RMSProp(Optimizer):
 
     def __init__(self, recipe: Recipe, *groups):
         super().__init__((recipe.rmsprop_decay, recipe.momentum), *groups)
-        self.mean_square, self.moment = self.slot("mean_square", "ones"), self.slot("momentum")
+        self.mean_square, self.moment = self.slot("mean_square", 1.0), self.slot("momentum")
         self.slots = (self.mean_square, self.moment)
         self.eps = ms.Tensor(1e-3 if recipe.eps is None else recipe.eps, ms.float32)
         self.apply = ops.ApplyMomentum()
@@ -155,24 +185,50 @@ class LAMB(AdamW):
     Tensors that are not decayed (norms, biases) keep the ratio 1, as timm does.
     """
 
+    def __init__(self, recipe: Recipe, *groups):
+        super().__init__(recipe, *groups)
+        if self.by_row:
+            sizes = [parameter.size for parameter in self.trained.parameters]
+            owners = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+            self.owners = ms.Parameter(ms.Tensor(owners), "owners", False)
+
     def update(self, parameter, gradient, slots, lr, decay, step, kept, moves):
         change = add(self.direction(gradient, slots, step, kept), mul(parameter, decay))
-        if decay > 0:
-            weight_norm, change_norm = _norm(parameter), _norm(change)
-            both = ops.logical_and(weight_norm > 0, change_norm > 0)
-            ratio = div(weight_norm, add(change_norm, 1e-30))
-            change = mul(change, ops.select(both, ratio, ops.ones_like(weight_norm)))
+        if self.by_row:
+            if self.decays_some:
+                ratios = _trust_ratios(self.norms(parameter), self.norms(change))
+                change = mul(change, ops.Gather()(ratios, self.owners, 0))
+        elif decay > 0:
+            change = mul(change, _trust_ratios(_norm(parameter), _norm(change)))
         return assign_sub(parameter, mul(lr, change))
+
+    def norms(self, row):
+        """The norm of each decayed tensor in a row, 0 for the others; float32 (tensors,)."""
+        return sqrt(ops.Stack()(for_each(_sum_decayed, self.decays, self.trained.split(ops.Square()(row)))))
 
 
 def _norm(x):
     return ops.sqrt(ops.sum(ops.square(x)))
 
 
-_OPTIMISERS = {"rmsprop": RMSProp, "sgd": SGD, "momentum": SGD, "adamw": AdamW, "lamb": LAMB}
+def _sum_decayed(decay, squares):
+    return ops.ReduceSum()(squares) if decay > 0 else _ZERO
 
 
-def create_optimizer(recipe: Recipe, parameters: Sequence[ms.Parameter], depths: dict[str, int]) -> Optimizer:
+def _trust_ratios(weight_norms, change_norms):
+    """Norms of weights over norms of their changes; 1 where one of them is 0."""
+    both = ops.logical_and(weight_norms > 0, change_norms > 0)
+    ratios = div(weight_norms, add(change_norms, 1e-30))
+    return ops.select(both, ratios, ops.ones_like(weight_norms))
+
+
+_ZERO = ms.Tensor(0.0, ms.float32)
+_OPTIMIZERS = {"rmsprop": RMSProp, "sgd": SGD, "momentum": SGD, "adamw": AdamW, "lamb": LAMB}
+
+
+def create_optimizer(
+    recipe: Recipe, parameters: Sequence[ms.Parameter], depths: dict[str, int], by_row: bool = False
+) -> Optimizer:
     """The recipe's optimizer over ``parameters``.
 
     ``depths`` gives each parameter's distance from the classifier in stages, for ``layer_decay``.
@@ -182,4 +238,4 @@ def create_optimizer(recipe: Recipe, parameters: Sequence[ms.Parameter], depths:
     )
     decays = [0.0 if p.name.endswith(spared) else recipe.weight_decay for p in parameters]
     share = 1.0 if recipe.layer_decay is None else recipe.layer_decay
-    return _OPTIMISERS[recipe.opt](recipe, parameters, decays, [share ** depths[p.name] for p in parameters])
+    return _OPTIMIZERS[recipe.opt](recipe, parameters, decays, [share ** depths[p.name] for p in parameters], by_row)

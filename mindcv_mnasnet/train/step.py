@@ -2,89 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
+from mindspore.ops.auto_generate import SplitWithSize
 
+from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.model.mnasnet import MnasNet
+from mindcv_mnasnet.model.parameters import check_fit
 from mindcv_mnasnet.model.quantization import PREFIXES
 from mindcv_mnasnet.recipe.recipe import Recipe
-from mindcv_mnasnet.train.loss import Loss
+from mindcv_mnasnet.train.backward import Backward, skips_overflow
 from mindcv_mnasnet.train.optimizers import create_optimizer
-from mindcv_mnasnet.train.preprocess import MixAndErase, Preprocess
+from mindcv_mnasnet.train.preprocess import Preprocess
 from mindcv_mnasnet.train.random_inputs import RandomLayout
-from mindcv_mnasnet.train.tensor_lists import all_finite, clip, flat, for_each, set_flat, zeros_like
+from mindcv_mnasnet.train.tensor_lists import Kept, TensorList, all_finite, clip, for_each
 
 SCALE_FACTOR = 2.0
 SCALE_WINDOW = 2000  # good steps before a dynamic loss scale grows, MindSpore's and NVIDIA's default
 SCALE_LIMIT = 2.0**24  # where it stops growing, NVIDIA's default; far beyond, its inverse would be 0 in float32
 
 
-def skips_overflow(recipe: Recipe) -> bool:
-    """Whether a step whose gradients are not finite is left out."""
-    return recipe.loss_scale_type != "fixed" or recipe.drop_overflow_update
-
-
-class Backward(nn.Cell):
-    """Loss and gradients of one batch; the loss is scaled inside and the gradients are unscaled again."""
-
-    def __init__(self, recipe: Recipe, model: MnasNet, layout: RandomLayout, loss_scale: ms.Parameter):
-        super().__init__(auto_prefix=False)
-        self.model, self.layout, self.loss_scale = model, layout, loss_scale
-        self.preprocess = Preprocess(*recipe.pixel_statistics())
-        self.mix_and_erase = MixAndErase(layout, float(recipe.re_value)) if layout.mixes or layout.erases else None
-        self.loss = Loss(recipe.loss, recipe.label_smoothing, model.network.num_classes)
-        self.weights = ms.ParameterTuple(p for p in model.get_parameters() if p.requires_grad)
-        self.guarded = _statistics(model) if skips_overflow(recipe) else None
-        # Without half precision a fixed scale is nothing but two roundings, and compiling it takes seconds.
-        self.scales = recipe.amp_level != "O0" or skips_overflow(recipe)
-        self.gradient = ops.value_and_grad(self.forward, None, self.weights, has_aux=True)
-
-    def forward(self, images, labels, random_inputs):
-        images = self.preprocess(images)
-        if self.mix_and_erase is not None:
-            images = self.mix_and_erase(images, random_inputs)
-        logits = self.model(images, None if random_inputs is None else random_inputs[:, self.layout.erase_end :])
-        losses = self.loss(logits, labels)
-        if self.layout.mixes:
-            weight = random_inputs[0, 5]
-            losses = weight * losses + (1 - weight) * self.loss(logits, ops.flip(labels, (0,)))
-        loss = ops.mean(losses)
-        return loss * self.loss_scale if self.scales else loss, (loss, logits)
-
-    def construct(self, images, labels, random_inputs):
-        """(loss, hits, gradients); hits is float32 (3,): mean loss, top-1 and top-5 hits, where ties and NaN miss.
-
-        Where overflows are skipped, the statistics (see ``_statistics``) of a batch that overflows are forgotten.
-        """
-        before = None if self.guarded is None else flat(self.guarded)
-        (_, (loss, logits)), gradients = self.gradient(images, labels, random_inputs)
-        if self.guarded is not None:
-            set_flat(self.guarded, ops.where(all_finite(gradients), flat(self.guarded), before))
-        if self.scales:
-            gradients = for_each(ops.partial(ops.Mul(), 1 / self.loss_scale.value()), gradients)
-        own = ops.gather_elements(logits, 1, labels.reshape(-1, 1))
-        rank = ops.sum(ops.logical_not(logits < own).astype(ms.float32), 1) - 1
-        hits = ops.stack([loss, ops.sum((rank < 1).astype(ms.float32)), ops.sum((rank < 5).astype(ms.float32))])
-        return loss, hits, gradients
-
-
 class TrainStep(nn.Cell):
     """Batch in, updated state out: ``step(images, labels, random_inputs)`` -> loss, a float32 scalar.
 
     images uint8 (batch, height, width, channels), labels int32 (batch,), random_inputs float32 (batch, layout.columns)
-    or None when the layout has none. State lives in parameters; ``state()`` lists all that a resume needs. After
-    every step it is the same on all ranks: gradients, batch-norm statistics and counts are averaged over them.
+    or None when the layout has none. State lives in parameters; ``state()`` has all that a resume needs. After
+    every step it is the same on all ranks: gradients, batch-norm statistics and counts are averaged over them, in one
+    collective.
 
-    With ``accumulation`` above 1, ``accumulate(...)`` takes the first batches of a step and this cell the last one.
+    With ``accumulation`` above 1, ``accumulate(...)`` takes the first batches of a step and this cell the last one;
+    the loss that it returns is the mean over them.
+
+    Gradients, slots and averages lie ``by_row`` on NPUs and in groups of processes, one tensor after another in a
+    single process on the CPU, where rows were a quarter slower. The state's names do not tell.
     """
 
-    def __init__(self, recipe: Recipe, model: MnasNet, layout: RandomLayout, rates: np.ndarray, world: int = 1):
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: MnasNet,
+        layout: RandomLayout,
+        rates: np.ndarray,
+        world: int = 1,
+        by_row: bool | None = None,
+    ):
         super().__init__(auto_prefix=False)
         self.model, self.world = model, world
+        by_row = world > 1 or runtime.current_device() != "CPU" if by_row is None else by_row
         self.step = _state("state.step", 0, ms.int32)
         self.loss_scale = _state("state.loss_scale", recipe.loss_scale)
         self.good_steps = _state("state.good_steps", 0, ms.int32)
@@ -93,24 +60,56 @@ class TrainStep(nn.Cell):
         self.dynamic_scale = recipe.loss_scale_type != "fixed"
         self.skips_overflow = skips_overflow(recipe)
         self.clip = recipe.clip_value if recipe.clip_grad else None
-        self.backward = Backward(recipe, model, layout, self.loss_scale)
+        self.backward = Backward(recipe, model, layout, self.loss_scale, by_row)
         weights = self.backward.weights
-        self.optimizer = create_optimizer(recipe, weights, model.depths())
+        self.optimizer = create_optimizer(recipe, weights, model.depths(), by_row)
         self.accumulation = recipe.gradient_accumulation_steps
-        self.summed: Any = zeros_like("accumulated", weights) if self.accumulation > 1 else None
-        self.statistics = _statistics(model)
+        self.summed, self.pending = None, None
+        if self.accumulation > 1:
+            self.summed = Kept("accumulated", weights, 0.0, by_row).parameters
+            self.pending = _state("pending", np.zeros(4, np.float32))  # as sums, of the step's first batches
         self.averaged = ms.ParameterTuple(model.get_parameters())
-        self.ema = ms.ParameterTuple(_copy("ema", p) for p in self.averaged) if recipe.ema else None
+        self._kept = list(self.optimizer.states)
         self.ema_decay, self.ema_ramp = recipe.ema_decay, recipe.ema_ramp
-        self.smoothed, self.copied = (_averages(self.ema or (), self.averaged, ranges) for ranges in (False, True))
-        self.reduce_gradients = nn.DistributedGradReducer(weights) if world > 1 else None
-        self.all_reduce: Any = ops.AllReduce() if world > 1 else None
+        self.smoothed = self._average(by_row, ranges=False) if recipe.ema else None
+        self.copied = self._average(by_row, ranges=True) if recipe.ema else None
+        self.all_reduce = ops.AllReduce() if world > 1 else None
+        statistics = self.backward.statistics
+        self.shared_sizes = (self.backward.trained.total, 0 if statistics is None else statistics.total, 4)
 
-    def state(self) -> list[ms.Parameter]:
-        """Parameters that make up the training state, model first."""
-        own = [self.step, self.loss_scale, self.good_steps, self.sums]
-        slots = [p for p in self.optimizer.get_parameters() if p.name.startswith("optimizer.")]
-        return [*self.averaged, *own, *slots, *(self.ema or ())]
+    def _average(self, by_row: bool, ranges: bool) -> Average | None:
+        """Averages of the model's ranges, which average over batches already and are copied, or of all else."""
+        chosen = [p for p in self.averaged if p.name.startswith(PREFIXES) == ranges]
+        if not chosen:
+            return None
+        self._kept.append(Kept("ema", chosen, None, by_row))
+        return Average(TensorList(chosen, by_row), self._kept[-1].parameters)
+
+    def _plain_state(self) -> list[ms.Parameter]:
+        return [*self.averaged, self.step, self.loss_scale, self.good_steps, self.sums]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of the tensors that make up the training state by name, model first; the same in every layout."""
+        tensors = {parameter.name: parameter.asnumpy().copy() for parameter in self._plain_state()}
+        for kept in self._kept:
+            tensors |= kept.tensors()
+        return tensors
+
+    def load(self, tensors: Mapping[str, np.ndarray], origin: str) -> None:
+        """Set the training state to what ``state`` gave, on whatever devices; all of it, or nothing and an error.
+
+        Raises:
+            UserError: listing the first missing, left-over and misshapen tensors.
+        """
+        plain = self._plain_state()
+        shapes = {parameter.name: tuple(parameter.shape) for parameter in plain}
+        for kept in self._kept:
+            shapes |= kept.shapes()
+        check_fit(shapes, tensors, origin)
+        for parameter in plain:
+            parameter.set_data(ms.Tensor(np.array(tensors[parameter.name], order="C"), parameter.dtype))
+        for kept in self._kept:
+            kept.load(tensors)
 
     def steps_done(self) -> int:
         """Updates of the weights so far."""
@@ -137,23 +136,27 @@ class TrainStep(nn.Cell):
 
     def weight_sets(self) -> dict[str, dict[str, np.ndarray]]:
         """The model's tensors by name: raw ones under "", averaged ones (with EMA) under "_ema"."""
+        state = self.state()
         names = [parameter.name for parameter in self.averaged]
-        sets = {"": self.averaged} | ({"_ema": self.ema} if self.ema is not None else {})
-        return {key: {n: p.asnumpy() for n, p in zip(names, values, strict=True)} for key, values in sets.items()}
+        sets = {"": {name: state[name] for name in names}}
+        return sets if self.smoothed is None else sets | {"_ema": {name: state[f"ema.{name}"] for name in names}}
 
     def construct(self, images, labels, random_inputs=None):
-        loss, hits, gradients = self.backward(images, labels, random_inputs)
+        loss, hits, gradients, statistics = self.backward(images, labels, random_inputs)
         if self.summed is not None:
-            gradients = self.take_summed(gradients)
-        if self.reduce_gradients is not None:
-            gradients = self.reduce_gradients(gradients)
-            loss, hits = self.share(loss, hits)
+            gradients = for_each(ops.partial(_take_mean, self.accumulation), self.summed, gradients)
+            hits = hits + self.pending
+            ops.assign(self.pending, ops.zeros_like(hits))
+        if self.all_reduce is not None:
+            gradients, statistics, hits = self.share(gradients, statistics, hits)
+        if statistics is not None:
+            self.backward.statistics(statistics)
         finite = all_finite(gradients) if self.skips_overflow else None
         self.update(gradients, finite)
         if self.dynamic_scale:
             self.rescale(finite)
-        self.count(hits)
-        return loss
+        ops.assign_add(self.sums, hits)
+        return loss if self.summed is None and self.all_reduce is None else hits[0] / hits[3]
 
     def update(self, gradients, applies=None):
         """Clip, optimize, average, advance; none of it where ``applies``, a bool scalar, is False.
@@ -165,15 +168,14 @@ class TrainStep(nn.Cell):
             gradients = clip(gradients, self.clip)
         step = self.step.value()
         self.optimizer(self.rates[step], step, gradients, applies)
-        if self.ema is not None:
+        if self.smoothed is not None:
             decay = self.ema_decay
             if self.ema_ramp:
                 count = step.astype(ms.float32)
                 decay = ops.minimum((1 + count) / (10 + count), ms.Tensor(self.ema_decay, ms.float32))
-            share = 1 - decay if applies is None else (1 - decay) * applies.astype(ms.float32)
-            for_each(ops.partial(_approach, share), *self.smoothed)
-            if len(self.copied) > 0:
-                for_each(ops.Assign(), *self.copied)
+            self.smoothed.approach(1 - decay if applies is None else (1 - decay) * applies.astype(ms.float32))
+            if self.copied is not None:
+                self.copied.copy()
         ops.assign_add(self.step, 1 if applies is None else applies.astype(ms.int32))
 
     def rescale(self, finite):
@@ -185,34 +187,49 @@ class TrainStep(nn.Cell):
         ops.assign(self.loss_scale, ops.maximum(scale, ms.Tensor(1.0, ms.float32)))
         ops.assign(self.good_steps, ops.select(grown, ops.zeros_like(good), good))
 
-    def count(self, hits):
-        ops.assign_add(self.sums, ops.cat([hits, ops.ones_like(hits[:1])]))
-
-    def take_summed(self, gradients):
-        """Mean over the accumulated batches and this one; the accumulators start again from zero."""
-        return for_each(ops.partial(_take_mean, self.accumulation), self.summed, gradients)
-
-    def share(self, loss, hits):
-        """Average batch-norm statistics, loss and counts over the ranks in one collective."""
-        mean = self.all_reduce(ops.cat([hits, loss.reshape(1), flat(self.statistics)])) / self.world
-        set_flat(self.statistics, mean[4:])
-        return mean[3], mean[:3]
+    def share(self, gradients, statistics, hits):
+        """Average gradients, batch-norm statistics and counts over the ranks in one collective."""
+        if self.backward.statistics is None:
+            mean = self.all_reduce(ops.Concat()((gradients[0], hits))) / self.world
+            gradients, hits = SplitWithSize()(mean, (self.shared_sizes[0], 4), 0)
+            return (gradients,), None, hits
+        if statistics is None:
+            statistics = self.backward.statistics.values()
+        mean = self.all_reduce(ops.Concat()((gradients[0], statistics[0], hits))) / self.world
+        gradients, statistics, hits = SplitWithSize()(mean, self.shared_sizes, 0)
+        return (gradients,), (statistics,), hits
 
 
 class Accumulate(nn.Cell):
-    """The first batches of a step: adds their gradients to the accumulators of a ``TrainStep``."""
+    """The first batches of a step: adds their gradients and counts to what a ``TrainStep`` holds of them."""
 
     def __init__(self, step: TrainStep):
         super().__init__(auto_prefix=False)
-        self.train_step, self.backward, self.summed = step, step.backward, step.summed
+        self.backward, self.summed, self.pending = step.backward, step.summed, step.pending
 
     def construct(self, images, labels, random_inputs=None):
-        loss, hits, gradients = self.backward(images, labels, random_inputs)
+        loss, hits, gradients, statistics = self.backward(images, labels, random_inputs)
         for_each(ops.AssignAdd(), self.summed, gradients)
-        if self.train_step.all_reduce is not None:
-            hits = self.train_step.all_reduce(hits) / self.train_step.world
-        self.train_step.count(hits)
+        ops.assign_add(self.pending, hits)
+        if statistics is not None:
+            self.backward.statistics(statistics)
         return loss
+
+
+class Average(nn.Cell):
+    """Moving averages of parameters, in the layout of a ``TensorList``."""
+
+    def __init__(self, of: TensorList, averages: ms.ParameterTuple):
+        super().__init__(auto_prefix=False)
+        self.of, self.averages = of, averages
+
+    def approach(self, share):
+        """Move the averages by ``share`` of the way to what the parameters hold now."""
+        return for_each(ops.partial(_approach, share), self.averages, self.of.values())
+
+    def copy(self):
+        """Let the averages be what the parameters hold now."""
+        return for_each(ops.Assign(), self.averages, self.of.values())
 
 
 class EvalStep(nn.Cell):
@@ -229,24 +246,6 @@ class EvalStep(nn.Cell):
 
 def _state(name: str, value, dtype=ms.float32) -> ms.Parameter:
     return ms.Parameter(ms.Tensor(value, dtype), name, False)
-
-
-def _copy(prefix: str, parameter: ms.Parameter) -> ms.Parameter:
-    return ms.Parameter(ms.Tensor(parameter.asnumpy().copy()), f"{prefix}.{parameter.name}", False)
-
-
-def _statistics(model: MnasNet) -> ms.ParameterTuple:
-    """What a forward pass in training changes: statistics of batch norms, observed ranges of activations."""
-    endings = (".moving_mean", ".moving_variance")
-    return ms.ParameterTuple(
-        p for p in model.get_parameters() if p.name.endswith(endings) or p.name.startswith(PREFIXES)
-    )
-
-
-def _averages(ema: Sequence[ms.Parameter], averaged: Sequence[ms.Parameter], ranges: bool) -> tuple[Any, ...]:
-    """Averages and what they are of: of ``ranges``, which average over batches already, or of all else."""
-    pairs = [pair for pair in zip(ema, averaged, strict=False) if pair[1].name.startswith(PREFIXES) == ranges]
-    return tuple(ms.ParameterTuple(column) for column in zip(*pairs, strict=True))
 
 
 def _approach(share, average, value):

@@ -1,0 +1,101 @@
+"""Loss, hits and gradients of one batch, as a compiled step takes them."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import nn, ops
+
+from mindcv_mnasnet.model.mnasnet import MnasNet
+from mindcv_mnasnet.model.quantization import PREFIXES
+from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.train.loss import Loss
+from mindcv_mnasnet.train.preprocess import MixAndErase, Preprocess
+from mindcv_mnasnet.train.random_inputs import RandomLayout
+from mindcv_mnasnet.train.tensor_lists import TensorList, all_finite, for_each
+
+STATISTICS = (".moving_mean", ".moving_variance")
+
+
+def skips_overflow(recipe: Recipe) -> bool:
+    """Whether a step whose gradients are not finite is left out."""
+    return recipe.loss_scale_type != "fixed" or recipe.drop_overflow_update
+
+
+class Backward(nn.Cell):
+    """Loss and gradients of one batch; the loss is scaled inside and the gradients are unscaled again.
+
+    ``trained`` is what gradients move, ``by_row`` or not; ``statistics`` is what a forward pass changes, or None.
+    """
+
+    def __init__(self, recipe: Recipe, model: MnasNet, layout: RandomLayout, loss_scale: ms.Parameter, by_row: bool):
+        super().__init__(auto_prefix=False)
+        self.model, self.layout, self.loss_scale = model, layout, loss_scale
+        self.preprocess = Preprocess(*recipe.pixel_statistics())
+        self.mix_and_erase = MixAndErase(layout, float(recipe.re_value)) if layout.mixes or layout.erases else None
+        self.loss = Loss(recipe.loss, recipe.label_smoothing, model.network.num_classes)
+        self.weights = ms.ParameterTuple(p for p in model.get_parameters() if p.requires_grad)
+        self.trained = TensorList(self.weights, by_row)
+        statistics = moving_statistics(model)
+        self.statistics = TensorList(statistics, by_row=True) if statistics else None
+        self.guards = skips_overflow(recipe) and self.statistics is not None
+        # Without half precision a fixed scale is nothing but two roundings, and compiling it takes seconds.
+        self.scales = recipe.amp_level != "O0" or skips_overflow(recipe)
+        self.gradient = ops.value_and_grad(self.forward, None, self.weights, has_aux=True)
+
+    def forward(self, images, labels, random_inputs):
+        images = self.preprocess(images)
+        if self.mix_and_erase is not None:
+            images = self.mix_and_erase(images, random_inputs)
+        logits = self.model(images, None if random_inputs is None else random_inputs[:, self.layout.erase_end :])
+        losses = self.loss(logits, labels)
+        if self.layout.mixes:
+            weight = random_inputs[0, 5]
+            losses = weight * losses + (1 - weight) * self.loss(logits, ops.flip(labels, (0,)))
+        loss = ops.mean(losses)
+        return loss * self.loss_scale if self.scales else loss, (loss, logits)
+
+    def construct(self, images, labels, random_inputs):
+        """(loss, hits, gradients, statistics) of a batch.
+
+        hits is float32 (4,): mean loss, top-1 and top-5 hits, where ties and NaN miss, and 1 for the batch. gradients
+        is a tuple of the layout of ``trained``. statistics is what the caller has to set ``statistics`` to: where
+        overflows are skipped those of a batch that overflows are forgotten; elsewhere it is None.
+        """
+        before = self.statistics.values()[0] if self.guards else None
+        (_, (loss, logits)), gradients = self.gradient(images, labels, random_inputs)
+        gradients = self.trained.join(gradients)
+        statistics = None
+        if self.guards:
+            statistics = (ops.where(all_finite(gradients), self.statistics.values()[0], before),)
+        if self.scales:
+            gradients = for_each(ops.partial(ops.Mul(), 1 / self.loss_scale.value()), gradients)
+        own = ops.gather_elements(logits, 1, labels.reshape(-1, 1))
+        rank = ops.sum(ops.logical_not(logits < own).astype(ms.float32), 1) - 1
+        top1, top5 = ops.sum((rank < 1).astype(ms.float32)), ops.sum((rank < 5).astype(ms.float32))
+        return loss, ops.stack([loss, top1, top5, ops.ones_like(loss)]), gradients, statistics
+
+
+def moving_statistics(model: MnasNet) -> list[ms.Parameter]:
+    """What a forward pass in training changes: statistics of batch norms, observed ranges of activations.
+
+    Those of frozen parts are left out: they do not change, and a mean over ranks would round them.
+    """
+    parameters = list(model.get_parameters())
+    trained = {p.name for p in parameters if p.requires_grad}
+    fixed = {p.name for p in parameters} - trained
+
+    def frozen(owner: str) -> bool:
+        inside = f"{owner}."
+        own = [name for name in fixed if name.startswith(inside) and not name.endswith(STATISTICS)]
+        return bool(own) and not any(name.startswith(inside) for name in trained)
+
+    found = []
+    for parameter in parameters:
+        group, _, owner = parameter.name.partition(".")
+        if parameter.name.endswith(STATISTICS):
+            owner = parameter.name.rpartition(".")[0]
+        elif f"{group}." not in PREFIXES:
+            continue
+        if not frozen(owner):
+            found.append(parameter)
+    return found
