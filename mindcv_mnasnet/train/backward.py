@@ -27,17 +27,19 @@ class Backward(nn.Cell):
     ``trained`` is what gradients move, ``by_row`` or not; ``statistics`` is what a forward pass changes, or None.
     """
 
-    def __init__(self, recipe: Recipe, model: MnasNet, layout: RandomLayout, loss_scale: ms.Parameter, by_row: bool):
+    def __init__(
+        self, recipe: Recipe, model: MnasNet, layout: RandomLayout, loss_scale: ms.Parameter, trained: TensorList
+    ):
         super().__init__(auto_prefix=False)
         self.model, self.layout, self.loss_scale = model, layout, loss_scale
         self.preprocess = Preprocess(*recipe.pixel_statistics())
         self.mix_and_erase = MixAndErase(layout, float(recipe.re_value)) if layout.mixes or layout.erases else None
         self.loss = Loss(recipe.loss, recipe.label_smoothing, model.network.num_classes)
-        self.weights = ms.ParameterTuple(p for p in model.get_parameters() if p.requires_grad)
-        self.trained = TensorList(self.weights, by_row)
+        self.weights, self.trained = trained.parameters, trained
         statistics = moving_statistics(model)
-        self.statistics = TensorList(statistics, by_row=True) if statistics else None
-        self.guards = skips_overflow(recipe) and self.statistics is not None
+        self.guards = skips_overflow(recipe) and bool(statistics)
+        mirrored = trained.by_row and self.guards
+        self.statistics = TensorList(statistics, by_row=True, mirrored=mirrored) if statistics else None
         # Without half precision a fixed scale is nothing but two roundings, and compiling it takes seconds.
         self.scales = recipe.amp_level != "O0" or skips_overflow(recipe)
         self.gradient = ops.value_and_grad(self.forward, None, self.weights, has_aux=True)
@@ -58,21 +60,32 @@ class Backward(nn.Cell):
         """(loss, hits, gradients, statistics) of a batch.
 
         hits is float32 (4,): mean loss, top-1 and top-5 hits, where ties and NaN miss, and 1 for the batch. gradients
-        is a tuple of the layout of ``trained``. statistics is what the caller has to set ``statistics`` to: where
-        overflows are skipped those of a batch that overflows are forgotten; elsewhere it is None.
+        is a tuple of the layout of ``trained``. statistics is a row that the caller hands to
+        ``set_statistics``: where overflows are skipped those of a batch that overflows are forgotten; else it is None.
         """
-        before = self.statistics.values()[0] if self.guards else None
+        before = self.statistics_before() if self.guards else None
         (_, (loss, logits)), gradients = self.gradient(images, labels, random_inputs)
         gradients = self.trained.join(gradients)
         statistics = None
         if self.guards:
-            statistics = (ops.where(all_finite(gradients), self.statistics.values()[0], before),)
+            statistics = ops.where(all_finite(gradients), self.statistics.values()[0], before)
         if self.scales:
             gradients = for_each(ops.partial(ops.Mul(), 1 / self.loss_scale.value()), gradients)
         own = ops.gather_elements(logits, 1, labels.reshape(-1, 1))
         rank = ops.sum(ops.logical_not(logits < own).astype(ms.float32), 1) - 1
         top1, top5 = ops.sum((rank < 1).astype(ms.float32)), ops.sum((rank < 5).astype(ms.float32))
         return loss, ops.stack([loss, top1, top5, ops.ones_like(loss)]), gradients, statistics
+
+    def statistics_before(self):
+        """A row of the statistics as the last step left them."""
+        return self.statistics.values()[0] if self.statistics.row is None else self.statistics.row.value()
+
+    def set_statistics(self, row):
+        """Set the statistics, and what is kept of them, from a row."""
+        self.statistics(row)
+        if self.statistics.row is not None:
+            ops.assign(self.statistics.row, row)
+        return row
 
 
 def moving_statistics(model: MnasNet) -> list[ms.Parameter]:

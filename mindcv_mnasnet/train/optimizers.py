@@ -41,14 +41,13 @@ class Optimizer(nn.Cell):
     ):
         super().__init__(auto_prefix=False)
         self.by_row = by_row
-        self.trained = TensorList(parameters, by_row)
+        self.trained = TensorList(parameters, by_row, mirrored=by_row)
         self.decays, self.lr_shares = tuple(decays), tuple(lr_shares)
         self.kept = tuple(ms.Tensor(share, ms.float32) for share in kept)
         self.one = ms.Tensor(1.0, ms.float32)
         self.slots: tuple[ms.ParameterTuple, ...] = ()
         self.states: list[Kept] = []
         if by_row:
-            self.row = Kept("weights", parameters, None, by_row=True).parameters[0]
             self.decay, self.lr_share = self._factor("decays", decays), self._factor("lr_shares", lr_shares)
             self.decays_some = any(decays)
             self.scales_some = any(share != 1 for share in lr_shares)
@@ -77,13 +76,12 @@ class Optimizer(nn.Cell):
             kept = tuple([ops.where(applies, share, self.one) for share in kept])
         one = ops.partial(self.one_update, lr * moves, step, applies, moves, kept)
         if self.by_row:
-            assign(self.row, self.trained.values()[0])
-            slots = self.slots
+            row, slots = self.trained.row, self.slots
             if len(slots) == 1:
-                one(self.decay, self.lr_share, self.row, gradients[0], slots[0][0])
+                one(self.decay, self.lr_share, row, gradients[0], slots[0][0])
             else:
-                one(self.decay, self.lr_share, self.row, gradients[0], slots[0][0], slots[1][0])
-            self.trained((self.row.value(),))
+                one(self.decay, self.lr_share, row, gradients[0], slots[0][0], slots[1][0])
+            self.trained(row.value())
         elif len(self.slots) == 1:
             for_each(one, self.decays, self.lr_shares, self.trained.parameters, gradients, self.slots[0])
         else:

@@ -12,13 +12,13 @@ from mindspore.ops.auto_generate import SplitWithSize
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import check_fit
-from mindcv_mnasnet.model.quantization import PREFIXES
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.train.backward import Backward, skips_overflow
+from mindcv_mnasnet.train.moving_averages import MovingAverages, RowAverages
 from mindcv_mnasnet.train.optimizers import create_optimizer
 from mindcv_mnasnet.train.preprocess import Preprocess
 from mindcv_mnasnet.train.random_inputs import RandomLayout
-from mindcv_mnasnet.train.tensor_lists import Kept, TensorList, all_finite, clip, for_each
+from mindcv_mnasnet.train.tensor_lists import Kept, all_finite, clip, for_each
 
 SCALE_FACTOR = 2.0
 SCALE_WINDOW = 2000  # good steps before a dynamic loss scale grows, MindSpore's and NVIDIA's default
@@ -52,6 +52,7 @@ class TrainStep(nn.Cell):
         super().__init__(auto_prefix=False)
         self.model, self.world = model, world
         by_row = world > 1 or runtime.current_device() != "CPU" if by_row is None else by_row
+        self.by_row = by_row
         self.step = _state("state.step", 0, ms.int32)
         self.loss_scale = _state("state.loss_scale", recipe.loss_scale)
         self.good_steps = _state("state.good_steps", 0, ms.int32)
@@ -60,30 +61,25 @@ class TrainStep(nn.Cell):
         self.dynamic_scale = recipe.loss_scale_type != "fixed"
         self.skips_overflow = skips_overflow(recipe)
         self.clip = recipe.clip_value if recipe.clip_grad else None
-        self.backward = Backward(recipe, model, layout, self.loss_scale, by_row)
-        weights = self.backward.weights
+        weights = [p for p in model.get_parameters() if p.requires_grad]
         self.optimizer = create_optimizer(recipe, weights, model.depths(), by_row)
+        self.backward = Backward(recipe, model, layout, self.loss_scale, self.optimizer.trained)
+        statistics = self.backward.statistics
         self.accumulation = recipe.gradient_accumulation_steps
         self.summed, self.pending = None, None
         if self.accumulation > 1:
             self.summed = Kept("accumulated", weights, 0.0, by_row).parameters
             self.pending = _state("pending", np.zeros(4, np.float32))  # as sums, of the step's first batches
         self.averaged = ms.ParameterTuple(model.get_parameters())
-        self._kept = list(self.optimizer.states)
         self.ema_decay, self.ema_ramp = recipe.ema_decay, recipe.ema_ramp
-        self.smoothed = self._average(by_row, ranges=False) if recipe.ema else None
-        self.copied = self._average(by_row, ranges=True) if recipe.ema else None
+        self.averages: MovingAverages | RowAverages | None = None
+        if recipe.ema and by_row:
+            self.averages = RowAverages(self.averaged, self.optimizer.trained, statistics)
+        elif recipe.ema:
+            self.averages = MovingAverages(self.averaged)
+        self._kept = [*self.optimizer.states, *(self.averages.states if self.averages else ())]
         self.all_reduce = ops.AllReduce() if world > 1 else None
-        statistics = self.backward.statistics
         self.shared_sizes = (self.backward.trained.total, 0 if statistics is None else statistics.total, 4)
-
-    def _average(self, by_row: bool, ranges: bool) -> Average | None:
-        """Averages of the model's ranges, which average over batches already and are copied, or of all else."""
-        chosen = [p for p in self.averaged if p.name.startswith(PREFIXES) == ranges]
-        if not chosen:
-            return None
-        self._kept.append(Kept("ema", chosen, None, by_row))
-        return Average(TensorList(chosen, by_row), self._kept[-1].parameters)
 
     def _plain_state(self) -> list[ms.Parameter]:
         return [*self.averaged, self.step, self.loss_scale, self.good_steps, self.sums]
@@ -110,6 +106,13 @@ class TrainStep(nn.Cell):
             parameter.set_data(ms.Tensor(np.array(tensors[parameter.name], order="C"), parameter.dtype))
         for kept in self._kept:
             kept.load(tensors)
+        self.follow()
+
+    def follow(self) -> None:
+        """Take over parameters of the model that were set from outside, other than by ``load``."""
+        for followed in (self.backward.trained, self.backward.statistics):
+            if followed is not None:
+                followed.follow()
 
     def steps_done(self) -> int:
         """Updates of the weights so far."""
@@ -139,7 +142,7 @@ class TrainStep(nn.Cell):
         state = self.state()
         names = [parameter.name for parameter in self.averaged]
         sets = {"": {name: state[name] for name in names}}
-        return sets if self.smoothed is None else sets | {"_ema": {name: state[f"ema.{name}"] for name in names}}
+        return sets if self.averages is None else sets | {"_ema": {name: state[f"ema.{name}"] for name in names}}
 
     def construct(self, images, labels, random_inputs=None):
         loss, hits, gradients, statistics = self.backward(images, labels, random_inputs)
@@ -150,16 +153,19 @@ class TrainStep(nn.Cell):
         if self.all_reduce is not None:
             gradients, statistics, hits = self.share(gradients, statistics, hits)
         if statistics is not None:
-            self.backward.statistics(statistics)
+            self.backward.set_statistics(statistics)
         finite = all_finite(gradients) if self.skips_overflow else None
         self.update(gradients, finite)
+        if self.averages is not None:
+            self.average(statistics, finite)
+        ops.assign_add(self.step, 1 if finite is None else finite.astype(ms.int32))
         if self.dynamic_scale:
             self.rescale(finite)
         ops.assign_add(self.sums, hits)
         return loss if self.summed is None and self.all_reduce is None else hits[0] / hits[3]
 
     def update(self, gradients, applies=None):
-        """Clip, optimize, average, advance; none of it where ``applies``, a bool scalar, is False.
+        """Clip and optimize; neither where ``applies``, a bool scalar, is False.
 
         The graph does not branch: where it does, MindSpore 2.10 on the CPU works on copies of parameters that neither
         ``set_data`` nor ``asnumpy`` reaches afterwards.
@@ -168,15 +174,20 @@ class TrainStep(nn.Cell):
             gradients = clip(gradients, self.clip)
         step = self.step.value()
         self.optimizer(self.rates[step], step, gradients, applies)
-        if self.smoothed is not None:
-            decay = self.ema_decay
-            if self.ema_ramp:
-                count = step.astype(ms.float32)
-                decay = ops.minimum((1 + count) / (10 + count), ms.Tensor(self.ema_decay, ms.float32))
-            self.smoothed.approach(1 - decay if applies is None else (1 - decay) * applies.astype(ms.float32))
-            if self.copied is not None:
-                self.copied.copy()
-        ops.assign_add(self.step, 1 if applies is None else applies.astype(ms.int32))
+
+    def average(self, statistics, applies=None):
+        """Move the averages, unless ``applies`` is False; ``statistics`` is their row if the step has changed it."""
+        decay = self.ema_decay
+        if self.ema_ramp:
+            count = self.step.value().astype(ms.float32)
+            decay = ops.minimum((1 + count) / (10 + count), ms.Tensor(self.ema_decay, ms.float32))
+        share = 1 - decay if applies is None else (1 - decay) * applies.astype(ms.float32)
+        weights = None
+        if self.by_row:
+            weights = self.backward.trained.row.value()
+            if statistics is None and self.backward.statistics is not None:
+                statistics = self.backward.statistics.values()[0]
+        self.averages(share, weights, statistics)
 
     def rescale(self, finite):
         """Halve the loss scale on overflow, double it after ``SCALE_WINDOW`` good steps in a row."""
@@ -194,10 +205,10 @@ class TrainStep(nn.Cell):
             gradients, hits = SplitWithSize()(mean, (self.shared_sizes[0], 4), 0)
             return (gradients,), None, hits
         if statistics is None:
-            statistics = self.backward.statistics.values()
-        mean = self.all_reduce(ops.Concat()((gradients[0], statistics[0], hits))) / self.world
+            statistics = self.backward.statistics.values()[0]
+        mean = self.all_reduce(ops.Concat()((gradients[0], statistics, hits))) / self.world
         gradients, statistics, hits = SplitWithSize()(mean, self.shared_sizes, 0)
-        return (gradients,), (statistics,), hits
+        return (gradients,), statistics, hits
 
 
 class Accumulate(nn.Cell):
@@ -212,24 +223,8 @@ class Accumulate(nn.Cell):
         for_each(ops.AssignAdd(), self.summed, gradients)
         ops.assign_add(self.pending, hits)
         if statistics is not None:
-            self.backward.statistics(statistics)
+            self.backward.set_statistics(statistics)
         return loss
-
-
-class Average(nn.Cell):
-    """Moving averages of parameters, in the layout of a ``TensorList``."""
-
-    def __init__(self, of: TensorList, averages: ms.ParameterTuple):
-        super().__init__(auto_prefix=False)
-        self.of, self.averages = of, averages
-
-    def approach(self, share):
-        """Move the averages by ``share`` of the way to what the parameters hold now."""
-        return for_each(ops.partial(_approach, share), self.averages, self.of.values())
-
-    def copy(self):
-        """Let the averages be what the parameters hold now."""
-        return for_each(ops.Assign(), self.averages, self.of.values())
 
 
 class EvalStep(nn.Cell):
@@ -246,11 +241,6 @@ class EvalStep(nn.Cell):
 
 def _state(name: str, value, dtype=ms.float32) -> ms.Parameter:
     return ms.Parameter(ms.Tensor(value, dtype), name, False)
-
-
-def _approach(share, average, value):
-    """Move ``average`` towards ``value`` by a share of the way."""
-    return ops.AssignAdd()(average, ops.Mul()(share, ops.Sub()(value, average)))
 
 
 def _take_mean(count, total, last):

@@ -25,9 +25,13 @@ def zeros_like(prefix: str, parameters: Sequence[ms.Parameter]) -> ms.ParameterT
 
 
 class TensorList(nn.Cell):
-    """Parameters as a step computes with them: tuples with one tensor for each, or ``by_row`` with one row for all."""
+    """Parameters as a step computes with them: tuples with one tensor for each, or ``by_row`` with one row for all.
 
-    def __init__(self, parameters: Sequence[ms.Parameter], by_row: bool):
+    With ``mirrored`` a parameter ``row`` holds between steps what they hold, and is read in their place. A graph that
+    reads a parameter before and after it changes copies it every time.
+    """
+
+    def __init__(self, parameters: Sequence[ms.Parameter], by_row: bool, mirrored: bool = False):
         super().__init__(auto_prefix=False)
         self.parameters = ms.ParameterTuple(parameters)
         self.by_row = by_row
@@ -35,6 +39,15 @@ class TensorList(nn.Cell):
         self.total = sum(sizes)
         self.chunks = tuple(tuple(sizes[i : i + _CHUNK]) for i in range(0, len(sizes), _CHUNK))
         self.chunk_sizes = tuple(sum(chunk) for chunk in self.chunks)
+        self.row = ms.Parameter(self._joined(), f"row_of.{parameters[0].name}", False) if mirrored else None
+
+    def _joined(self) -> ms.Tensor:
+        return ms.Tensor(np.concatenate([parameter.asnumpy().reshape(-1) for parameter in self.parameters]))
+
+    def follow(self) -> None:
+        """Let the mirror hold what the parameters hold now, after they were set from outside of the step."""
+        if self.row is not None:
+            self.row.set_data(self._joined())
 
     def join(self, tensors):
         """Tensors that are shaped like the parameters, as a tuple of the list's layout."""
@@ -46,19 +59,18 @@ class TensorList(nn.Cell):
 
     def split(self, row):
         """The pieces of a row, one flat tensor for each parameter."""
+        if len(self.chunks) == 1:
+            return SplitWithSize()(row, self.chunks[0], 0)
         pieces = ()
         chunks = SplitWithSize()(row, self.chunk_sizes, 0)
         for index in range(len(self.chunks)):
             pieces = pieces + SplitWithSize()(chunks[index], self.chunks[index], 0)
         return pieces
 
-    def construct(self, values):
-        """Set all parameters to ``values``, a tuple of the list's layout."""
-        if self.by_row:
-            for_each(_assign_shaped, self.parameters, self.split(values[0]))
-        else:
-            for_each(ops.Assign(), self.parameters, values)
-        return values
+    def construct(self, row):
+        """Set all parameters from a row."""
+        for_each(_assign_shaped, self.parameters, self.split(row))
+        return row
 
 
 class Kept:
