@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 from mindspore import nn, ops
 
@@ -39,7 +41,7 @@ class Backward(nn.Cell):
         statistics = moving_statistics(model)
         self.guards = skips_overflow(recipe) and bool(statistics)
         mirrored = trained.by_row and self.guards
-        self.statistics = TensorList(statistics, by_row=True, mirrored=mirrored) if statistics else None
+        self.statistics: Any = TensorList(statistics, by_row=True, mirrored=mirrored) if statistics else None
         # Without half precision a fixed scale is nothing but two roundings, and compiling it takes seconds.
         self.scales = recipe.amp_level != "O0" or skips_overflow(recipe)
         self.gradient = ops.value_and_grad(self.forward, None, self.weights, has_aux=True)

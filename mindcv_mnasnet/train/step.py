@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -72,13 +73,13 @@ class TrainStep(nn.Cell):
             self.pending = _state("pending", np.zeros(4, np.float32))  # as sums, of the step's first batches
         self.averaged = ms.ParameterTuple(model.get_parameters())
         self.ema_decay, self.ema_ramp = recipe.ema_decay, recipe.ema_ramp
-        self.averages: MovingAverages | RowAverages | None = None
+        self.averages: Any = None
         if recipe.ema and by_row:
             self.averages = RowAverages(self.averaged, self.optimizer.trained, statistics)
         elif recipe.ema:
             self.averages = MovingAverages(self.averaged)
         self._kept = [*self.optimizer.states, *(self.averages.states if self.averages else ())]
-        self.all_reduce = ops.AllReduce() if world > 1 else None
+        self.all_reduce: Any = ops.AllReduce() if world > 1 else None
         self.shared_sizes = (self.backward.trained.total, 0 if statistics is None else statistics.total, 4)
 
     def _plain_state(self) -> list[ms.Parameter]:

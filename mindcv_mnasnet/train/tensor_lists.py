@@ -7,6 +7,7 @@ row of all gradients is scaled, clipped, reduced over the ranks and applied in a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -39,7 +40,7 @@ class TensorList(nn.Cell):
         self.total = sum(sizes)
         self.chunks = tuple(tuple(sizes[i : i + _CHUNK]) for i in range(0, len(sizes), _CHUNK))
         self.chunk_sizes = tuple(sum(chunk) for chunk in self.chunks)
-        self.row = ms.Parameter(self._joined(), f"row_of.{parameters[0].name}", False) if mirrored else None
+        self.row: Any = ms.Parameter(self._joined(), f"row_of.{parameters[0].name}", False) if mirrored else None
 
     def _joined(self) -> ms.Tensor:
         return ms.Tensor(np.concatenate([parameter.asnumpy().reshape(-1) for parameter in self.parameters]))
