@@ -10,7 +10,7 @@ from mindcv_facts import MINDCV
 from mindcv_mnasnet.latency.published import UNIFORM
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.recipe.plan import Plan
-from mindcv_mnasnet.recipe.recipe import diff, load_recipe, read_recipe_file
+from mindcv_mnasnet.recipe.recipe import diff, load_recipe, read_layers, read_recipe_file
 from mindcv_mnasnet.recipe.values import key_table
 from mindcv_mnasnet.search.settings import SECTIONS, load_settings
 from mindcv_mnasnet.search.space_files import load_space
@@ -53,8 +53,11 @@ def test_a_recipe_file_loads_round_trips_and_repeats_no_default(name, tmp_path):
     recipe = load_recipe(ROOT / name)
     (tmp_path / "again.yaml").write_text(recipe.dump())
     assert load_recipe(tmp_path / "again.yaml") == recipe
-    idle = [key for key in read_recipe_file(ROOT / name) if getattr(recipe, key) == key_table()[key].default]
+    own = read_recipe_file(ROOT / name)
+    base = {} if "base" not in own else read_layers((ROOT / name).parent / own.pop("base"))
+    idle = [key for key in own if key not in base and getattr(recipe, key) == key_table()[key].default]
     assert idle == []
+    assert [key for key in own if key in base and own[key] == base[key][0]] == []
 
 
 @pytest.mark.parametrize(("expand", "kernel"), UNIFORM)

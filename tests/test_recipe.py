@@ -179,3 +179,40 @@ def test_the_help_describes_every_key(capsys):
         parse_command_line(["--help"])
     described = capsys.readouterr().out
     assert [name for name in key_table() if f"--{name} " not in described] == []
+
+
+# --- recipes that build on another ----------------------------------------------------------------------------------
+
+
+def write_files(folder, **files):
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def test_a_recipe_builds_on_another_and_wins(tmp_path):
+    (tmp_path / "sub").mkdir()
+    write_files(tmp_path, grand="lr: 0.1\nbatch_size: 8\nopt: sgd\n", parent="base: grand.yaml\nlr: 0.2\n")
+    write_files(tmp_path / "sub", child="base: ../parent.yaml\nbatch_size: 16\n")
+    recipe = load_recipe(tmp_path / "sub" / "child.yaml", {"momentum": 0.5})
+    assert (recipe.lr, recipe.batch_size, recipe.opt, recipe.momentum) == (0.2, 16, "sgd", 0.5)
+    assert {"lr", "batch_size", "opt", "momentum"} <= recipe.given
+    flat = load_recipe(overrides={"lr": 0.2, "batch_size": 16, "opt": "sgd", "momentum": 0.5})
+    assert recipe.fingerprint() == flat.fingerprint()
+    assert "base" not in recipe.dump()
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"a": "base: a.yaml\n"}, "builds on itself"),
+        ({"a": "base: b.yaml\n", "b": "base: a.yaml\n"}, "builds on itself"),
+        ({"a": "base: nowhere.yaml\n"}, "nowhere.yaml"),
+        ({"a": "base: [b.yaml, c.yaml]\n"}, "names one recipe file"),
+        ({"a": "base: b.yaml\n", "b": "lr: -1\n"}, "b.yaml"),
+    ],
+)
+def test_an_impossible_base_is_one_sentence(tmp_path, files, words):
+    write_files(tmp_path, **files)
+    with pytest.raises(UserError, match=words):
+        load_recipe(tmp_path / "a.yaml")

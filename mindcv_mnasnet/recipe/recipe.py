@@ -22,6 +22,8 @@ from mindcv_mnasnet.recipe.keys import AllKeys
 from mindcv_mnasnet.recipe.rules import check_together
 from mindcv_mnasnet.recipe.values import is_unset, key_table, typed
 
+BASE = "base"  # in a file: another recipe file that it builds on
+
 # Recipe key -> field of the network description.
 _NETWORK_KEYS = {
     "in_channels": "in_channels",
@@ -128,10 +130,37 @@ def load_recipe(
     """
     command_line = parse_command_line(argv or ())
     path = path if command_line.config is None else command_line.config
-    merged = {} if path is None else {name: (value, str(path)) for name, value in read_recipe_file(path).items()}
+    merged = {} if path is None else read_layers(path)
     merged |= {name: (value, "override") for name, value in (overrides or {}).items()}
     merged |= {name: (value, "command line") for name, value in command_line.overrides.items()}
     return _checked(merged, given=frozenset(merged))
+
+
+def read_layers(path: str | Path) -> dict[str, tuple[Any, str]]:
+    """Keys of a recipe file and of the file that it builds on (``base``), each with its raw value and where it stood.
+
+    ``base`` is relative to the file that names it; what the file itself says wins.
+
+    Raises:
+        UserError: a file that cannot be read, or one that builds on itself.
+    """
+    layers: list[dict[str, tuple[Any, str]]] = []
+    seen: list[Path] = []
+    following: Path | None = Path(path)
+    while following is not None:
+        if following.resolve() in seen:
+            raise UserError(f"base: recipe {following} builds on itself, by way of {Path(path)}")
+        seen.append(following.resolve())
+        content = read_recipe_file(following)
+        base = content.pop(BASE, None)
+        if base is not None and (not isinstance(base, str) or not base):
+            raise UserError(f"base: {base!r} (recipe {following}) is impossible; it names one recipe file")
+        layers.append({name: (value, str(following)) for name, value in content.items()})
+        following = None if base is None else following.parent / base
+    merged: dict[str, tuple[Any, str]] = {}
+    for layer in reversed(layers):
+        merged |= layer
+    return merged
 
 
 def diff(a: Recipe, b: Recipe) -> list[str]:
