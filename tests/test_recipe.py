@@ -15,7 +15,7 @@ from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
 from mindcv_mnasnet.recipe.recipe import Recipe, diff, load_recipe
 from mindcv_mnasnet.recipe.values import Key, in_interval, key_table
 
-REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
+REFERENCE = Path(__file__).with_name("reference")
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -33,14 +33,8 @@ def test_mindcvs_files_load_unmodified(name, tmp_path):
     assert {key: recipe.to_dict()[key] for key in expected} == expected
 
 
-@pytest.mark.skipif(not REFERENCE.exists(), reason="reference facts are not beside this clone")
-def test_the_facts_above_are_mindcvs():
-    assert json.loads((REFERENCE / "mindcv_mnasnet_recipes.json").read_text()) == MINDCV
-    options = {
-        flag.lstrip("-")
-        for entry in json.loads((REFERENCE / "mindcv_options.json").read_text())
-        for flag in entry["flags"]
-    }
+def test_every_option_of_mindcv_is_a_key():
+    options = set(json.loads((REFERENCE / "mindcv_option_names.json").read_text()))
     assert options - set(key_table()) == {"c", "config"}
 
 
