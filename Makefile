@@ -7,7 +7,7 @@ PARALLEL = -n 2 --dist loadfile  # most of the tests' time is graph compilation,
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
 .DELETE_ON_ERROR:
-.PHONY: help demo docs test test-all test-ascend test-slow test-aarch64 test-oldest lint bench lock clean
+.PHONY: help demo docs test test-fast test-all test-ascend test-slow test-aarch64 test-oldest lint bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -17,6 +17,9 @@ demo: .venv/.installed ## train on handwritten digits, validate, show the result
 
 test: .venv/.installed-dev ## the test suite
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest $(PARALLEL) $(ARGS)
+
+test-fast: .venv/.installed-dev ## the tests that need no MindSpore; seconds
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest --fast $(ARGS)
 
 test-all: .venv-all/.installed ## the test suite with all extras: PyTorch, TensorFlow, ONNX Runtime, LiteRT, MindCV
 	@PATH="$(CURDIR)/.venv-all/bin:$$PATH" .venv-all/bin/python -m pytest $(PARALLEL) $(ARGS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib.util
 import os
 import sys
@@ -51,3 +53,41 @@ def timm(torchvision):
     for part in ("timm.optim", "timm.loss", "timm.utils"):
         pytest.importorskip(part)
     return pytest.importorskip("timm")
+
+
+# --- make test-fast: what needs no MindSpore --------------------------------------------------------------------------
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fast", action="store_true", help="only tests that work without MindSpore")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Under --fast, leave out the test files that load MindSpore when they are imported."""
+    if config.getoption("--fast") and collection_path.suffix == ".py" and loads_mindspore(collection_path):
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    """Under --fast, leave out the tests that start MindSpore or a process that does."""
+    if config.getoption("--fast"):
+        slow = {"cpu", "torchvision", "timm"}
+        items[:] = [item for item in items if not slow & set(getattr(item, "fixturenames", ()))]
+
+
+@functools.cache
+def loads_mindspore(path: Path) -> bool:
+    """Whether importing a file imports MindSpore, by its own import statements or by those of what it imports."""
+    for node in ast.parse(path.read_text()).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            if name.split(".")[0] in {"mindspore", "subprocess", "processes", "tiny", "exported"}:
+                return True
+            inner = ROOT.joinpath(*name.split("."))
+            for file in (inner.with_suffix(".py"), inner / "__init__.py"):
+                if name.startswith("mindcv_mnasnet.") and file.is_file() and loads_mindspore(file):
+                    return True
+    return False

@@ -48,7 +48,7 @@ def test_links_to_classes_and_images_are_followed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "says"),
+    ("images", "says"),
     [
         ({"readme.txt": b""}, "no images"),
         ({"1.png": DOT}, "one folder per class"),
