@@ -17,7 +17,7 @@ from simplejpeg import decode_jpeg, decode_jpeg_header
 
 from mindcv_mnasnet.data.images import decode
 from mindcv_mnasnet.data.jpeg import JPEG
-from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.recipe.keys import DataKeys
 
 _TRIES = 10  # boxes drawn before the largest possible one is taken, as in torchvision and MindSpore
 _reused = threading.local()  # each thread's memory for pixels that are copied from at once
@@ -43,7 +43,7 @@ class RandomCrop:
     without smoothing gives.
     """
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: DataKeys):
         self._size = recipe.image_resize
         self._scale = recipe.scale
         self._ratio = recipe.ratio

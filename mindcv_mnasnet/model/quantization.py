@@ -17,7 +17,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.recipe.keys import OptimizerKeys
 
 LEVELS = 255  # steps between the ends of an activation's range
 WEIGHT_LEVELS = 127  # steps from zero to the largest weight
@@ -41,7 +41,7 @@ class Quantization:
     freeze: int = 0
 
     @classmethod
-    def of(cls, recipe: Recipe, batches_per_epoch: int = 0) -> Quantization | None:
+    def of(cls, recipe: OptimizerKeys, batches_per_epoch: int = 0) -> Quantization | None:
         """What a recipe asks for; None where it is not to be quantized."""
         if not recipe.quantize:
             return None

@@ -12,7 +12,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.recipe.keys import OptimizerKeys
 from mindcv_mnasnet.train.tensor_lists import Kept, TensorList, for_each
 
 add, sub, mul, div, sqrt = ops.Add(), ops.Sub(), ops.Mul(), ops.Div(), ops.Sqrt()
@@ -114,7 +114,7 @@ class RMSProp(Optimizer):
     Written out because MindSpore's fused operator adds epsilon outside the root on CPUs with AVX (seen in 2.10).
     """
 
-    def __init__(self, recipe: Recipe, *groups):
+    def __init__(self, recipe: OptimizerKeys, *groups):
         super().__init__((recipe.rmsprop_decay, recipe.momentum), *groups)
         self.mean_square, self.moment = self.slot("mean_square", 1.0), self.slot("momentum")
         self.slots = (self.mean_square, self.moment)
@@ -135,7 +135,7 @@ class SGD(Optimizer):
     That form is written out because the fused operator leaves it away on the CPU (seen in MindSpore 2.10).
     """
 
-    def __init__(self, recipe: Recipe, *groups):
+    def __init__(self, recipe: OptimizerKeys, *groups):
         super().__init__((recipe.momentum,), *groups)
         self.moment = self.slot("momentum")
         self.slots = (self.moment,)
@@ -155,7 +155,7 @@ class AdamW(Optimizer):
 
     l2 = False
 
-    def __init__(self, recipe: Recipe, *groups):
+    def __init__(self, recipe: OptimizerKeys, *groups):
         super().__init__(recipe.betas, *groups)
         self.first, self.second = self.slot("first_moment"), self.slot("second_moment")
         self.slots = (self.first, self.second)
@@ -183,7 +183,7 @@ class LAMB(AdamW):
     Tensors that are not decayed (norms, biases) keep the ratio 1, as timm does.
     """
 
-    def __init__(self, recipe: Recipe, *groups):
+    def __init__(self, recipe: OptimizerKeys, *groups):
         super().__init__(recipe, *groups)
         if self.by_row:
             sizes = [parameter.size for parameter in self.trained.parameters]
@@ -225,7 +225,7 @@ _OPTIMIZERS = {"rmsprop": RMSProp, "sgd": SGD, "momentum": SGD, "adamw": AdamW, 
 
 
 def create_optimizer(
-    recipe: Recipe, parameters: Sequence[ms.Parameter], depths: dict[str, int], by_row: bool = False
+    recipe: OptimizerKeys, parameters: Sequence[ms.Parameter], depths: dict[str, int], by_row: bool = False
 ) -> Optimizer:
     """The recipe's optimizer over ``parameters``.
 

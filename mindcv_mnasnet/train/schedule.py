@@ -14,14 +14,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from mindcv_mnasnet.recipe.keys import ScheduleKeys
 from mindcv_mnasnet.recipe.plan import Plan
-from mindcv_mnasnet.recipe.recipe import Recipe
 
 Epochs = NDArray[np.float64]
 _ROUNDING = 1e-9  # a step at a boundary belongs to what begins there
 
 
-def learning_rates(recipe: Recipe, plan: Plan) -> NDArray[np.float32]:
+def learning_rates(recipe: ScheduleKeys, plan: Plan) -> NDArray[np.float32]:
     """The rate of each optimizer step, shape (plan.total_steps,)."""
     epochs = np.arange(plan.total_steps, dtype=np.float64) / plan.steps_per_epoch
     if recipe.lr_epoch_stair:
@@ -38,11 +38,11 @@ def learning_rates(recipe: Recipe, plan: Plan) -> NDArray[np.float32]:
 # Each takes (recipe, epochs since decay began, peak rate) and returns shares of the peak rate.
 
 
-def _constant(recipe: Recipe, epochs: Epochs, peak: float) -> Epochs:
+def _constant(recipe: ScheduleKeys, epochs: Epochs, peak: float) -> Epochs:
     return np.ones_like(epochs)
 
 
-def _cosine(recipe: Recipe, epochs: Epochs, peak: float) -> Epochs:
+def _cosine(recipe: ScheduleKeys, epochs: Epochs, peak: float) -> Epochs:
     floor = recipe.min_lr / peak
     cycle = np.floor(epochs / recipe.decay_epochs + _ROUNDING)
     within = np.maximum(epochs / recipe.decay_epochs - cycle, 0.0)
@@ -51,21 +51,21 @@ def _cosine(recipe: Recipe, epochs: Epochs, peak: float) -> Epochs:
     return np.where(cycle < recipe.num_cycles, shares, floor)
 
 
-def _exponential(recipe: Recipe, epochs: Epochs, peak: float) -> Epochs:
+def _exponential(recipe: ScheduleKeys, epochs: Epochs, peak: float) -> Epochs:
     periods = epochs / (recipe.decay_every_epochs or 1.0)
     return _powers(recipe.decay_rate, np.floor(periods + _ROUNDING) if recipe.decay_staircase else periods)
 
 
-def _step(recipe: Recipe, epochs: Epochs, peak: float) -> Epochs:
+def _step(recipe: ScheduleKeys, epochs: Epochs, peak: float) -> Epochs:
     return _powers(recipe.decay_rate, np.floor(epochs / recipe.decay_epochs + _ROUNDING))
 
 
-def _multi_step(recipe: Recipe, epochs: Epochs, peak: float) -> Epochs:
+def _multi_step(recipe: ScheduleKeys, epochs: Epochs, peak: float) -> Epochs:
     passed = np.searchsorted(np.asarray(recipe.multi_step_decay_milestones), epochs + _ROUNDING, side="right")
     return _powers(recipe.decay_rate, passed)
 
 
-def _polynomial(recipe: Recipe, epochs: Epochs, peak: float) -> Epochs:
+def _polynomial(recipe: ScheduleKeys, epochs: Epochs, peak: float) -> Epochs:
     floor = recipe.min_lr / peak
     left = 1.0 - np.minimum(epochs / recipe.decay_epochs, 1.0)
     return floor + (1.0 - floor) * left**recipe.poly_power
@@ -75,7 +75,7 @@ def _powers(rate: float, exponents: NDArray[np.generic]) -> Epochs:
     return np.power(rate, exponents, dtype=np.float64)
 
 
-_DECAYS: dict[str, Callable[[Recipe, Epochs, float], Epochs]] = {
+_DECAYS: dict[str, Callable[[ScheduleKeys, Epochs, float], Epochs]] = {
     "constant": _constant,
     "cosine_decay": _cosine,
     "exponential_decay": _exponential,
