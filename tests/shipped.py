@@ -38,12 +38,9 @@ def write_images(root: Path) -> Path:
 
 def bring(path: Path, data: Path, runs: Path, **overrides: Any) -> Job:
     """The job of a recipe at its own network, image size and optimizer, on the CPU with two images a batch."""
-    keys = {"device_target": "CPU", "batch_size": BATCH, "num_parallel_workers": 1, "ckpt_save_dir": str(runs)}
-    if load_recipe(path).dataset != "digits":
-        keys["data_dir"] = str(data)
-    else:
-        keys["data_dir"] = str(data.with_name("digits"))
-    return prepare(load_recipe(path, overrides=keys | {"distribute": None} | overrides))
+    keys = {"device_target": "CPU", "batch_size": BATCH, "num_parallel_workers": 1, "distribute": None}
+    places = {"data_dir": str(data), "ckpt_save_dir": str(runs)}
+    return prepare(load_recipe(path, overrides=keys | places | overrides))
 
 
 def batch(job: Job, number: int) -> tuple[Any, ...]:
