@@ -17,6 +17,7 @@ SHAPES = {"layer.weight": (3, 4), "layer.bn.gamma": (4,), "layer.bias": (4,)}
 STEPS = 6
 RATES = np.array([0.1, 0.2, 0.3, 0.05, 0.02, 0.1], np.float32)
 DECAY = 0.03
+BY_ROW = pytest.mark.parametrize("by_row", [False, True], ids=["tensors", "row"])
 
 
 def gradients_of(step: int) -> dict[str, np.ndarray]:
@@ -35,14 +36,14 @@ class Once(nn.Cell):
         self.optimizer = optimizer
 
     def construct(self, lr, step, *gradients):
-        return self.optimizer(lr, step, gradients)
+        return self.optimizer(lr, step, self.optimizer.trained.join(gradients))
 
 
-def optimized(**keys) -> dict[str, np.ndarray]:
+def optimized(by_row: bool = False, **keys) -> dict[str, np.ndarray]:
     """The parameters after ``STEPS`` updates."""
     recipe = load_recipe(overrides={"weight_decay": DECAY, "weight_decay_filter": "norm", **keys})
     parameters = [ms.Parameter(tiny.tensor(value), name) for name, value in start().items()]
-    update = Once(create_optimizer(recipe, parameters, dict.fromkeys(SHAPES, 0)))
+    update = Once(create_optimizer(recipe, parameters, dict.fromkeys(SHAPES, 0), by_row))
     for step in range(STEPS):
         gradients = [tiny.tensor(gradient) for gradient in gradients_of(step).values()]
         update(ms.Tensor(RATES[step]), ms.Tensor(step, ms.int32), *gradients)
@@ -57,8 +58,9 @@ def check(got: dict[str, np.ndarray], rule, decayed=("layer.weight", "layer.bias
         np.testing.assert_allclose(got[name], expected, rtol=2e-5, atol=2e-6, err_msg=name)
 
 
+@BY_ROW
 @pytest.mark.parametrize(("rho", "momentum", "eps"), [(0.9, 0.9, 1e-3), (0.5, 0.0, 0.03)])
-def test_rmsprop_is_tensorflows(rho, momentum, eps):
+def test_rmsprop_is_tensorflows(rho, momentum, eps, by_row):
     """Epsilon inside the root, mean square from 1, learning rate inside the momentum (training_ops.cc)."""
 
     def rule(w, gradients, rates, decay):
@@ -71,13 +73,14 @@ def test_rmsprop_is_tensorflows(rho, momentum, eps):
         return w
 
     given = {} if eps == 1e-3 else {"eps": eps}  # the authors' 1e-3 is what comes without asking
-    check(optimized(opt="rmsprop", rmsprop_decay=rho, momentum=momentum, **given), rule)
+    check(optimized(by_row, opt="rmsprop", rmsprop_decay=rho, momentum=momentum, **given), rule)
 
 
+@BY_ROW
 @pytest.mark.parametrize(
     ("opt", "momentum", "nesterov"), [("sgd", 0.9, True), ("momentum", 0.8, False), ("sgd", 0, False)]
 )
-def test_sgd_is_momentum_or_nesterovs(opt, momentum, nesterov):
+def test_sgd_is_momentum_or_nesterovs(opt, momentum, nesterov, by_row):
     """Learning rate outside the momentum, as in PyTorch."""
 
     def rule(w, gradients, rates, decay):
@@ -88,7 +91,7 @@ def test_sgd_is_momentum_or_nesterovs(opt, momentum, nesterov):
             w = w - rate * (gradient + momentum * moment if nesterov else moment)
         return w
 
-    check(optimized(opt=opt, momentum=momentum, use_nesterov=nesterov), rule)
+    check(optimized(by_row, opt=opt, momentum=momentum, use_nesterov=nesterov), rule)
 
 
 def adam_direction(gradients, betas, eps):
@@ -100,16 +103,18 @@ def adam_direction(gradients, betas, eps):
         yield m / (1 - betas[0] ** count) / (np.sqrt(v / (1 - betas[1] ** count)) + eps)
 
 
-def test_adamw_decays_the_weights_and_not_the_gradients():
+@BY_ROW
+def test_adamw_decays_the_weights_and_not_the_gradients(by_row):
     def rule(w, gradients, rates, decay):
         for direction, rate in zip(adam_direction(gradients, (0.8, 0.95), 1e-8), rates, strict=True):
             w = w * (1 - rate * decay) - rate * direction
         return w
 
-    check(optimized(opt="adamw", betas=(0.8, 0.95)), rule)
+    check(optimized(by_row, opt="adamw", betas=(0.8, 0.95)), rule)
 
 
-def test_lamb_scales_each_decayed_tensor_by_its_trust_ratio():
+@BY_ROW
+def test_lamb_scales_each_decayed_tensor_by_its_trust_ratio(by_row):
     def rule(w, gradients, rates, decay):
         for direction, rate in zip(adam_direction(gradients, (0.9, 0.999), 1e-6), rates, strict=True):
             change = direction + decay * w
@@ -117,7 +122,7 @@ def test_lamb_scales_each_decayed_tensor_by_its_trust_ratio():
             w = w - rate * ratio * change
         return w
 
-    check(optimized(opt="lamb"), rule)
+    check(optimized(by_row, opt="lamb"), rule)
 
 
 @pytest.mark.parametrize("opt", ["rmsprop", "adamw", "lamb"])

@@ -13,7 +13,7 @@ import pytest
 from processes import ROOT, msrun, unequal
 from shipped import BATCH, RECIPES, batch, bring, take_steps, write_images
 
-# RMSProp as in MindCV; AdamW with averages, clipping, a moving loss scale and frozen randomness; LAMB.
+# RMSProp as in MindCV; AdamW with averages, clipping, a moving loss scale; LAMB.
 ORDINARY = ("mnasnet_0.75_ascend", "mnasnet_a1_1.0_modern", "mnasnet_small_timm")
 ASCEND = ROOT / "configs" / "mnasnet" / "mnasnet_0.75_ascend.yaml"
 TIMM = ROOT / "configs" / "mnasnet" / "mnasnet_a1_1.0_timm.yaml"
