@@ -247,8 +247,9 @@ def point_calls(shape: tuple[int, ...], seed: int) -> Iterator[Call]:
     if decided(fresh, x[np.abs(x) < np.abs(x).max()]):
         yield Call("point_train", [x, fresh.range, np.array([7.0]), integers(1), TIMING], outputs)
     w = random(seed, 4, 3, 1, 2)
-    scale = np.abs(w).max((1, 2, 3), keepdims=True) / 127
-    yield Call("quantize_weight", [w], [np.round(w / scale) * scale])
+    for name, levels in (("quantize_weight", 127), ("quantize_weight_7", 64)):
+        scale = np.abs(w).max((1, 2, 3), keepdims=True) / levels
+        yield Call(name, [w], [np.round(w / scale) * scale])
 
 
 def quantized_norm_calls(x: np.ndarray, seed: int) -> Iterator[Call]:

@@ -52,6 +52,16 @@ def test_different_networks_are_refused(tmp_path, three, digits):
         average([three[0], other], tmp_path / "mean.safetensors")
     with pytest.raises(UserError, match="two checkpoints"):
         average(three[:1], tmp_path / "mean.safetensors")
+    with pytest.raises(UserError, match="named twice"):
+        average([three[0], three[1], three[0]], tmp_path / "mean.safetensors")
+    with pytest.raises(UserError, match=r"end in \.safetensors"):
+        average(three, tmp_path / "mean.pth")
+    stored = read_checkpoint(three[1])
+    for key, value in (("crop_pct", 0.9), ("mean", [1, 2, 3])):
+        meta = {**stored.meta, "recipe": {**stored.meta["recipe"], key: value}}
+        write_checkpoint(tmp_path / "odd.safetensors", stored.tensors, meta)
+        with pytest.raises(UserError, match=key):
+            average([three[0], tmp_path / "odd.safetensors"], tmp_path / "mean.safetensors")
     assert not (tmp_path / "mean.safetensors").exists()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shutil
 import struct
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from safetensors.numpy import load_file, save_file
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.families import CONVENTIONS
 from mindcv_mnasnet.networks.network import Network, resolve
-from mindcv_mnasnet.run.checkpoint import read_checkpoint
+from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
+from mindcv_mnasnet.weights.conventions import recipe_for
 from mindcv_mnasnet.weights.convert import convert
 from mindcv_mnasnet.weights.detect import network_of
 from mindcv_mnasnet.weights.files import Stored, read_stored, write_stored
@@ -77,7 +80,9 @@ def test_every_tensor_has_one_name_of_each_source(source, family):
 
 @pytest.mark.parametrize(("source", "family"), CASES)
 def test_a_round_trip_is_bit_identical(tmp_path, source, family):
-    suffix = ".ckpt" if source == "mindcv" else ".safetensors"
+    suffix = {"mindcv": ".ckpt", "torchvision": ".pth"}.get(source, ".safetensors")
+    if suffix == ".pth":
+        pytest.importorskip("torch")
     src = write(tmp_path / f"theirs{suffix}", source, network(source, family))
     ours, back = tmp_path / "ours.safetensors", tmp_path / f"back{suffix}"
     there = convert(src, ours)
@@ -97,7 +102,8 @@ def test_what_the_weights_need_travels_with_them(tmp_path):
     checkpoint = read_checkpoint(tmp_path / "ours.safetensors")
     recipe = checkpoint.recipe
     assert (checkpoint.network.bn_eps, checkpoint.network.padding) == (1e-5, "symmetric")
-    assert (recipe.image_resize, recipe.short_side(), recipe.val_interpolation) == (224, 232, "bilinear")
+    assert (recipe.image_resize, recipe.short_side(), recipe.val_interpolation) == (224, 232, "pilbilinear")
+    assert (recipe.eval_crop, recipe.val_resize, recipe.at_size(96).short_side()) == ("center_round", None, 99)
     assert checkpoint.class_names == imagenet_class_names()
     assert checkpoint.meta["source"] == "torchvision"
     assert checkpoint.meta["reported"]["top1"] == 71.18
@@ -125,14 +131,19 @@ def test_another_epsilon_is_made_up_for_in_the_variances(tmp_path):
             assert np.array_equal(value, theirs.tensors[name])
 
 
-def test_variances_too_small_to_make_up_are_refused(tmp_path):
+def test_variances_too_small_to_make_up_are_made_up_for_in_the_factors(tmp_path):
     net = network("timm", "b1")
     values = stored("timm", net)
-    values.tensors["bn1.running_var"][:] = 1e-6
+    values.tensors["bn1.running_var"][::2] = 1e-6
     write_stored(tmp_path / "timm.safetensors", values)
-    with pytest.raises(UserError, match=r"stem\.bn\.moving_variance"):
-        convert(tmp_path / "timm.safetensors", tmp_path / "x.ckpt")
-    assert not (tmp_path / "x.ckpt").exists()
+    convert(tmp_path / "timm.safetensors", tmp_path / "x.ckpt")
+    theirs, ours = read_weights(tmp_path / "timm.safetensors").tensors, read_weights(tmp_path / "x.ckpt").tensors
+    before, after = (
+        each["stem.bn.gamma"] / np.sqrt(each["stem.bn.moving_variance"].astype(np.float64) + eps)
+        for each, eps in ((theirs, 1e-5), (ours, 1e-3))
+    )
+    np.testing.assert_allclose(after, before, rtol=1e-6)
+    assert ours["stem.bn.moving_variance"].min() == 0
 
 
 def test_another_padding_is_refused(tmp_path):
@@ -180,6 +191,121 @@ def test_another_model_than_the_one_named_is_refused(tmp_path):
     src = write(tmp_path / "theirs.safetensors", "timm", network("timm", "a1", 1.0, 1000))
     with pytest.raises(UserError, match="does not fit the network"):
         convert(src, tmp_path / "ours.safetensors", model="semnasnet_075")
+
+
+def test_what_torchvision_and_mindcv_cannot_build_is_not_written(tmp_path):
+    own = dataclasses.replace(network("torchvision", "b1", 1.0), blocks=network("torchvision", "b1").blocks[:5])
+    values = {NAME_MAPS["own"].names(own)[name]: value for name, value in tensors(own).items()}
+    write_checkpoint(
+        tmp_path / "own.safetensors",
+        values,
+        {
+            "recipe": recipe_for("own", own, None).to_dict(),
+            "network": own.to_dict(),
+            "class_names": [*"abcdefg"],
+            "source": None,
+        },
+    )
+    for target, name in (("torchvision", "x.pth"), ("mindcv", "x.ckpt")):
+        with pytest.raises(UserError, match="has no model for these weights"):
+            convert(tmp_path / "own.safetensors", tmp_path / name, target=target)
+    src = write(tmp_path / "theirs.safetensors", "torchvision", network("torchvision", "b1"))
+    convert(src, tmp_path / "ours.safetensors")
+    with pytest.raises(UserError, match=r"from \.pth alone"):
+        convert(tmp_path / "ours.safetensors", tmp_path / "back.safetensors", target="torchvision")
+
+
+def test_numbers_of_16_and_64_bits_become_float32(tmp_path):
+    net = network("timm", "small")
+    content = stored("timm", net)
+    for kind in ("float16", "float64"):
+        save_file({name: value.astype(kind) for name, value in content.tensors.items()}, tmp_path / "x.safetensors")
+        found = read_stored(tmp_path / "x.safetensors")
+        assert {value.dtype for value in found.tensors.values()} == {np.dtype(np.float32)}
+        assert kind in found.note
+
+
+def test_a_suffix_in_capitals_or_none_is_as_good(tmp_path):
+    src = write(tmp_path / "theirs.safetensors", "timm", network("timm", "small"))
+    for name in ("theirs.SAFETENSORS", "theirs"):
+        shutil.copy(src, tmp_path / name)
+        assert read_stored(tmp_path / name).tensors.keys() == read_stored(src).tensors.keys()
+
+
+def test_names_that_are_one_without_their_prefixes_are_refused(tmp_path):
+    content = stored("timm", network("timm", "small"))
+    twice = {**content.tensors, "module.bn1.bias": content.tensors["bn1.bias"] + 1}
+    save_file(twice, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=r"has bn1\.bias twice"):
+        read_stored(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
+    content = stored("timm", network("timm", "small"))
+    content.tensors["conv_head.weight"][0] = value
+    write_stored(tmp_path / "x.safetensors", content)
+    with pytest.raises(UserError, match=r"head\.conv\.weight has values that are not finite"):
+        convert(tmp_path / "x.safetensors", tmp_path / "ours.safetensors")
+    content.tensors["conv_head.weight"][0] = 0
+    content.tensors["bn1.running_var"][0] = -0.1
+    write_stored(tmp_path / "x.safetensors", content)
+    with pytest.raises(UserError, match=r"stem\.bn\.moving_variance has a variance of -0\.1"):
+        convert(tmp_path / "x.safetensors", tmp_path / "ours.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "a Git LFS pointer"),
+        (b"\x89HDF\r\n\x1a\n", "Keras"),
+        (b"\x1c\0\0\0TFL3", "TFLite"),
+    ],
+)
+def test_what_is_no_weights_is_named_for_what_it_is(tmp_path, content, said):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        convert(tmp_path / "x.pth", tmp_path / "ours.safetensors")
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        archive.writestr("model/constants.pkl", "")
+    with pytest.raises(UserError, match="TorchScript"):
+        read_stored(tmp_path / "script.pt")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").touch()
+    with pytest.raises(UserError, match="SavedModel"):
+        read_stored(tmp_path / "saved")
+
+
+def test_what_hugging_face_says_of_the_evaluation_is_taken_and_the_rest_is_said(tmp_path):
+    write(tmp_path / "model.safetensors", "timm", network("timm", "small", 1.0, 3))
+    settings = {"input_size": [3, 192, 192], "crop_pct": 0.9, "interpolation": "bilinear", "mean": [0.5, 0.5, 0.5]}
+    settings |= {"std": [0.25, 0.25, 0.25], "test_crop_pct": 0.95, "label_names": ["cat", "dog", "newt"]}
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "mnasnet_small", "pretrained_cfg": settings}))
+    for source in (tmp_path, tmp_path / "model.safetensors"):
+        weights = read_weights(source)
+        recipe = weights.recipe
+        assert (recipe.mean, recipe.std) == ((127.5,) * 3, (63.75,) * 3)
+        assert (recipe.image_resize, recipe.short_side(), recipe.val_interpolation) == (192, 213, "pilbilinear")
+        assert weights.class_names == ("cat", "dog", "newt")
+        assert any("test_crop_pct not used" in note for note in weights.notes)
+    changed = read_weights(tmp_path, image_size=96, evaluation={"mean": [1, 2, 3], "crop_pct": 1.0})
+    assert (changed.recipe.mean, changed.recipe.short_side()) == ((1, 2, 3), 96)
+
+
+def test_classes_without_names_are_said_to_be_in_the_order_of_text(tmp_path):
+    for classes, says in ((10, False), (11, True)):
+        write(tmp_path / "x.safetensors", "timm", network("timm", "small", 1.0, classes))
+        assert any("order of text" in note for note in read_weights(tmp_path / "x.safetensors").notes) == says
+
+
+def test_our_own_checkpoint_takes_a_size_and_names_too(tmp_path):
+    write(tmp_path / "x.safetensors", "timm", network("timm", "small", 1.0, 2))
+    convert(tmp_path / "x.safetensors", tmp_path / "ours.safetensors")
+    convert(tmp_path / "ours.safetensors", tmp_path / "again.safetensors", image_size=96, class_names=["cat", "dog"])
+    again = read_checkpoint(tmp_path / "again.safetensors")
+    assert (again.recipe.image_resize, again.recipe.short_side(), again.network.image_size) == (96, 109, 96)
+    assert again.class_names == ("cat", "dog")
 
 
 def test_a_resnet_is_no_mnasnet(tmp_path):

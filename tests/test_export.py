@@ -78,12 +78,74 @@ def test_the_number_of_images_can_stay_open(tmp_path, checkpoint, form):
 @pytest.mark.parametrize("pixels", ["float", "uint8"])
 def test_quantized_files_are_smaller_and_nearly_agree(tmp_path, checkpoint, form, kind, pixels):
     need(form)
-    options = Options(form, quantize=kind, input=pixels, check_images=50, calibration_images=50)
+    options = Options(form, quantize=kind, input=pixels, check_images=50, calibration_images=50, min_agreement=0)
     whole = export(checkpoint, tmp_path / f"whole.{form}", Options(form, check_images=5))
     report = export(checkpoint, tmp_path / f"net.{form}", options)
     assert report.megabytes < 0.8 * whole.megabytes
     assert report.difference < 1.5
     assert report.agreement >= 70
+
+
+@pytest.mark.parametrize(("bits", "most"), [(None, 64), (8, 127)])
+def test_weights_of_onnx_cannot_saturate_without_vnni_unless_told(tmp_path, checkpoint, bits, most):
+    """Two products of uint8 x 7 bits add up in 16 bits: 2 x 255 x 64 < 32768; 2 x 255 x 127 do not."""
+    need("onnx")
+    onnx = pytest.importorskip("onnx")
+    options = Options("onnx", "int8", check_images=5, calibration_images=20, min_agreement=0, weight_bits=bits)
+    model = onnx.load(str(export(checkpoint, tmp_path / "net.onnx", options).path))
+    stored = [onnx.numpy_helper.to_array(one) for one in model.graph.initializer]
+    weights = [value for value in stored if value.dtype == np.int8 and value.ndim > 1]
+    assert len(weights) > 20
+    assert max(np.abs(value.astype(int)).max() for value in weights) == most
+
+
+@pytest.mark.parametrize("batch", [None, 5, 48])
+def test_int8_of_any_batch_observes_images(tmp_path, checkpoint, batch):
+    need("onnx")
+    options = Options("onnx", "int8", batch=batch, check_images=20, calibration_images=20, min_agreement=60)
+    assert export(checkpoint, tmp_path / "net.onnx", options).metadata.batch == batch
+
+
+def test_int8_has_a_bound_of_its_own(tmp_path, checkpoint, monkeypatch):
+    need("onnx")
+    monkeypatch.setattr(exporting, "checkpoint_logits", lambda *given: -checkpoint_logits(*given))
+    with pytest.raises(JobError, match="90 % asked for"):
+        export(checkpoint, tmp_path / "net.onnx", Options("onnx", "int8", check_images=20, calibration_images=20))
+
+
+def test_an_image_size_of_its_own_takes_the_short_side_along(tmp_path, checkpoint):
+    """What repeats size / crop_pct follows; what was given by hand stays, and is refused where it is too small."""
+    stored = read_checkpoint(checkpoint)
+    from mindcv_mnasnet.run.checkpoint import write_checkpoint
+
+    for kept, expected in ((24, 16), (30, 30)):
+        meta = {**stored.meta, "recipe": {**stored.meta["recipe"], "val_resize": kept}}
+        write_checkpoint(tmp_path / "other.safetensors", stored.tensors, meta)
+        options = Options("mindir", image_size=16, check_images=5, overwrite=True)
+        recipe = export(tmp_path / "other.safetensors", tmp_path / "net.mindir", options).metadata.own_recipe()
+        assert recipe.short_side() == expected
+    with pytest.raises(UserError, match="val_resize"):
+        export(tmp_path / "other.safetensors", tmp_path / "net.mindir", dataclasses.replace(options, image_size=40))
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, checkpoint):
+    stored = read_checkpoint(checkpoint)
+    from mindcv_mnasnet.run.checkpoint import write_checkpoint
+
+    for name, value in (("head.bn.gamma", np.nan), ("stem.bn.moving_variance", -1.0)):
+        broken = {**stored.tensors, name: np.full_like(stored.tensors[name], value)}
+        write_checkpoint(tmp_path / "broken.safetensors", broken, stored.meta)
+        with pytest.raises(UserError, match=name):
+            export(tmp_path / "broken.safetensors", tmp_path / "net.mindir", Options("mindir"))
+
+
+def test_files_carry_what_wordnet_ids_mean(checkpoint, tmp_path):
+    stored = read_checkpoint(checkpoint)
+    ids = ("n01440764", *(f"own {number}" for number in range(9)))
+    metadata = ModelMetadata.of(dataclasses.replace(stored, meta={**stored.meta, "class_names": ids}))
+    assert metadata.class_titles[:2] == ("tench", "own 0")
+    older = {key: value for key, value in json.loads(metadata.to_json()).items() if key != "class_titles"}
+    assert ModelMetadata.from_json(json.dumps(older), tmp_path).class_names == ids
 
 
 @pytest.mark.parametrize("form", ["onnx", "tflite"])
@@ -95,7 +157,7 @@ def test_trained_ranges_overrule_observed_ones(tmp_path, checkpoint, form):
 
     narrow = {**stored.tensors, "ranges.stem": np.array([0, 0.02], np.float32)}
     write_checkpoint(tmp_path / "narrow.safetensors", narrow, stored.meta)
-    options = Options(form, quantize="int8", check_images=20, calibration_images=20)
+    options = Options(form, quantize="int8", check_images=20, calibration_images=20, min_agreement=0)
     plain = export(checkpoint, tmp_path / f"plain.{form}", options)
     images = np.random.default_rng(0).integers(0, 256, (8, 24, 24, 3), np.uint8)
     with pytest.MonkeyPatch.context() as patch:
@@ -122,7 +184,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, checkpoint, form, m
 
 def test_an_agreement_that_is_missed_is_a_failure(tmp_path, checkpoint):
     need("onnx")
-    options = Options("onnx", quantize="int8", check_images=20, calibration_images=20, min_agreement=100.1)
+    options = Options("onnx", quantize="int8", check_images=20, calibration_images=20, min_agreement=100)
     with pytest.raises(JobError, match="asked for"):
         export(checkpoint, tmp_path / "net.onnx", options)
     assert not (tmp_path / "net.onnx").exists()
@@ -137,6 +199,12 @@ def test_an_agreement_that_is_missed_is_a_failure(tmp_path, checkpoint):
         (Options("air"), "Ascend"),
         (Options("caffe"), "format"),
         (Options("onnx", batch=0), "batch"),
+        (Options("mindir", image_size=0), "image_size"),
+        (Options("mindir", check_images=-3), "check_images"),
+        (Options("onnx", "int8", calibration_images=0), "calibration_images"),
+        (Options("mindir", min_agreement=float("nan")), "min_agreement"),
+        (Options("tflite", "int8", weight_bits=7), "weight_bits"),
+        (Options("mindir", evaluation={"val_resize": 20, "eval_crop": "tf_square"}), "eval_crop"),
     ],
 )
 def test_what_cannot_be_is_refused_with_nothing_written(tmp_path, checkpoint, options, said):

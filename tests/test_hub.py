@@ -43,7 +43,10 @@ def tensors():
     """Weights of a small network whose batch norms do something."""
     rng = np.random.default_rng(0)
     model = create_model(NAME, width_mult=WIDTH, num_classes=CLASSES, image_size=SIZE)
-    return {p.name: rng.uniform(0.5, 1.5, p.shape).astype(np.float32) for p in model.get_parameters()}
+    return {
+        p.name: (rng.uniform(0.5, 1.5, p.shape) / max(np.prod(p.shape[1:]), 1)).astype(np.float32)
+        for p in model.get_parameters()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -242,14 +245,14 @@ def test_another_file_than_published_is_refused(cache, served, entry, file):
     (cache / "small.safetensors").write_bytes(file.read_bytes())
     with pytest.raises(UserError, match=r"damaged or another file.*delete it"):
         get()
-    assert not list((cache / "converted").iterdir())
+    assert not list((cache / hub.CONVERTED).iterdir())
 
 
 def test_weights_of_another_network_are_refused(cache, served, entry):
     entry(url=served.url, model="semnasnet_100", sha256=None)
     with pytest.raises(UserError):
         hub.pretrained("semnasnet_100", width_mult=WIDTH, patience=QUICK)
-    assert not list((cache / "converted").iterdir())
+    assert not list((cache / hub.CONVERTED).iterdir())
 
 
 def test_a_hostile_archive_is_refused(cache, entry):
@@ -261,7 +264,7 @@ def test_a_hostile_archive_is_refused(cache, entry):
         archive.addfile(member, io.BytesIO(b"evil"))
     with pytest.raises(UserError, match="outside its folder"):
         hub.pretrained("mnasnet-small", width_mult=WIDTH)
-    assert not list((cache / "converted").iterdir())
+    assert not list((cache / hub.CONVERTED).iterdir())
     assert not list(cache.parent.rglob("evil*"))
 
 

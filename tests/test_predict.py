@@ -14,9 +14,12 @@ import pytest
 from PIL import Image
 from processes import ROOT
 
-from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.data.decoder import decode_whole
+from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export.export import Options, export
 from mindcv_mnasnet.inference import predict, validation
+from mindcv_mnasnet.inference.contact_sheet import contact_sheet
+from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -71,6 +74,72 @@ def test_names_come_from_standard_input_and_a_table_goes_to_a_file(model, digits
         assert min(sheet.size) > 160
 
 
+def test_a_name_of_nothing_on_standard_input_ends_only_itself(model, digits):
+    name = sorted(str(path) for path in (digits / "val" / "5").iterdir())[0]
+    done = tool(model, "-", "--format", "jsonl", input=f"nowhere.png\n{name}\n")
+    assert done.returncode == 1
+    assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == [name]
+    assert "failed: nowhere.png" in done.stderr
+
+
+def test_the_contact_sheet_shows_what_the_network_saw_in_the_format_of_its_suffix(tmp_path):
+    seen = np.full((24, 24, 3), (200, 10, 10), np.uint8)
+    assert contact_sheet(tmp_path / "sheet.jpg", [(seen, "cat.png\ncat\n99.0 %"), (seen[..., :1], "gray")]) == 2
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        assert sheet.format == "JPEG"
+        assert np.abs(np.array(sheet)[50, 50].astype(int) - (200, 10, 10)).max() < 8
+    with pytest.raises(UserError, match="contact_sheet"):
+        contact_sheet(tmp_path / "sheet.txt", [])
+
+
+def test_images_can_be_prepared_otherwise(model, digits):
+    paths = predict.find_images([str(digits / "val" / "2")])
+    first = {}
+    for keys in ({}, {"mean": [0, 0, 0]}, {"crop_pct": 0.6}):
+        (one, _), *_ = predict.predictions(predict.open_classifier(str(model), evaluation=keys), paths, 10)
+        first[str(keys)] = one.probabilities
+    assert len(set(first.values())) == 3
+
+
+def test_gray_images_of_16_bits_keep_their_upper_8(tmp_path):
+    ramp = np.arange(64 * 64).reshape(64, 64).astype(np.uint16) * 16
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    Image.fromarray((ramp >> 8).astype(np.uint8)).save(tmp_path / "plain.png")
+    deep, plain = (decode_whole((tmp_path / name).read_bytes(), name) for name in ("deep.png", "plain.png"))
+    assert np.array_equal(deep, plain)
+
+
+def test_a_checkpoint_with_another_number_of_names_than_answers_is_refused(model, tmp_path):
+    stored = read_checkpoint(model)
+    write_checkpoint(tmp_path / "net.safetensors", stored.tensors, {**stored.meta, "class_names": ["a", "b"]})
+    with pytest.raises(UserError, match="names 2 classes and answers 10"):
+        predict.open_classifier(str(tmp_path / "net.safetensors"))
+
+
+def test_weights_that_are_not_finite_are_no_answer(model, tmp_path):
+    stored = read_checkpoint(model)
+    broken = {**stored.tensors, "classifier.bias": np.full(10, np.nan, np.float32)}
+    write_checkpoint(tmp_path / "net.safetensors", broken, stored.meta)
+    with pytest.raises(UserError, match=r"classifier\.bias has values that are not finite"):
+        predict.open_classifier(str(tmp_path / "net.safetensors"))
+    with pytest.raises(UserError, match=r"classifier\.bias has values that are not finite"):
+        validation.validate([tmp_path / "net.safetensors"], None, {})
+    with pytest.raises(JobError, match="not finite"):
+        predict.best_classes(predict.open_classifier(str(model)), "x.png", np.full(10, np.nan), 1)
+
+
+def test_weights_of_another_library_are_used_as_they_are(model, digits, tmp_path):
+    from mindcv_mnasnet.weights.convert import convert
+
+    names = list("0123456789")
+    stored = exported.write(tmp_path / "b1.safetensors", digits, "b1", width_mult=0.5, head=1280, bn_eps=1e-3)
+    convert(stored, tmp_path / "x.ckpt")
+    (row,), _ = validation.validate([tmp_path / "x.ckpt"], None, {"dataset": "digits", "data_dir": str(digits)})
+    assert row.counts.seen == 360
+    classifier = predict.open_classifier(str(tmp_path / "x.ckpt"))
+    assert classifier.class_names == tuple(names)
+
+
 def test_features_are_what_the_classifier_sees(model, digits, tmp_path):
     done = tool(model, digits / "val" / "0", "--features", tmp_path / "f.npz", "--format", "jsonl", "--top", 10)
     assert done.returncode == 0, done.stderr
@@ -109,6 +178,15 @@ def test_an_exported_file_is_validated_itself(model, tmp_path, digits):
     rows, _ = validation.validate([model, report.path], None, {})
     assert [row.counts.seen for row in rows] == [360, 360]
     assert rows[0].counts.top1_hits == rows[1].counts.top1_hits
+    for keys, said in (({"mean": [1, 2, 3]}, "mean"), ({"quantize": True}, "quantize")):
+        with pytest.raises(UserError, match=said):
+            validation.validate([report.path], None, keys)
+    with pytest.raises(UserError, match="weights: ema ones"):
+        validation.validate([report.path], None, {}, ema=True)
+    with pytest.raises(UserError, match="backend: litert"):
+        validation.validate([report.path], None, {}, backend="litert")
+    with pytest.raises(UserError, match="std"):
+        predict.open_classifier(str(report.path), evaluation={"std": [1, 2, 3]})
     with pytest.raises(UserError, match="compiled already"):
         validation.validate([report.path], None, {"padding": "same"})
     with pytest.raises(UserError, match="takes images of shape"):
@@ -124,6 +202,8 @@ def test_an_exported_file_is_validated_itself(model, tmp_path, digits):
         (("{val}", "--feature_maps"), "feature_maps"),
         (("{val}", "--backend", "abacus"), "backend"),
         (("{val}", "--batch_size", "0"), "batch_size"),
+        (("{val}", "--crop_pct", "2"), "crop_pct"),
+        (("{val}", "--contact_sheet", "x.txt"), "contact_sheet"),
     ],
 )
 def test_mistakes_are_one_sentence(model, digits, words, said):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import exported
 import mindspore as ms
 import numpy as np
@@ -105,22 +107,23 @@ def test_before_the_delay_activations_and_gradients_pass_untouched():
     np.testing.assert_array_equal(gradient, factors)
 
 
-def test_weights_are_quantized_as_their_folded_form_would_be():
-    """int8 of weight x factor per output channel, factors of either sign, against the layer's own before folding."""
+@pytest.mark.parametrize(("bits", "levels"), [(7, 64), (8, 127)])
+def test_weights_are_quantized_as_their_folded_form_would_be(bits, levels):
+    """int8, or its reduced range, of weight x factor per channel, factors of either sign, against the layer's own."""
     network = tiny.network()
     tensors = exported.tensors(network)
     rng = np.random.default_rng(0)
     gammas = {n: (v * rng.choice([-1, 1], v.shape)).astype(np.float32) for n, v in tensors.items() if "gamma" in n}
-    quantize = QuantizeWeight()
+    quantize = QuantizeWeight(bits)
     weights = {n: quantize(ms.Tensor(v)).asnumpy() for n, v in tensors.items() if n.endswith(".weight")}
     plain, ours = fold(network, tensors | gammas), fold(network, tensors | gammas | weights)
     for before, after in zip(convolutions(plain), convolutions(ours), strict=True):
-        scale = np.abs(before.weight).max((1, 2, 3), keepdims=True) / 127
+        scale = np.abs(before.weight).max((1, 2, 3), keepdims=True) / levels
         expected = np.round(before.weight / scale)
         got = after.weight / scale
         assert np.abs(got - np.round(got)).max() < 1e-3, after.name
         assert (np.round(got) == expected).mean() > 0.999, after.name
-        assert np.abs(expected).max((1, 2, 3)).min() == 127
+        assert np.abs(expected).max((1, 2, 3)).min() == levels
 
 
 def convolutions(folded):
@@ -308,14 +311,14 @@ def tuned(float_run, digits):
 
 def accuracy(tmp_path, *words) -> dict:
     assert cli(*words, "--json", tmp_path / "result.json", program=validate) == 0
-    (row,) = validate.json.loads((tmp_path / "result.json").read_text())
+    (row,) = json.loads((tmp_path / "result.json").read_text())
     return row
 
 
 def test_a_fine_tuned_checkpoint_is_validated_in_8_bits_or_on_request_in_float(tuned, tmp_path):
     assert "started from" in messages(tuned)
     checkpoint = tuned / "checkpoints" / "step_00000080.safetensors"
-    summary = validate.json.loads((tuned / "summary.json").read_text())
+    summary = json.loads((tuned / "summary.json").read_text())
     quantized = accuracy(tmp_path, checkpoint)
     assert quantized["top1"] == summary["metrics"]["val_top1_ema"]
     assert quantized["loss"] == pytest.approx(summary["metrics"]["val_loss_ema"], rel=1e-6)

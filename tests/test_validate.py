@@ -189,6 +189,10 @@ def test_require_reported_wants_a_comparable_result_inside_the_tolerance(differe
         (("{run}", "--in_channels", "1"), "in_channels: 1 is asked for"),
         (("{run}", "--width_mult", "2"), "width_mult: 2.0 is asked for"),
         (("{run}", "-c", ""), "is empty"),
+        (("{run}", "--ema", "False"), "ema: this command has no use for it"),
+        (("{run}", "--num_samples", "5"), "num_samples: this command has no use for it"),
+        (("{run}", "--lr", "7"), "lr: this command has no use for it"),
+        (("{run}", "--image_resize", "32", "--val_resize", "30", "--eval_crop", "tf_square"), "eval_crop"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

@@ -12,8 +12,8 @@ from mindcv_mnasnet.inference.verdict import EvalSettings, compare
 from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.networks.reported import load_reported
 
-TIMM = EvalSettings(224, 0.875, None, "bicubic", "center", "symmetric", 1e-5, "imagenet", 50_000, "timm")
-MINDCV = replace(TIMM, interpolation="bilinear", bn_eps=1e-3, source=None)
+TIMM = EvalSettings(224, 0.875, None, "pilcubic", "center_round", "symmetric", 1e-5, "imagenet", 50_000, "timm")
+MINDCV = replace(TIMM, interpolation="bilinear", eval_crop="center", bn_eps=1e-3, source=None)
 STATED = [entry for entry in load_reported() if entry.top1 is not None and entry.eval_crop is not None]
 
 UNSTATED = [entry for entry in load_reported() if entry.eval_crop is None and entry.network() is not None]
@@ -71,13 +71,14 @@ def test_top5_counts_only_where_both_have_it():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"interpolation": "bilinear"}, "its interpolation is bicubic, not bilinear"),
+        ({"interpolation": "bicubic"}, "its interpolation is pilcubic, not bicubic"),
         ({"val_resize": 232}, "its val_resize is 256, not 232"),
         ({"crop_pct": 0.9}, "its val_resize is 256, not 248"),
         ({"bn_eps": 1e-3}, "its bn_eps is 1e-05, not 0.001"),
         ({"padding": "same"}, "its padding is symmetric, not same"),
         ({"image_size": 192, "val_resize": 256}, "its image_size is 224, not 192"),
-        ({"eval_crop": "tf_square"}, "its eval_crop is center, not tf_square"),
+        ({"eval_crop": "tf_square"}, "its eval_crop is center_round, not tf_square"),
+        ({"eval_crop": "center"}, "its eval_crop is center_round, not center"),
         ({"images": 1000}, "50,000 validation images, these are 1,000"),
         ({"dataset_name": "cifar10"}, "of cifar10"),
         ({"source": "ours"}, "no result is reported for weights from ours"),

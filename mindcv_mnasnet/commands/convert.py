@@ -10,9 +10,12 @@ import argparse
 from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe.command_line import Parser
+from mindcv_mnasnet.recipe.command_line import Parser, add_keys, typed_keys
+from mindcv_mnasnet.recipe.evaluation import EVALUATION_KEYS
 from mindcv_mnasnet.weights.convert import convert
 from mindcv_mnasnet.weights.read import SOURCES
+
+_KEYS = tuple(name for name in EVALUATION_KEYS if name != "image_resize")  # that is --image_size
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--class_names", type=Path, metavar="FILE", help="one class name per line, in logit order")
     parser.add_argument("--raw", action="store_true", help="raw weights where there are averaged ones (EMA) too")
     parser.add_argument("--overwrite", action="store_true", help="dst may be there already")
+    add_keys(parser, only=_KEYS)
     options = parser.parse_args(argv)
     names = None if options.class_names is None else _lines(options.class_names)
     report = convert(
@@ -40,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         image_size=options.image_size,
         width_mult=options.width_mult,
         overwrite=options.overwrite,
+        evaluation=typed_keys(options, _KEYS),
     )
     print(report)
     print(options.dst)

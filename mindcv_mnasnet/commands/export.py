@@ -6,10 +6,14 @@ import argparse
 from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError, interrupts_wait
-from mindcv_mnasnet.recipe.command_line import Parser
+from mindcv_mnasnet.recipe.command_line import Parser, add_keys, typed_keys
+from mindcv_mnasnet.recipe.evaluation import EVALUATION_KEYS
 from mindcv_mnasnet.run.folder import find_checkpoints
 
 FORMATS = ("mindir", "onnx", "tflite", "air")
+
+
+_KEYS = tuple(name for name in EVALUATION_KEYS if name != "image_resize")  # that is --image_size
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,7 +31,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", help="real images to check with; the built-in digits need none")
     parser.add_argument("--calibration_images", type=int, default=200, help="images that int8 observes (default 200)")
     parser.add_argument("--check_images", type=int, default=200, help="images to compare on (default 200)")
-    parser.add_argument("--min_agreement", type=float, metavar="PERCENT", help="least share of equal best classes")
+    parser.add_argument(
+        "--min_agreement", type=float, metavar="PERCENT", help="least share of equal best classes (int8: 90)"
+    )
+    parser.add_argument(
+        "--weight_bits",
+        type=int,
+        choices=(7, 8),
+        help="int8 of ONNX: 7 (default) is exact on every processor, 8 on those with VNNI and on ARM",
+    )
+    add_keys(parser, only=_KEYS)
     return parser
 
 
@@ -54,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         check_images=options.check_images,
         min_agreement=options.min_agreement,
         overwrite=options.overwrite,
+        weight_bits=options.weight_bits,
+        evaluation=typed_keys(options, _KEYS),
     )
     print(export(path, output, wanted))
     return 0

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from mindcv_mnasnet.errors import UserError, interrupts_wait
 from mindcv_mnasnet.files import replace_file
-from mindcv_mnasnet.inference.contact_sheet import contact_sheet
-from mindcv_mnasnet.recipe.command_line import Parser
+from mindcv_mnasnet.inference.contact_sheet import MOST, contact_sheet, sheet_format
+from mindcv_mnasnet.recipe.command_line import Parser, add_keys, typed_keys
+from mindcv_mnasnet.recipe.evaluation import EVALUATION_KEYS
 
 if TYPE_CHECKING:
     from mindcv_mnasnet.inference.predict import Classifier, Prediction
@@ -35,10 +36,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument("--features", type=Path, metavar="FILE", help="pooled features: .npy, or .npz with the names")
     parser.add_argument("--feature_maps", action="store_true", help="the maps of every reduction instead (.npz)")
-    parser.add_argument("--contact_sheet", type=Path, metavar="PNG", help="the images with their predictions")
+    parser.add_argument("--contact_sheet", type=Path, metavar="FILE", help="what the network saw (.png, .jpg, ...)")
     parser.add_argument("--batch_size", type=int, help="images at once (default: as in the recipe)")
     parser.add_argument("--backend", help="run a checkpoint by mindspore (default), onnxruntime or litert")
     parser.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw weights (default: ema if there)")
+    add_keys(parser, only=EVALUATION_KEYS)
     return parser
 
 
@@ -48,24 +50,48 @@ def main(argv: list[str] | None = None) -> int:
     with interrupts_wait():
         from mindcv_mnasnet.inference import predict  # loads MindSpore
 
-    names = [line.strip() for line in sys.stdin if line.strip()] if options.pictures == ["-"] else options.pictures
-    paths = predict.find_images(names)
     ema = None if options.weights is None else options.weights == "ema"
-    classifier = predict.open_classifier(options.model, options.backend, ema, options.batch_size)
+    keys = typed_keys(options, EVALUATION_KEYS)
+    paths, missing = _found(options.pictures)
+    classifier = predict.open_classifier(options.model, options.backend, ema, options.batch_size, keys)
     sound, broken = predict.sound_images(paths)
-    predictions = _predict(classifier, sound, options) if sound else []
+    predictions, seen = _predict(classifier, sound, options) if sound else ([], [])
     text = _formatted(predictions, options.format)
     if options.output is not None:
         replace_file(options.output, text.encode())
     else:
         print(text, end="")
     if options.contact_sheet is not None and predictions:
-        entries = [(one.path, f"{one.titles[0]}\n{100 * one.probabilities[0]:.1f} %") for one in predictions]
-        shown = contact_sheet(options.contact_sheet, entries)
-        print(f"{shown} of {len(entries)} images on {options.contact_sheet}", file=sys.stderr)
-    for path, reason in broken.items():
-        print(f"failed: {path}: {reason}", file=sys.stderr)
-    return 1 if broken else 0
+        captions = [
+            f"{Path(one.path).name}\n{one.titles[0]}\n{100 * one.probabilities[0]:.1f} %" for one in predictions
+        ]
+        shown = contact_sheet(options.contact_sheet, list(zip(seen, captions, strict=False)))
+        print(f"{shown} of {len(captions)} images on {options.contact_sheet}", file=sys.stderr)
+    for sentence in (*missing, *(f"{path}: {reason}" for path, reason in broken.items())):
+        print(f"failed: {sentence}", file=sys.stderr)
+    return 1 if broken or missing else 0
+
+
+def _found(pictures: list[str]) -> tuple[list[str], list[str]]:
+    """Image paths, and a sentence for each name on standard input that stands for nothing.
+
+    Raises:
+        UserError: a name on the command line, or all names, stand for nothing.
+    """
+    from mindcv_mnasnet.inference import predict
+
+    if pictures != ["-"]:
+        return predict.find_images(pictures), []
+    paths: list[str] = []
+    missing: list[str] = []
+    for name in (line.strip() for line in sys.stdin if line.strip()):
+        try:
+            paths += predict.find_images([name])
+        except UserError as error:
+            missing.append(str(error))
+    if not paths:
+        raise UserError(missing[0] if missing else "standard input has no names of images")
+    return paths, missing
 
 
 def _require_sense(options: argparse.Namespace) -> None:
@@ -77,24 +103,32 @@ def _require_sense(options: argparse.Namespace) -> None:
             raise UserError(f"features: {options.features} has to end in {' or '.join(allowed)}")
     elif options.feature_maps:
         raise UserError("feature_maps: say where to with --features FILE.npz")
+    if options.contact_sheet is not None:
+        sheet_format(options.contact_sheet)
 
 
-def _predict(classifier: Classifier, paths: list[str], options: argparse.Namespace) -> list[Prediction]:
+def _predict(
+    classifier: Classifier, paths: list[str], options: argparse.Namespace
+) -> tuple[list[Prediction], list[np.ndarray]]:
+    """Predictions, and the images as the network saw them as far as a contact sheet has room for them."""
     from mindcv_mnasnet.inference import predict
 
     extract = None if options.features is None else classifier.features(options.feature_maps)
     predictions: list[Prediction] = []
     features: list[list[np.ndarray]] = []
+    seen: list[np.ndarray] = []
     with tqdm(total=len(paths), unit=" images", disable=None, delay=2) as progress:
         for numbers, images in predict.batches(classifier, paths):
             for number, logits in zip(numbers, classifier.logits(images), strict=True):
                 predictions.append(predict.best_classes(classifier, paths[number], logits, options.top))
+            if options.contact_sheet is not None:
+                seen += list(images[: MOST - len(seen)])
             if extract is not None:
                 features.append(extract(images))
             progress.update(len(numbers))
     if extract is not None:
         _write_features(options.features, [one.path for one in predictions], features, options.feature_maps)
-    return predictions
+    return predictions, seen
 
 
 def _write_features(path: Path, names: list[str], batches: list[list[np.ndarray]], maps: bool) -> None:

@@ -11,6 +11,7 @@ from mindcv_mnasnet.errors import interrupts_wait
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.networks.reported import format_table
 from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
+from mindcv_mnasnet.recipe.evaluation import VALIDATION_KEYS
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.recipe.values import typed
 from mindcv_mnasnet.run.folder import find_checkpoints
@@ -31,7 +32,8 @@ def _parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Validate as the command line says; returns the exit code."""
-    config, overrides, options = parse_command_line(sys.argv[1:] if argv is None else argv, _parser())
+    words = sys.argv[1:] if argv is None else argv
+    config, overrides, options = parse_command_line(words, _parser(), only=VALIDATION_KEYS)
     if options.list_reported:
         print(format_table())
         return 0

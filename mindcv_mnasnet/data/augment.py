@@ -23,12 +23,14 @@ Operations = list[Any]  # what Dataset.map takes: MindSpore's operations and fun
 
 INTERPOLATIONS = {
     "nearest": Inter.NEAREST,
-    "bilinear": Inter.BILINEAR,  # OpenCV's: no smoothing when shrinking
-    "bicubic": Inter.BICUBIC,
+    "bilinear": Inter.BILINEAR,  # OpenCV's, as in MindCV: no smoothing when shrinking
+    "bicubic": Inter.BICUBIC,  # OpenCV's too
     "area": Inter.AREA,
     "pilcubic": Inter.PILCUBIC,  # bit for bit Pillow's bicubic
 }
-PILLOW_BILINEAR = "pilbilinear"  # Pillow's bilinear, which smooths; evaluation only
+#: Pillow's resampling, which smooths; evaluation only, where MindSpore's pilcubic may miss a pixel of the long side.
+PILLOW = {"pilcubic": Image.Resampling.BICUBIC, "pilbilinear": Image.Resampling.BILINEAR}
+TF_BILINEAR = "tf_bilinear"  # TensorFlow 1's grid: no half-pixel centers, no smoothing; of the authors' square only
 _GREY_FILL = 128  # what the published policies fill uncovered corners with
 _RANDAUG_SHARE = 0.5  # timm and MindCV apply each chosen operation half of the time, the paper always (-p1)
 _BINS = 31  # magnitudes 0..30, the published RandAugment's level times three
@@ -45,7 +47,7 @@ def check_supported(recipe: Recipe) -> None:
         raise UserError(f"in_channels: {recipe.in_channels}; images are read as 3 (color) or 1 (gray)")
     for key, known in (
         ("interpolation", [*INTERPOLATIONS]),
-        ("val_interpolation", [*INTERPOLATIONS, PILLOW_BILINEAR, None]),
+        ("val_interpolation", [*INTERPOLATIONS, *PILLOW, TF_BILINEAR, None]),
     ):
         if getattr(recipe, key) not in known:
             raise UserError(f"{key}: {getattr(recipe, key)!r} is not one of {', '.join(map(str, known))}")
@@ -68,26 +70,37 @@ def train_operations(recipe: Recipe) -> Operations:
 
 
 def eval_operations(recipe: Recipe) -> Operations:
-    """For whole images, by ``eval_crop``: short side to ``val_resize``, then the center; or the authors' square.
-
-    The square with bilinear interpolation samples TensorFlow 1's grid (no half-pixel centers, no smoothing), as the
-    authors' published accuracies do.
-    """
-    size, name = recipe.image_resize, recipe.val_interpolation or recipe.interpolation
+    """For whole images, by ``eval_crop``: short side to ``val_resize``, then the center; or the authors' square."""
+    size, name = recipe.image_resize, recipe.resampling()
     if recipe.eval_crop == "tf_square":
-        if name == "bilinear":
+        if name == TF_BILINEAR:
             resize: Callable[[np.ndarray], np.ndarray] | Any = lambda image: tf1_bilinear(image, size)  # noqa: E731
-        elif name == PILLOW_BILINEAR:
-            resize = lambda image: _pillow_bilinear(image, size, size)  # noqa: E731
+        elif name in PILLOW:
+            resize = lambda image: _by_pillow(image, (size, size), name)  # noqa: E731
         else:
             resize = vision.Resize((size, size), INTERPOLATIONS[name])
         return [lambda image: central_square(image, size), resize, *_gray(recipe)]
     short = recipe.short_side()
-    if name == PILLOW_BILINEAR:
-        resize = lambda image: _pillow_bilinear(image, *_short_side(image, short))  # noqa: E731
+    if name in PILLOW:
+        resize = lambda image: _by_pillow(image, _short_side(image, short), name)  # noqa: E731
     else:
         resize = vision.Resize(short, INTERPOLATIONS[name])
-    return [resize, vision.CenterCrop(size), *_gray(recipe)]
+    crop: Any = vision.CenterCrop(size)
+    if recipe.eval_crop == "center_round":
+        crop = lambda image: center_rounded(image, size)  # noqa: E731
+    return [resize, crop, *_gray(recipe)]
+
+
+def center_rounded(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle (size, size, C) of (H, W, C) as torchvision cuts it: offsets round to even, what is missing is black.
+
+    timm's evaluation calls torchvision's. MindSpore, and so MindCV, rounds offsets down.
+    """
+    missing = [max(size - length, 0) for length in image.shape[:2]]
+    if any(missing):
+        image = np.pad(image, [*((lack // 2, (lack + 1) // 2) for lack in missing), (0, 0)])
+    top, left = (round((length - size) / 2) for length in image.shape[:2])
+    return image[top : top + size, left : left + size]
 
 
 def central_square(image: np.ndarray, size: int) -> np.ndarray:
@@ -112,8 +125,8 @@ def _lerp(image: np.ndarray, size: int, axis: int) -> np.ndarray:
     return start + (image.take(np.minimum(low + 1, length - 1), axis) - start) * share
 
 
-def _pillow_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+def _by_pillow(image: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize(size[::-1], PILLOW[name]))
 
 
 def _short_side(image: np.ndarray, short: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 from simplejpeg import decode_jpeg, decode_jpeg_header
 
-from mindcv_mnasnet.data.images import decode
+from mindcv_mnasnet.data.images import decode, eight_bits
 from mindcv_mnasnet.data.jpeg import JPEG
 from mindcv_mnasnet.recipe.keys import DataKeys
 
@@ -94,7 +94,7 @@ class RandomCrop:
 
 
 def _by_pillow(data: bytes, name: str) -> np.ndarray:
-    return np.asarray(decode(data, name).convert("RGB"))
+    return np.asarray(eight_bits(decode(data, name), name).convert("RGB"))
 
 
 def _room(size: int) -> np.ndarray:

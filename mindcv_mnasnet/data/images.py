@@ -84,7 +84,7 @@ def _is_plain_png(data: bytes) -> bool:
 
 
 def _convert(data: bytes, name: str, lossless: str) -> bytes:
-    image = _eight_bits(decode(data, name), name)
+    image = eight_bits(decode(data, name), name)
     encoded = io.BytesIO()
     image.save(encoded, lossless)
     return encoded.getvalue()
@@ -106,7 +106,7 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise BadImage(name, str(error) or type(error).__name__) from None
 
 
-def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+def eight_bits(image: Image.Image, name: str) -> Image.Image:
     """Gray or RGB in 8 bits; transparency is dropped as in all of PIL's users, 16 bits keep the upper 8."""
     try:
         if image.mode == "F":

@@ -9,15 +9,18 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
 from mindcv_mnasnet.export.folded import fold
 from mindcv_mnasnet.export.metadata import ModelMetadata
+from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.checkpoint import Checkpoint
 
 BACKENDS = ("mindspore", "onnxruntime", "litert")
 
 
 def through_backend(
-    checkpoint: Checkpoint, backend: str, ema: bool | None = None, image_size: int | None = None
+    checkpoint: Checkpoint, backend: str, ema: bool | None = None, recipe: Recipe | None = None
 ) -> Artifact | None:
     """A checkpoint as an artifact of any batch size, exported to a temporary file; None for MindSpore itself.
+
+    Images are prepared as ``recipe`` says (None: the checkpoint's own).
 
     Raises:
         UserError: an unknown backend, or one whose extra is not installed.
@@ -26,7 +29,7 @@ def through_backend(
         raise UserError(f"backend: {backend!r} is unknown; it can be {', '.join(BACKENDS)}")
     if backend == "mindspore":
         return None
-    metadata = ModelMetadata.of(checkpoint, image_size, ema=ema, batch=None)
+    metadata = ModelMetadata.of(checkpoint, recipe, ema=ema, batch=None)
     folded = fold(metadata.network_description(), checkpoint.weights(ema))
     suffix = next(suffix for suffix, runtime in SUFFIXES.items() if runtime == backend)
     with tempfile.TemporaryDirectory() as folder:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,20 +17,28 @@ from mindcv_mnasnet.export.folded import fold
 from mindcv_mnasnet.export.images import evaluation_images
 from mindcv_mnasnet.export.metadata import ModelMetadata
 from mindcv_mnasnet.files import unwritable
+from mindcv_mnasnet.recipe.recipe import with_evaluation
 from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
 from mindcv_mnasnet.train.evaluation import Evaluator
+from mindcv_mnasnet.weights.sound import require_sound
 
 FORMATS = ("mindir", "onnx", "tflite", "air")
 #: Largest difference of a logit from the checkpoint's, in standard deviations of all logits. float32 runtimes differ by
 #: the order of their sums (1e-5 seen); half precision rounds weights to 11 bits.
 BOUNDS: Mapping[str | None, float] = {None: 1e-3, "fp16": 0.1}
+#: Least share of images with the checkpoint's best class, per cent, where ``min_agreement`` does not say another.
+AGREEMENT: Mapping[str | None, float] = {"int8": 90.0}
 _OFFERED = {"mindir": (None,), "air": (None,), "onnx": (None, "int8"), "tflite": (None, "fp16", "dynamic", "int8")}
 _BATCH = 32
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to export: see ``tools/export.py --help``. ``batch`` None leaves the number of images open."""
+    """What to export: see ``tools/export.py --help``. ``batch`` None leaves the number of images open.
+
+    ``evaluation`` holds recipe keys on how images are prepared; ``weight_bits`` None is 7 for ONNX's int8, and TFLite's
+    has 8.
+    """
 
     format: str
     quantize: str | None = None
@@ -42,6 +51,8 @@ class Options:
     check_images: int = 200
     min_agreement: float | None = None
     overwrite: bool = False
+    weight_bits: int | None = None
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,10 +89,10 @@ def export(checkpoint_path: str | Path, path: str | Path, options: Options) -> E
     path = Path(path)
     _require_possible(path, options)
     checkpoint = read_checkpoint(checkpoint_path)
+    require_sound(checkpoint.weights(options.ema), str(checkpoint_path))
     runtime.start("auto")
-    metadata = ModelMetadata.of(
-        checkpoint, options.image_size, options.input, options.ema, options.quantize, options.batch
-    )
+    recipe = with_evaluation(checkpoint.recipe, {**options.evaluation, **_sized(options)})
+    metadata = ModelMetadata.of(checkpoint, recipe, options.input, options.ema, options.quantize, options.batch)
     pictures = evaluation_images(metadata, options.data_dir, options.check_images)
     tensors = checkpoint.weights(options.ema)
     try:
@@ -110,8 +121,23 @@ def _require_possible(path: Path, options: Options) -> None:
         raise UserError(f"output: there is no folder {path.parent}")
     if path.exists() and not options.overwrite:
         raise UserError(f"output: {path} is there already; name another file or say --overwrite")
-    if options.batch is not None and options.batch < 1:
-        raise UserError(f"batch: {options.batch} images are impossible; it is 1 or more")
+    _require_numbers(options)
+
+
+def _require_numbers(options: Options) -> None:
+    for name in ("batch", "image_size", "calibration_images", "check_images"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"{name}: {value} is impossible; it is 1 or more")
+    least = options.min_agreement
+    if least is not None and not 0 <= least <= 100:
+        raise UserError(f"min_agreement: {least:g} is impossible; it is 0 to 100 %")
+    if options.weight_bits is not None and (options.format, options.quantize) != ("onnx", "int8"):
+        raise UserError("weight_bits: it is a choice of --format onnx --quantize int8 alone")
+
+
+def _sized(options: Options) -> dict[str, Any]:
+    return {} if options.image_size is None else {"image_resize": options.image_size}
 
 
 def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: ModelMetadata, options: Options) -> None:
@@ -141,7 +167,7 @@ def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: ModelMetadat
         return
     whole = path.with_name(f"float-{path.name}")
     write_onnx(folded, whole, metadata)
-    quantize_onnx(whole, path, calibration, ranges)
+    quantize_onnx(whole, path, calibration, ranges, options.weight_bits or 7)
 
 
 def _compared(
@@ -176,5 +202,6 @@ def _require_equal(report: ExportReport, options: Options) -> None:
         raise JobError(f"{report.path} gives logits that are not finite; it is not kept")
     if bound is not None and report.difference > bound:
         raise JobError(f"{report}: more than {bound:g}; it is not kept")
-    if options.min_agreement is not None and report.agreement < options.min_agreement:
-        raise JobError(f"{report}: less than the {options.min_agreement:g} % asked for; it is not kept")
+    least = AGREEMENT.get(options.quantize) if options.min_agreement is None else options.min_agreement
+    if least is not None and report.agreement < least:
+        raise JobError(f"{report}: less than the {least:g} % asked for (--min_agreement); it is not kept")

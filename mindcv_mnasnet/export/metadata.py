@@ -12,6 +12,7 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.checkpoint import Checkpoint
+from mindcv_mnasnet.weights.labels import class_title
 
 KEY = "mindcv_mnasnet"
 INPUTS = ("float", "uint8")
@@ -25,6 +26,7 @@ class ModelMetadata:
     ``input`` "float" takes normalized pixels, (N, C, H, W) or for TFLite (N, H, W, C); "uint8" takes raw ones,
     (N, H, W, C), and normalizes them itself. ``mean`` and ``std`` are on the 0 to 255 scale. ``weights`` is "ema" or
     "raw", ``checkpoint`` the name of the exported file, ``batch`` how many images go in at once (None: any number).
+    ``class_titles`` say what ``class_names`` mean, where these are WordNet ids.
     """
 
     recipe: Mapping[str, Any]
@@ -38,21 +40,21 @@ class ModelMetadata:
     std: tuple[float, ...]
     quantization: str | None = None
     batch: int | None = 1
+    class_titles: tuple[str, ...] = ()
 
     @classmethod
     def of(
         cls,
         checkpoint: Checkpoint,
-        image_size: int | None = None,
+        recipe: Recipe | None = None,
         input: str = "float",
         ema: bool | None = None,
         quantization: str | None = None,
         batch: int | None = 1,
     ) -> ModelMetadata:
-        """The metadata of a checkpoint's export for images of ``image_size`` (None: as it is evaluated)."""
-        recipe = checkpoint.recipe
-        size = image_size or recipe.image_resize
-        recipe = replace(recipe, image_resize=size)
+        """The metadata of a checkpoint's export for images prepared as ``recipe`` says (None: the checkpoint's own)."""
+        recipe = recipe or checkpoint.recipe
+        size = recipe.image_resize
         mean, std = recipe.pixel_statistics()
         return cls(
             recipe=recipe.to_dict(),
@@ -66,6 +68,7 @@ class ModelMetadata:
             std=tuple(float(value) for value in std),
             quantization=quantization,
             batch=batch,
+            class_titles=tuple(map(class_title, checkpoint.class_names)),
         )
 
     @classmethod
@@ -97,9 +100,10 @@ class ModelMetadata:
         """
         try:
             values = json.loads(text)
-            if not isinstance(values, dict) or values.keys() != {field.name for field in fields(cls)}:
+            known = {field.name for field in fields(cls)}
+            if not isinstance(values, dict) or values.keys() | {"class_titles"} != known:
                 raise ValueError("its description has other keys")
-            lists = {name: tuple(values[name]) for name in ("class_names", "mean", "std")}
+            lists = {name: tuple(values.get(name, ())) for name in ("class_names", "class_titles", "mean", "std")}
         except (ValueError, TypeError) as error:
             raise UserError(f"{origin} was exported by another version or is damaged ({error})") from None
         return cls(**{**values, **lists})

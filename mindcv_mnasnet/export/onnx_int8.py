@@ -1,9 +1,13 @@
-"""8-bit ONNX files: weights per channel, activations by their ranges over the user's images or by trained ranges."""
+"""8-bit ONNX files: weights per channel, activations by their ranges over the user's images or by trained ranges.
+
+Without VNNI (and on no ARM processor), ONNX Runtime adds pairs of uint8 x int8 products in 16 bits, which saturate.
+Weights from -64 to 64 cannot, and are the default.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +23,14 @@ def quantize_onnx(
     path: Path,
     calibration: Iterable[np.ndarray],
     ranges: Mapping[str, tuple[float, float]] | None = None,
+    weight_bits: int = 7,
 ) -> None:
     """Write the int8 version (QDQ nodes, int8 weights per output channel, uint8 activations) of a float ONNX file.
 
     Args:
         calibration: batches of uint8 images (n, H, W, C), over which activations are observed.
         ranges: least and most value by the name of an activation, which overrule what is observed.
+        weight_bits: 7 is exact everywhere; 8 is for processors with VNNI, and ARM.
     Raises:
         UserError: the extra ``onnx`` is not installed.
     """
@@ -38,7 +44,14 @@ def quantize_onnx(
         logging.WARNING
     )  # it recommends a preparation that this graph does not need: nothing is left to fold
     try:
-        _quantize(quantization, source, path, _Reader(artifact, calibration, model.graph.input[0].name), overrides)
+        _quantize(
+            quantization,
+            source,
+            path,
+            _Reader(artifact, calibration, model.graph.input[0].name),
+            overrides,
+            weight_bits,
+        )
     finally:
         logging.disable(logging.NOTSET)
     quantized = onnx.load(str(path))
@@ -47,7 +60,9 @@ def quantize_onnx(
     onnx.save_model(quantized, str(path))
 
 
-def _quantize(quantization: Any, source: Path, path: Path, reader: _Reader, overrides: dict[str, Any]) -> None:
+def _quantize(
+    quantization: Any, source: Path, path: Path, reader: _Reader, overrides: dict[str, Any], weight_bits: int
+) -> None:
     quantization.quantize_static(
         str(source),
         str(path),
@@ -56,6 +71,7 @@ def _quantize(quantization: Any, source: Path, path: Path, reader: _Reader, over
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
+        reduce_range=weight_bits == 7,
         extra_options={"TensorQuantOverrides": overrides} if overrides else {},
     )
 
@@ -67,18 +83,23 @@ def _parameters(low: float, high: float) -> dict[str, Any]:
     return {"scale": np.array(scale, np.float32), "zero_point": np.array(round(-low / scale), np.uint8)}
 
 
+def _parts(batches: Iterable[np.ndarray], size: int | None) -> Iterator[np.ndarray]:
+    """The images in batches of exactly ``size`` (None: as they come), the last one filled with those before it."""
+    if size is None:
+        yield from batches
+        return
+    images = np.concatenate(list(batches))
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        yield part if len(part) == size else np.resize(images, (size, *images.shape[1:]))
+
+
 class _Reader:
     """Feeds the calibration batches as ONNX Runtime's CalibrationDataReader does."""
 
     def __init__(self, artifact: Artifact, batches: Iterable[np.ndarray], name: str):
         self._name = name
-        size = artifact.batch or 0
-        self._inputs = (
-            artifact.prepare(part)
-            for images in batches
-            for part in (np.array_split(images, max(1, len(images) // size)) if size else [images])
-            if not size or len(part) == size
-        )
+        self._inputs = (artifact.prepare(part) for part in _parts(batches, artifact.batch))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """The next input, or None at the end."""

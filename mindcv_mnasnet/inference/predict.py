@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -17,16 +18,19 @@ from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
 from mindcv_mnasnet.export.backend import described, through_backend
+from mindcv_mnasnet.inference.settings import require_honored
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import load_parameters
 from mindcv_mnasnet.recipe.plan import Plan
-from mindcv_mnasnet.recipe.recipe import Recipe
-from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
+from mindcv_mnasnet.recipe.recipe import Recipe, with_evaluation
+from mindcv_mnasnet.run.checkpoint import Checkpoint
 from mindcv_mnasnet.run.folder import find_checkpoints
 from mindcv_mnasnet.train.evaluation import Evaluator
 from mindcv_mnasnet.train.preprocess import Preprocess
+from mindcv_mnasnet.weights.convert import open_weights
 from mindcv_mnasnet.weights.labels import class_title
+from mindcv_mnasnet.weights.sound import require_sound
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,25 @@ class Prediction:
 class Classifier:
     """A checkpoint or exported file that answers images; open it with ``open_classifier``."""
 
-    def __init__(self, checkpoint: Checkpoint, artifact: Artifact | None, ema: bool | None, batch_size: int | None):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        artifact: Artifact | None,
+        ema: bool | None,
+        batch_size: int | None,
+        recipe: Recipe | None = None,
+    ):
         self.checkpoint, self._artifact, self._ema = checkpoint, artifact, ema
-        recipe = checkpoint.recipe
+        recipe = recipe or checkpoint.recipe
         size = batch_size or recipe.val_batch_size
         self.recipe: Recipe = replace(recipe, on_bad_image="skip", val_batch_size=size)
         self.class_names = checkpoint.class_names
         self.network = replace(checkpoint.network, image_size=recipe.image_resize)
+        if len(self.class_names) != self.network.num_classes:
+            raise UserError(
+                f"{checkpoint.path} names {len(self.class_names)} classes and answers {self.network.num_classes}; "
+                "convert it again with --class_names"
+            )
         self._machine = runtime.start("auto")
         self._evaluator: Evaluator | None = None
 
@@ -115,16 +131,21 @@ class _Features(nn.Cell):
 
 
 def open_classifier(
-    name: str, backend: str | None = None, ema: bool | None = None, batch_size: int | None = None
+    name: str,
+    backend: str | None = None,
+    ema: bool | None = None,
+    batch_size: int | None = None,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> Classifier:
-    """A classifier from a checkpoint, a run folder or an exported file.
+    """A classifier from a checkpoint, a run folder, an exported file, or another library's .pth or .ckpt.
 
     Args:
         backend: runtime for checkpoints: mindspore (the default), onnxruntime or litert.
         ema: averaged or raw weights; None takes averaged ones where they are.
         batch_size: images at once; None as in the recipe.
+        evaluation: recipe keys on how images are prepared (``recipe.evaluation.EVALUATION_KEYS``), in place of its own.
     Raises:
-        UserError: no such file, a damaged one, several, or a missing extra.
+        UserError: no such file, a damaged one, several, a missing extra, or what an exported file cannot do any more.
     """
     path, *others = find_checkpoints([name])
     if others:
@@ -133,10 +154,15 @@ def open_classifier(
         raise UserError(f"batch_size: {batch_size} is impossible; it is 1 or more")
     if path.suffix in SUFFIXES:
         artifact = open_artifact(path)
-        return Classifier(described(artifact), artifact, ema, batch_size)
-    checkpoint = read_checkpoint(path)
-    through = None if backend is None else through_backend(checkpoint, backend, ema, checkpoint.recipe.image_resize)
-    return Classifier(checkpoint, through, ema, batch_size)
+        checkpoint = described(artifact)
+        recipe = with_evaluation(checkpoint.recipe, evaluation or {})
+        require_honored(artifact, recipe, evaluation or {}, ema, backend)
+        return Classifier(checkpoint, artifact, ema, batch_size, recipe)
+    checkpoint = open_weights(path)
+    require_sound(checkpoint.weights(ema), str(path))
+    recipe = with_evaluation(checkpoint.recipe, evaluation or {})
+    through = None if backend is None else through_backend(checkpoint, backend, ema, recipe)
+    return Classifier(checkpoint, through, ema, batch_size, recipe)
 
 
 def find_images(names: Sequence[str]) -> list[str]:
@@ -185,7 +211,13 @@ def sound_images(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def best_classes(classifier: Classifier, path: str, logits: np.ndarray, top: int) -> Prediction:
-    """The ``top`` best classes for one image's logits (classes,)."""
+    """The ``top`` best classes for one image's logits (classes,).
+
+    Raises:
+        JobError: they are not finite.
+    """
+    if not np.isfinite(logits).all():
+        raise JobError(f"{path}: {classifier.checkpoint.path} gives logits that are not finite for it")
     exponents = np.exp(logits.astype(np.float64) - logits.max())
     shares = exponents / exponents.sum()
     order = np.argsort(-shares, kind="stable")[:top]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mindcv_mnasnet.data.sets import open_val
 from mindcv_mnasnet.devices import runtime
@@ -16,27 +18,17 @@ from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
 from mindcv_mnasnet.export.backend import described, through_backend
 from mindcv_mnasnet.files import unwritable
+from mindcv_mnasnet.inference.settings import merged_recipe, require_exportable, require_honored
 from mindcv_mnasnet.inference.verdict import EvalSettings, Verdict, compare
 from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.recipe.evaluation import CONVENTION_KEYS
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
-from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
+from mindcv_mnasnet.run.checkpoint import Checkpoint
 from mindcv_mnasnet.train.evaluation import Counted, Evaluator, count_images
-from mindcv_mnasnet.train.job import CONVENTIONS
 from mindcv_mnasnet.train.metrics import Counts
-
-# Recipe keys that say how a network is evaluated; all others are the checkpoint's own business.
-_EVALUATION_KEYS = (
-    *("dataset", "data_dir", "train_split", "val_split", "val_fraction", "split_seed", "val_labels", "on_bad_image"),
-    *("num_parallel_workers", "batch_size", "val_batch_size", "image_resize", "crop_pct", "val_resize"),
-    *("interpolation", "val_interpolation", "eval_crop", "mean", "std", "device_target", "distribute"),
-    *("jit_level", "deterministic", "val_amp_level", "amp_dtype"),
-)
-# Those that say what the network is.
-_NETWORK_KEYS = {
-    *("model", "blocks", "num_classes", "in_channels", "width_mult"),
-    *("stem", "stem_stride", "head", "divisor", "min_width"),
-}
+from mindcv_mnasnet.weights.convert import open_weights
+from mindcv_mnasnet.weights.sound import require_sound
 
 
 @dataclass(frozen=True)
@@ -97,12 +89,16 @@ def validate(
     results = []
     for path in paths:
         artifact = open_artifact(path) if path.suffix in SUFFIXES else None
-        checkpoint = read_checkpoint(path) if artifact is None else described(artifact)
-        merged = _merged(checkpoint, recipe, overrides)
+        checkpoint = open_weights(path) if artifact is None else described(artifact)
+        merged = merged_recipe(checkpoint, recipe, overrides)
         if machine is None:
             machine = runtime.start(merged.device_target, merged.distribute, merged.jit_level, merged.deterministic)
-        if artifact is None and backend is not None:
-            artifact = through_backend(checkpoint, backend, ema, merged.image_resize)
+        if artifact is not None:
+            require_honored(artifact, merged, merged.given, ema, backend)
+        else:
+            require_exportable(merged, backend)
+            require_sound(checkpoint.weights(ema), str(path))
+            artifact = None if backend is None else through_backend(checkpoint, backend, ema, merged)
         results.append(_validate_one(checkpoint, artifact, merged, machine, ema, tolerance))
     assert machine is not None
     return results, machine
@@ -118,7 +114,7 @@ def _validate_one(
 ) -> Result:
     image_index = open_val(recipe, checkpoint.class_names)
     plan = Plan.make(recipe, None, len(image_index), machine.world, runtime.usable_cores())
-    conventions = {name: getattr(recipe, name) for name in CONVENTIONS if name in recipe.given}
+    conventions = {name: getattr(recipe, name) for name in CONVENTION_KEYS if name in recipe.given}
     network = replace(checkpoint.network, image_size=recipe.image_resize, **conventions)
     weights = "ema" if checkpoint.has_ema and ema is not False else "raw"
     if artifact is None:
@@ -132,6 +128,8 @@ def _validate_one(
         weights = artifact.metadata.weights
         counted = count_images(lambda images: artifact.logits(images.asnumpy()), image_index, recipe, plan, machine)
     counts = counted.counts
+    if not np.isfinite(counts.mean_loss):
+        raise JobError(f"{checkpoint.path} gives logits that are not finite; nothing can be counted with them")
     return Result(
         checkpoint=str(checkpoint.path),
         weights=weights,
@@ -151,7 +149,7 @@ def _settings(recipe: Recipe, network: Network, counts: Counts, checkpoint: Chec
         image_size=recipe.image_resize,
         crop_pct=recipe.crop_pct,
         val_resize=recipe.val_resize,
-        interpolation=recipe.val_interpolation or recipe.interpolation,
+        interpolation=recipe.resampling(),
         eval_crop=recipe.eval_crop,
         padding=network.padding,
         bn_eps=network.bn_eps,
@@ -159,31 +157,6 @@ def _settings(recipe: Recipe, network: Network, counts: Counts, checkpoint: Chec
         images=counts.seen,
         source=checkpoint.meta.get("source"),
     )
-
-
-def _merged(checkpoint: Checkpoint, recipe: Recipe | None, overrides: Mapping[str, Any]) -> Recipe:
-    """The checkpoint's recipe with the evaluation keys of a given one, and the command line's keys on top."""
-    stored = checkpoint.recipe
-    values = stored.to_dict()
-    if recipe is not None:
-        _require_same_network(checkpoint, recipe, free=overrides)
-        values |= {name: recipe.to_dict()[name] for name in _EVALUATION_KEYS if name in recipe.given}
-    merged = Recipe.from_dict({**values, **overrides, "resume": None, "ckpt_path": ""}, "command line")
-    if _NETWORK_KEYS & overrides.keys():
-        _require_same_network(checkpoint, merged, free=(*CONVENTIONS, "declared_stem"))
-    return replace(merged, given=frozenset(overrides))
-
-
-def _require_same_network(checkpoint: Checkpoint, recipe: Recipe, free: Iterable[str]) -> None:
-    theirs = checkpoint.network
-    asked = recipe.network(theirs.num_classes)
-    ignored = {"family", "image_size", "dropout", "drop_connect", "bn_momentum", *free}
-    for name in (field.name for field in fields(Network) if field.name not in ignored):
-        if getattr(asked, name) != getattr(theirs, name):
-            raise UserError(
-                f"{name}: {getattr(asked, name)!r} is asked for, {checkpoint.path} has {getattr(theirs, name)!r}; "
-                "a checkpoint knows its network, so leave out what describes another"
-            )
 
 
 def format_results(results: Sequence[Result]) -> str:

@@ -151,7 +151,7 @@ def _distance(differences: dict[str, str]) -> int:
 def _differences(entry: Reported, network: Network, settings: EvalSettings) -> dict[str, str]:
     """For every setting that differs, or that the source does not state, what to say about it."""
     ours = {key: getattr(settings, key) for key in ("image_size", "eval_crop", "interpolation", "padding", "bn_eps")}
-    if settings.eval_crop == "center":
+    if settings.eval_crop != "tf_square":
         derived = int(settings.image_size / settings.crop_pct)
         ours["val_resize"] = derived if settings.val_resize is None else settings.val_resize
     theirs = {key: getattr(entry, key) for key in ours}

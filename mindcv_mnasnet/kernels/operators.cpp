@@ -251,7 +251,14 @@ OPERATOR(mnasnet_point_add_backward) {
 OPERATOR(mnasnet_quantize_weight) {
   TENSORS(2);
   const int64_t channels = t.length(0);
-  return WeightPoint{channels, t.size() / channels, t.take(), t.take()}.run();
+  return WeightPoint{127, channels, t.size() / channels, t.take(), t.take()}.run();
+}
+
+// the same with 7 bits
+OPERATOR(mnasnet_quantize_weight_7) {
+  TENSORS(2);
+  const int64_t channels = t.length(0);
+  return WeightPoint{64, channels, t.size() / channels, t.take(), t.take()}.run();
 }
 
 // x -> y (N, C, 1, 1)

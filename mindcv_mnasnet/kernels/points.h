@@ -57,9 +57,9 @@ struct PointBackward {
   }
 };
 
-// The nearest of 255 values per output channel, evenly from -max|w| to max|w|.
+// The nearest of 2 levels + 1 values per output channel, evenly from -max|w| to max|w|.
 struct WeightPoint {
-  static constexpr float kWeightLevels = 127;  // steps from zero to the largest weight
+  float levels;  // steps from zero to the largest weight
   int64_t channels, per_channel;
   const float* w;
   float* y;
@@ -70,7 +70,7 @@ struct WeightPoint {
       float* to = y + c * per_channel;
       Extremes ends;
       ends.see(from, per_channel);
-      const float scale = std::max(std::max(ends.most, -ends.least), kTiny) / kWeightLevels;
+      const float scale = std::max(std::max(ends.most, -ends.least), kTiny) / levels;
       for (int64_t i = 0; i < per_channel; ++i) to[i] = std::nearbyint(from[i] / scale) * scale;
     });
     return 0;

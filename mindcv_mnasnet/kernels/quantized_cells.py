@@ -178,11 +178,11 @@ class QuantizedJoin(nn.Cell):
 
 
 class WeightQuantizer(nn.Cell):
-    """``quantize_weight``; the gradient is its owner's."""
+    """``quantize_weight`` to 7 or 8 bits; the gradient is its owner's."""
 
-    def __init__(self, library: str):
+    def __init__(self, library: str, bits: int):
         super().__init__(auto_prefix=False)
-        self.quantize = operator(library, "quantize_weight", lambda w: w)
+        self.quantize = operator(library, "quantize_weight_7" if bits == 7 else "quantize_weight", lambda w: w)
 
     def construct(self, weight):
         return self.quantize(weight)

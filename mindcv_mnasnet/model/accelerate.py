@@ -30,7 +30,7 @@ def accelerate(model: nn.Cell, library: str) -> None:
         if isinstance(cell, FakeQuant):
             put(cell, "fused", Quantized(library, cell))
         elif isinstance(cell, QuantizeWeight):
-            put(cell, "fused", WeightQuantizer(library))
+            put(cell, "fused", WeightQuantizer(library, cell.bits))
 
 
 def put(parent: nn.Cell, name: str, child: nn.Cell) -> None:

@@ -1,8 +1,9 @@
 """Fake quantization: layers that train, and answer, as a network of 8-bit integers would.
 
-Weights: int8, symmetric, one scale per output channel. As a folded batch norm is one factor per output channel, this is
-also what quantizing the folded weights gives. Activations: 8 bits with one range per tensor, which holds zero exactly,
-as TensorFlow's ``fake_quant_with_min_max_vars``. Gradients pass straight through, except where a value was cut off.
+Weights: int8 or 7 bits of it, symmetric, one scale per output channel. As a folded batch norm is one factor per output
+channel, this is also what quantizing the folded weights gives. Activations: 8 bits with one range per tensor, which
+holds zero exactly, as TensorFlow's ``fake_quant_with_min_max_vars``. Gradients pass straight through, except where a
+value was cut off.
 Jacob et al. 2018, https://arxiv.org/abs/1712.05877.
 
 Nothing here branches in the graph: where it does, MindSpore 2.10 on the CPU works on copies of parameters that neither
@@ -11,7 +12,9 @@ Nothing here branches in the graph: where it does, MindSpore 2.10 on the CPU wor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import mindspore as ms
 import numpy as np
@@ -20,7 +23,8 @@ from mindspore import nn, ops
 from mindcv_mnasnet.recipe.keys import OptimizerKeys
 
 LEVELS = 255  # steps between the ends of an activation's range
-WEIGHT_LEVELS = 127  # steps from zero to the largest weight
+#: Steps from zero to the largest weight, by bits; with 7, processors without VNNI add exactly (ONNX Runtime).
+WEIGHT_LEVELS = {7: 64, 8: 127}
 RANGE_DECAY = 0.99  # of observed ranges per batch; TensorFlow's 0.999 is meant for runs of many 10,000 steps
 TINY = 1e-8  # the least width of a range; a scale of zero would divide by zero
 #: The range of a sigmoid, by which TensorFlow Lite fixes its output: 256 steps of 1/256 from 0.
@@ -39,6 +43,7 @@ class Quantization:
 
     delay: int = 0
     freeze: int = 0
+    weight_bits: int = 7
 
     @classmethod
     def of(cls, recipe: OptimizerKeys, batches_per_epoch: int = 0) -> Quantization | None:
@@ -46,14 +51,15 @@ class Quantization:
         if not recipe.quantize:
             return None
         epochs = recipe.quant_delay_epochs, recipe.bn_freeze_epochs
-        return cls(*(round(number * batches_per_epoch) for number in epochs))
+        delay, freeze = (round(number * batches_per_epoch) for number in epochs)
+        return cls(delay, freeze, recipe.quant_weight_bits)
 
 
 class LayerFactory:
     """The layers that a network is built of: MindSpore's own."""
 
-    conv: type[nn.Conv2d] = nn.Conv2d
-    dense: type[nn.Dense] = nn.Dense
+    conv: Callable[..., nn.Conv2d] = nn.Conv2d
+    dense: Callable[..., nn.Dense] = nn.Dense
 
     def norm(self, width: int, eps: float, momentum: float) -> nn.Cell:
         """A batch norm; ``momentum`` is the share of the old statistics."""
@@ -78,7 +84,8 @@ class QuantizedLayerFactory(LayerFactory):
     """Their fake-quantized kinds, for one network."""
 
     def __init__(self, quantization: Quantization):
-        self.conv, self.dense = QuantizedConv2d, QuantizedDense
+        self.conv = partial(QuantizedConv2d, weight_bits=quantization.weight_bits)
+        self.dense = partial(QuantizedDense, weight_bits=quantization.weight_bits)
         self._quantization = quantization
         self._batches = ms.Parameter(ms.Tensor(np.zeros(1, np.float32)), "batches", False)
         self._fake_quants: dict[str, FakeQuant] = {}
@@ -115,9 +122,9 @@ class Clock(nn.Cell):
 class QuantizedConv2d(nn.Conv2d):
     """``nn.Conv2d`` with fake-quantized weights."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, weight_bits, **kwargs):
         super().__init__(*args, **kwargs)
-        self.quantize = QuantizeWeight()
+        self.quantize = QuantizeWeight(weight_bits)
 
     def construct(self, x):
         x = self.conv2d(x, self.quantize(self.weight))
@@ -127,9 +134,9 @@ class QuantizedConv2d(nn.Conv2d):
 class QuantizedDense(nn.Dense):
     """``nn.Dense`` with fake-quantized weights."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, weight_bits, **kwargs):
         super().__init__(*args, **kwargs)
-        self.quantize = QuantizeWeight()
+        self.quantize = QuantizeWeight(weight_bits)
 
     def construct(self, x):
         return ops.dense(x, self.quantize(self.weight), self.bias)
@@ -199,17 +206,18 @@ class FakeQuant(nn.Cell):
 
 
 class QuantizeWeight(nn.Cell):
-    """The nearest of 255 values per output channel (axis 0), evenly from -max|w| to max|w|."""
+    """The nearest of 255 values (``bits`` 7: 129) per output channel (axis 0), evenly from -max|w| to max|w|."""
 
-    def __init__(self):
+    def __init__(self, bits: int = 7):
         super().__init__()
+        self.bits, self.levels = bits, WEIGHT_LEVELS[bits]
         self.fused = None
 
     def construct(self, weight):
         if self.fused is not None:
             return self.fused(weight)
         axes = tuple(range(1, weight.ndim))
-        scale = ops.maximum(ops.amax(ops.abs(weight), axes, True), TINY) / WEIGHT_LEVELS
+        scale = ops.maximum(ops.amax(ops.abs(weight), axes, True), TINY) / self.levels
         return ops.round(weight / scale) * scale
 
     def bprop(self, weight, out, dout):

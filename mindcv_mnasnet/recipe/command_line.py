@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe.keys import SECTIONS
-from mindcv_mnasnet.recipe.values import key_table, nearest
+from mindcv_mnasnet.recipe.values import key_table, nearest, typed
 
 
 class CommandLine(NamedTuple):
@@ -30,12 +30,23 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"command line: {message}")
 
 
-def add_arguments(parser: argparse.ArgumentParser, sections: tuple[type, ...] = SECTIONS) -> None:
+def add_arguments(
+    parser: argparse.ArgumentParser, sections: tuple[type, ...] = SECTIONS, only: Collection[str] | None = None
+) -> None:
     """Add ``--config`` and one option per key of ``sections`` (a recipe's), grouped by section, to ``parser``."""
     parser.usage = parser.usage or "%(prog)s [-c FILE] [--KEY VALUE ...]"
     parser.add_argument("-c", "--config", metavar="FILE", help="recipe (YAML)")
+    add_keys(parser, sections, only)
+
+
+def add_keys(
+    parser: argparse.ArgumentParser, sections: tuple[type, ...] = SECTIONS, only: Collection[str] | None = None
+) -> None:
+    """Add one option per key of ``sections``, or of those that ``only`` names, grouped by section."""
     groups: dict[str, Any] = {}
     for key in key_table(sections).values():
+        if only is not None and key.name not in only:
+            continue
         if key.section not in groups:
             groups[key.section] = parser.add_argument_group(key.section)
         text = f"{key.rule.help} ({key.allowed()}; default {key.default})".replace("%", "%%")
@@ -47,26 +58,41 @@ def add_arguments(parser: argparse.ArgumentParser, sections: tuple[type, ...] = 
 
 
 def parse_command_line(
-    argv: Sequence[str], parser: argparse.ArgumentParser | None = None, sections: tuple[type, ...] = SECTIONS
+    argv: Sequence[str],
+    parser: argparse.ArgumentParser | None = None,
+    sections: tuple[type, ...] = SECTIONS,
+    only: Collection[str] | None = None,
 ) -> CommandLine:
     """Split a command line (without the program's name) into recipe file, overrides and the program's options.
 
     Args:
         parser: a :class:`Parser` with the program's own options, to which the recipe's are added.
+        only: the keys that the program has a use for; None is all.
     Raises:
         UserError: an unknown option (naming the nearest key), a missing value, or a stray word.
     """
     parser = parser if parser is not None else Parser()
-    add_arguments(parser, sections)
+    add_arguments(parser, sections, only)
     known, stray = parser.parse_known_args(_join_negative_numbers(argv))
     if stray:
         name = stray[0].split("=")[0].lstrip("-")
+        if only is not None and name in key_table(sections):
+            raise UserError(f"{name}: this command has no use for it (command line); --help lists what it takes")
         if stray[0].startswith("-"):
             raise UserError(f"unknown key {name!r} (command line){nearest(name, key_table(sections))}")
         raise UserError(f"stray {stray[0]!r} on the command line; a recipe is given as --config FILE")
     options = vars(known)
     overrides = {name: options.pop(name) for name in key_table(sections) if name in options}
     return CommandLine(options.pop("config"), overrides, argparse.Namespace(**options))
+
+
+def typed_keys(options: argparse.Namespace, names: Collection[str]) -> dict[str, Any]:
+    """The values of recipe keys that ``add_keys`` added and the command line gave.
+
+    Raises:
+        UserError: an impossible one.
+    """
+    return {name: typed(name, getattr(options, name), "command line") for name in names if hasattr(options, name)}
 
 
 def _join_negative_numbers(argv: Sequence[str]) -> list[str]:

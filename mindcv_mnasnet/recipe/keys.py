@@ -95,7 +95,11 @@ class DataKeys:
     hflip: float = key(0.5, "probability of a horizontal flip", within="[0, 1]")
     vflip: float = key(0.0, "probability of a vertical flip", within="[0, 1]")
     color_jitter: float = key(0.4, "jitter of brightness, contrast, saturation; None is 0", within="[0, 1]", none=0.0)
-    interpolation: str = key("bilinear", "resampling", choices=("bilinear", "bicubic", "nearest", "area", "pilcubic"))
+    interpolation: str = key(
+        "bilinear",
+        "resampling: OpenCV's, as in MindCV; pilcubic is Pillow's bicubic, which smooths",
+        choices=("bilinear", "bicubic", "nearest", "area", "pilcubic"),
+    )
     auto_augment: str | None = key(
         None,
         "automatic augmentation",
@@ -113,10 +117,14 @@ class DataKeys:
     val_resize: int | None = key(None, "short side in validation; None is image_resize / crop_pct", within="[16, 4096]")
     val_interpolation: str | None = key(
         None,
-        "resampling in validation; None is interpolation",
-        choices=("bilinear", "bicubic", "nearest", "area", "pilcubic", "pilbilinear"),
+        "resampling in validation; None is interpolation (with tf_square, bilinear is tf_bilinear)",
+        choices=("bilinear", "bicubic", "nearest", "area", "pilcubic", "pilbilinear", "tf_bilinear"),
     )
-    eval_crop: str = key("center", "tf_square: the authors' central square", choices=("center", "tf_square"))
+    eval_crop: str = key(
+        "center",
+        "center cuts a half pixel away, center_round rounds it to even (torchvision, timm), tf_square is the authors'",
+        choices=("center", "center_round", "tf_square"),
+    )
     mixup: float = key(0.0, "alpha of mixup, 0 is off", within="[0, inf)")
     cutmix: float = key(0.0, "alpha of cutmix, 0 is off", within="[0, inf)")
     cutmix_prob: float = key(1.0, "probability that a batch is mixed", within="[0, 1]")
@@ -177,6 +185,9 @@ class OptimizerKeys:
     ema_decay: float = key(0.9999, "decay of that average per step", within="[0, 1)")
     ema_ramp: bool = key(False, "decay rises as min(ema_decay, (1 + n) / (10 + n))")
     quantize: bool = key(False, "train, and validate, as a network of 8-bit integers computes (fake quantization)")
+    quant_weight_bits: int = key(
+        7, "bits of weights that quantize simulates: 7 as ONNX files have, or 8", within="[7, 8]"
+    )
     quant_delay_epochs: float = key(1.0, "epochs before activations are quantized, not observed", within="[0, inf)")
     bn_freeze_epochs: float = key(2.0, "epochs before quantize fixes batch-norm statistics", within="[0, inf)")
     loss: str = key("CE", "cross entropy, or binary cross entropy", choices=("CE", "BCE"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class Recipe(AllKeys):
         Raises:
             UserError: an unknown key or an impossible value.
         """
+        if values.get("quantize") and "quant_weight_bits" not in values:
+            values = {**values, "quant_weight_bits": 8}  # what there was before the key
         return _checked({name: (value, origin) for name, value in values.items()}, given=None)
 
     def dump(self) -> str:
@@ -109,6 +111,27 @@ class Recipe(AllKeys):
         """Pixels that an image's short side is resized to for validation, rounded down as MindCV and timm do."""
         return self.val_resize or int(self.image_resize / self.crop_pct)
 
+    def resampling(self) -> str:
+        """The word for how images are resized in evaluation; each word is one algorithm."""
+        chosen = self.val_interpolation or self.interpolation
+        return "tf_bilinear" if (self.eval_crop, chosen) == ("tf_square", "bilinear") else chosen
+
+    def at_size(self, size: int) -> Recipe:
+        """This recipe for images of ``size`` pixels; a short side that only repeats size / crop_pct follows it.
+
+        Raises:
+            UserError: the short side was given by hand and is less than ``size``.
+        """
+        kept = self.val_resize
+        if kept is not None and size != self.image_resize and kept == int(self.image_resize / self.crop_pct):
+            kept = None
+        if kept is not None and size != self.image_resize and kept < size:
+            raise UserError(
+                f"image_resize: {size} is more than val_resize, {kept}, and the rest would be black; "
+                "say --val_resize as well"
+            )
+        return replace(self, image_resize=size, val_resize=kept)
+
     def start_weights(self) -> str | None:
         """Checkpoint that training starts from: ``init_from``, or MindCV's way of saying it, ``ckpt_path``."""
         return self.init_from or self.ckpt_path or None
@@ -145,6 +168,8 @@ def read_layers(path: str | Path) -> dict[str, tuple[Any, str]]:
         UserError: a file that cannot be read, or one that builds on itself.
     """
     layers: list[dict[str, tuple[Any, str]]] = []
+    if not str(path):
+        raise UserError("the name of the recipe file (--config) is empty")
     seen: list[Path] = []
     following: Path | None = Path(path)
     while following is not None:
@@ -163,6 +188,17 @@ def read_layers(path: str | Path) -> dict[str, tuple[Any, str]]:
     return merged
 
 
+def with_evaluation(recipe: Recipe, keys: Mapping[str, Any], origin: str = "command line") -> Recipe:
+    """``recipe`` with other ``keys`` on top; a new image size takes along what follows from it (``Recipe.at_size``).
+
+    Raises:
+        UserError: an unknown key, or an impossible value or pair of values.
+    """
+    if "image_resize" in keys and "val_resize" not in keys:
+        recipe = recipe.at_size(typed("image_resize", keys["image_resize"], origin))
+    return Recipe.from_dict({**recipe.to_dict(), **keys}, origin)
+
+
 def diff(a: Recipe, b: Recipe) -> list[str]:
     """Keys whose values differ, of those that say what is computed; empty exactly when the fingerprints are equal."""
     mine, theirs = a.identity(), b.identity()
@@ -178,6 +214,8 @@ def to_yaml(values: Mapping[str, Any]) -> str:
 
 def _checked(merged: Mapping[str, tuple[Any, str]], given: frozenset[str] | None) -> Recipe:
     values = {name: typed(name, raw, origin) for name, (raw, origin) in merged.items()}
+    if (values.get("eval_crop"), values.get("val_interpolation")) == ("tf_square", "bilinear"):
+        values["val_interpolation"] = "tf_bilinear"  # what these two have always meant together
     table = key_table()
     changed = frozenset(name for name, value in values.items() if value != table[name].default)
     unset = frozenset(name for name, (raw, _) in merged.items() if is_unset(raw))

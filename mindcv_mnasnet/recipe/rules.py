@@ -56,3 +56,5 @@ def check_together(recipe: AllKeys, origins: Mapping[str, str]) -> None:
         raise clash("mean", "in_channels", "there is one mean per channel (an RGB triple serves gray input too)")
     if recipe.eval_crop == "tf_square" and recipe.val_resize is not None:
         raise clash("eval_crop", "val_resize", "the authors' square is cut before resizing, to the network's input")
+    if recipe.val_interpolation == "tf_bilinear" and recipe.eval_crop != "tf_square":
+        raise clash("val_interpolation", "eval_crop", "TensorFlow 1's grid belongs to tf_square")

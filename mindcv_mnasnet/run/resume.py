@@ -22,7 +22,21 @@ def stored_state(recipe: Recipe) -> tuple[RunFolder | None, Checkpoint | None, l
         raise JobError(f"{folder.path} has no intact checkpoint to resume from{''.join(f'; {c}' for c in complaints)}")
     if checkpoint is None:
         return folder, None, [f"{folder.path} has no checkpoint yet; starting from the beginning"]
-    return folder, checkpoint, [*complaints, f"resuming from {checkpoint.path}"]
+    return folder, checkpoint, [*complaints, f"resuming from {checkpoint.path}", *_edited(folder, checkpoint)]
+
+
+def _edited(folder: RunFolder, checkpoint: Checkpoint) -> list[str]:
+    """A sentence where ``recipe.yaml`` says anything else than the checkpoint, which counts."""
+    try:
+        other = diff(folder.recipe(), checkpoint.recipe)
+    except UserError as error:
+        return [f"{error}; the run goes on by its checkpoint's recipe"]
+    if not other:
+        return []
+    return [
+        f"recipe.yaml of {folder.path} has another {', '.join(other)} than the checkpoint, which counts; "
+        f"to change it say --{other[0]} VALUE --allow_changes {other[0]}"
+    ]
 
 
 def merged(recipe: Recipe, before: Recipe) -> Recipe:

@@ -17,10 +17,13 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.parameters import load_parameters
 from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.recipe.evaluation import EVALUATION_KEYS
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
-from mindcv_mnasnet.run.checkpoint import Checkpoint, checkpoints_in, read_checkpoint, write_checkpoint
+from mindcv_mnasnet.run.checkpoint import SUFFIX, Checkpoint, checkpoints_in, read_checkpoint, write_checkpoint
 from mindcv_mnasnet.train.preprocess import Preprocess
+from mindcv_mnasnet.weights.convert import open_weights
+from mindcv_mnasnet.weights.sound import require_sound
 
 _STATISTICS = (".moving_mean", ".moving_variance")
 
@@ -61,11 +64,21 @@ def average(
     """
     if len(paths) < 2:
         raise UserError(f"an average needs two checkpoints or more, not {len(paths)}")
-    first, *others = [read_checkpoint(path) for path in paths]
+    if output.suffix.lower() != SUFFIX:
+        raise UserError(f"output: {output} has to end in {SUFFIX}; mnasnet convert makes other files of it")
+    if twice := [path for at, path in enumerate(paths) if path.resolve() in {one.resolve() for one in paths[:at]}]:
+        raise UserError(f"{twice[0]} is named twice")
+    first, *others = [open_weights(path) for path in paths]
     for other in others:
         if (other.network, other.class_names) != (first.network, first.class_names):
             raise UserError(f"{other.path} has another network or other classes than {first.path}")
+        for key in EVALUATION_KEYS:
+            mine, theirs = getattr(first.recipe, key), getattr(other.recipe, key)
+            if mine != theirs:
+                raise UserError(f"{key}: {first.path} was made with {mine!r}, {other.path} with {theirs!r}")
     weights = [checkpoint.weights(ema) for checkpoint in (first, *others)]
+    for path, one in zip(paths, weights, strict=True):
+        require_sound(one, str(path))
     tensors = {name: np.mean([one[name] for one in weights], 0, np.float64).astype(np.float32) for name in weights[0]}
     if batches > 0:
         tensors |= statistics(first, tensors, data_dir, batches)

@@ -21,6 +21,8 @@ from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import freeze, start_from
 from mindcv_mnasnet.model.quantization import Quantization
 from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.recipe.evaluation import CONVENTION_KEYS as CONVENTIONS
+from mindcv_mnasnet.recipe.evaluation import NETWORK_KEYS
 from mindcv_mnasnet.recipe.plan import Plan, sunk_steps
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run import resume
@@ -31,9 +33,7 @@ from mindcv_mnasnet.train.random_inputs import RandomLayout
 from mindcv_mnasnet.train.schedule import learning_rates
 from mindcv_mnasnet.train.step import TrainStep
 from mindcv_mnasnet.weights import hub
-
-# What a checkpoint's weights need in order to compute what they were trained to compute.
-CONVENTIONS = ("padding", "bn_eps", "residual_rule")
+from mindcv_mnasnet.weights.convert import open_weights
 
 
 @dataclass
@@ -111,6 +111,9 @@ def prepare(recipe: Recipe) -> Job:
     folder, stored, notes = resume.stored_state(recipe)
     if folder is not None:
         recipe = resume.merged(recipe, stored.recipe if stored else folder.recipe())
+    start = _start_checkpoint(recipe) if stored is None else None
+    if start is not None:
+        recipe = _with_network_of(start, recipe)
     check_supported(recipe)
     if recipe.tensorboard:
         require_tensorboard()
@@ -122,7 +125,6 @@ def prepare(recipe: Recipe) -> Job:
         network = _adopting(network, stored.network, recipe.allow_changes)
     notes += [*machine.notes, *_precision_notes(recipe, machine), *_kernel_notes(recipe), *train.notes, *plan.notes]
     notes += val.notes if val else [f"{recipe.data_dir} has no images for validation: no accuracy will be measured"]
-    start = _start_checkpoint(recipe) if stored is None else None
     if start is not None:
         network = _adopting(network, start.network, recipe.given)
     rates = learning_rates(recipe, plan)
@@ -251,6 +253,16 @@ def _adopting(network: Network, theirs: Network, kept: Collection[str]) -> Netwo
     return replace(network, **adopted)
 
 
+def _with_network_of(start: Checkpoint, recipe: Recipe) -> Recipe:
+    """The recipe with the network of the checkpoint that training starts from, unless it describes one itself."""
+    keys = NETWORK_KEYS - {"num_classes"}
+    if keys & recipe.given:
+        return recipe
+    theirs = start.recipe.to_dict()
+    whole = Recipe.from_dict({**recipe.to_dict(), **{name: theirs[name] for name in keys}}, str(start.path))
+    return replace(whole, given=recipe.given)
+
+
 def _start_checkpoint(recipe: Recipe) -> Checkpoint | None:
     """What training starts from, if not from scratch: a checkpoint that is named, or published weights."""
     if recipe.pretrained:
@@ -258,4 +270,4 @@ def _start_checkpoint(recipe: Recipe) -> Checkpoint | None:
     if recipe.start_weights() is None:
         return None
     path = Path(str(recipe.start_weights())).expanduser()
-    return read_checkpoint(next(iter(checkpoint_at(path)), path))
+    return open_weights(next(iter(checkpoint_at(path)), path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,10 @@ from mindcv_mnasnet.weights.name_maps import shapes
 
 #: Where nothing is published for a width: what the source does with all others.
 _USUAL: dict[str, dict[str, Any]] = {
-    "timm": {"crop_pct": 0.875, "val_interpolation": "bicubic"},
-    "torchvision": {"val_resize": 256, "val_interpolation": "bilinear"},
-    "mindcv": {"val_resize": 256, "val_interpolation": "bilinear"},
-    "tf": {"eval_crop": "tf_square", "val_interpolation": "bilinear"},
+    "timm": {"eval_crop": "center_round", "val_interpolation": "pilcubic"},
+    "torchvision": {"eval_crop": "center_round", "val_interpolation": "pilbilinear"},
+    "mindcv": {"val_interpolation": "bilinear"},
+    "tf": {"eval_crop": "tf_square", "val_interpolation": "tf_bilinear"},
     "own": {},
 }
 
@@ -45,7 +46,7 @@ def recipe_for(source: str, network: Network, entry: Reported | None, own: Recip
     if entry is not None and entry.eval_crop is not None:
         evaluation = {"eval_crop": entry.eval_crop, "val_interpolation": entry.interpolation}
         if entry.val_resize is not None:
-            evaluation["val_resize"] = entry.val_resize
+            evaluation["crop_pct"] = _share(entry.image_size, entry.val_resize)
     named = next((name for name in _names(source, network)), None)
     values: dict[str, Any] = {
         "model": named or network.family or "b1",
@@ -64,6 +65,11 @@ def recipe_for(source: str, network: Network, entry: Reported | None, own: Recip
         values["head"] = network.head
     base = own.to_dict() if own is not None else {"dataset": "imagenet"}
     return load_recipe(overrides={**base, **{key: value for key, value in values.items() if value is not None}})
+
+
+def _share(size: int, short: int) -> float:
+    """``crop_pct`` of four digits for which int(size / crop_pct) is ``short``; it holds at other sizes, too."""
+    return math.floor(10_000 * size / short) / 10_000
 
 
 def _names(source: str, network: Network) -> Sequence[str]:

@@ -13,13 +13,13 @@ import numpy as np
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.families import CONVENTIONS
 from mindcv_mnasnet.networks.network import Network
-from mindcv_mnasnet.run.checkpoint import write_checkpoint
+from mindcv_mnasnet.run.checkpoint import BrokenCheckpointError, Checkpoint, read_checkpoint, write_checkpoint
 from mindcv_mnasnet.weights import tensorflow
-from mindcv_mnasnet.weights.files import PYTORCH, Stored, write_stored
-from mindcv_mnasnet.weights.name_maps import NAME_MAPS
+from mindcv_mnasnet.weights.detect import is_first_layout, network_of
+from mindcv_mnasnet.weights.files import Stored, write_stored
+from mindcv_mnasnet.weights.name_maps import NAME_MAPS, shapes
 from mindcv_mnasnet.weights.read import SOURCES, Converted, read_weights
-
-_TORCHVISION_VERSION = 2  # of its MNASNet class, which refuses a state without it
+from mindcv_mnasnet.weights.recognize import PYTORCH
 
 
 @dataclass(frozen=True)
@@ -60,26 +60,28 @@ def convert(
     image_size: int | None = None,
     width_mult: float | None = None,
     overwrite: bool = False,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> Report:
     """Convert a weight file; all of it, or nothing is written.
 
     Args:
         target: one of ``SOURCES``; None means ours for .safetensors and MindCV's for .ckpt.
         overwrite: whether ``dst`` may be there already.
+        evaluation: recipe keys on how images are prepared, in place of the source's.
     Raises:
         UserError: as for ``read_weights``; ``dst`` is there; or the target would compute something else with these
             weights, because its padding or its shortcuts are different ones.
         JobError: ``dst`` cannot be written.
     """
     dst = Path(dst)
-    target = target or {".safetensors": "own", ".ckpt": "mindcv"}.get(dst.suffix)
+    target = target or {".safetensors": "own", ".ckpt": "mindcv"}.get(dst.suffix.lower())
     if target not in SOURCES:
         raise UserError(f"to: {target!r} for {dst}; say which of {', '.join(SOURCES)} it is for")
     if not overwrite and (dst.exists() or dst.with_name(dst.name + ".index").exists()):
         raise UserError(f"{dst} is there already; name another file or say that it may be overwritten")
     if not dst.parent.is_dir():
         raise UserError(f"there is no folder {dst.parent}")
-    weights = read_weights(src, source, model, raw, class_names, image_size, width_mult)
+    weights = read_weights(src, source, model, raw, class_names, image_size, width_mult, evaluation)
     checksum = tensor_checksum(weights.tensors)
     tensors, note = (weights.tensors, None) if target == "own" else _for_target(weights, target)
     _write(dst, target, weights, tensors, checksum)
@@ -104,12 +106,43 @@ def _write(dst: Path, target: str, weights: Converted, tensors: Mapping[str, np.
         tensorflow.write_tensorflow(dst, tensors, network)
         return
     name_map = NAME_MAPS[target]
-    if (target == "mindcv" and dst.suffix != ".ckpt") or (target != "mindcv" and dst.suffix == ".ckpt"):
+    if (target == "mindcv") != (dst.suffix.lower() == ".ckpt"):
         raise UserError(f"{dst}: MindCV's files end in .ckpt, and only they do")
+    if target == "torchvision" and dst.suffix.lower() not in PYTORCH:
+        raise UserError(f"{dst}: torchvision loads a MnasNet from .pth alone, which says the version of its layout")
+    _require_buildable(network, target)
     stored = {theirs: tensors[ours] for ours, theirs in name_map.names(network).items()}
     counters = {name: weights.counters.get(name, 0) for name in name_map.counters(network)}
-    version = _TORCHVISION_VERSION if target == "torchvision" and dst.suffix in PYTORCH else None
+    version = (1 if is_first_layout(network) else 2) if target == "torchvision" else None
     write_stored(dst, Stored(stored, counters), version)
+
+
+def _require_buildable(network: Network, target: str) -> None:
+    """Refuse to write what the target's own models cannot load: torchvision and MindCV have fixed ones."""
+    if target not in ("torchvision", "mindcv"):
+        return
+    known, names = shapes(network), NAME_MAPS[target].names(network)
+    try:
+        network_of({theirs: known[ours] for ours, theirs in names.items()}, target)
+    except UserError as error:
+        raise UserError(f"{target} has no model for these weights: {error}") from None
+
+
+def open_weights(path: str | Path) -> Checkpoint:
+    """A checkpoint of ours, or the weights of any other source, converted in memory, as if they were one.
+
+    Raises:
+        UserError: as for ``read_checkpoint`` and ``read_weights``.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".safetensors":
+        try:
+            return read_checkpoint(path)
+        except BrokenCheckpointError as error:
+            if "is not a checkpoint of mindcv_mnasnet" not in str(error):
+                raise
+    weights = read_weights(path)
+    return Checkpoint(path, dict(weights.tensors), _meta(weights, tensor_checksum(weights.tensors)))
 
 
 def _meta(weights: Converted, checksum: str) -> dict[str, Any]:
@@ -132,8 +165,8 @@ def _meta(weights: Converted, checksum: str) -> dict[str, Any]:
 def _for_target(weights: Converted, target: str) -> tuple[Mapping[str, np.ndarray], str | None]:
     """The tensors for a library whose conventions are fixed, and a sentence on what was changed for that.
 
-    Another BN epsilon is made up for in the variances, which leaves the function as it is; another padding or shortcut
-    cannot be.
+    Another BN epsilon is made up for in the variances, and where these would fall below zero in the factors (gamma),
+    which leaves the function as it is; another padding or shortcut cannot be made up for.
     """
     network, theirs = weights.network, replace(weights.network, **CONVENTIONS[target])
     if network.padding != theirs.padding:
@@ -148,12 +181,13 @@ def _for_target(weights: Converted, target: str) -> tuple[Mapping[str, np.ndarra
         return weights.tensors, None
     changed = dict(weights.tensors)
     for name in (name for name in changed if name.endswith(".moving_variance")):
-        changed[name] = (changed[name].astype(np.float64) + shift).astype(np.float32)
-        if changed[name].min() < 0:
-            raise UserError(
-                f"{target} has BN epsilon {theirs.bn_eps:g}, these weights {network.bn_eps:g}; "
-                f"the variances of {name} are too small to make up for it"
-            )
+        before = changed[name].astype(np.float64)
+        after = np.maximum(before + shift, 0)
+        gamma = name.removesuffix("moving_variance") + "gamma"
+        factor = np.sqrt((after + theirs.bn_eps) / (before + network.bn_eps))
+        factor[before + shift >= 0] = 1
+        changed[gamma] = (changed[gamma] * factor).astype(np.float32)
+        changed[name] = after.astype(np.float32)
     sentence = f"moving variances {shift:+g}: {target} adds BN epsilon {theirs.bn_eps:g}, not {network.bn_eps:g}"
     return changed, sentence
 

@@ -111,6 +111,20 @@ def _adapted(family: Network, stored: Shapes, names: Mapping[str, str], name_map
     return replace(family, **known, **CONVENTIONS[name_map.source])
 
 
+def is_first_layout(network: Network) -> bool:
+    """Whether a network is torchvision's of version 1, other than today's: its start is not scaled, all else is."""
+    base = FAMILIES["b1"]
+    widths = [width for width in dict.fromkeys((*_PUBLISHED_WIDTHS, *_OTHER_WIDTHS)) if width != 1.0]
+    sizes: dict[str, Any] = {
+        "num_classes": network.num_classes,
+        "in_channels": network.in_channels,
+        "head": network.head,
+    }
+    mine = shapes(network)
+    first = (_unscaled_start(replace(base, width_mult=width, **sizes)) for width in widths)
+    return network.family is None and any(shapes(one) == mine for one in first)
+
+
 def _unscaled_start(network: Network) -> Network:
     """torchvision's layout of version 1, whose stem (32) and first block (16) are never scaled."""
     first, *others = network.blocks

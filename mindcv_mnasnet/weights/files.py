@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-from mindcv_mnasnet.errors import UserError, require_extra
+from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file
-from mindcv_mnasnet.weights.mindspore_file import read_ckpt, write_ckpt
+from mindcv_mnasnet.weights.mindspore_file import read_ckpt, widened, write_ckpt
+from mindcv_mnasnet.weights.pytorch_file import pytorch_bytes, read_pytorch
+from mindcv_mnasnet.weights.recognize import PYTORCH, kind_of
 
-PYTORCH = (".pth", ".pt", ".bin", ".tar")
-READABLE = (*PYTORCH, ".safetensors", ".ckpt")
 _COUNTER = ".num_batches_tracked"
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
-_AVERAGED = ("state_dict_ema", "model_ema")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "_backbone.")  # of wrappers around a network
+_AVERAGE = "ema."  # MindCV's, beside the raw weights
 
 
 @dataclass(frozen=True)
@@ -34,63 +32,82 @@ class Stored:
 
 
 def read_stored(path: Path, raw: bool = False) -> Stored:
-    """Read a weight file by its suffix; of a training checkpoint the averaged weights where they are, unless ``raw``.
+    """Read a weight file; of a training checkpoint the averaged weights where they are, unless ``raw``.
+
+    Numbers of 16 and 64 bits become float32; optimizer states and the counts of a training are left aside.
 
     Raises:
-        UserError: no such file or suffix; a damaged file, one with code in it, or one that holds no float32 tensors.
+        UserError: no such file or kind of file; a damaged file, one with code in it, or one that holds no weights.
     """
-    if not path.is_file():
-        raise UserError(f"no weight file {path}")
-    note = None
-    if path.suffix in PYTORCH:
-        values, note = _read_pytorch(path, raw)
-    elif path.suffix == ".safetensors":
+    kind, note = kind_of(path), None
+    if kind == "pytorch":
+        values, note = read_pytorch(path, raw)
+    elif kind == "safetensors":
         values = _read_safetensors(path)
-    elif path.suffix == ".ckpt":
+    else:
         try:
             values = read_ckpt(path.read_bytes())
         except ValueError as error:  # UnicodeDecodeError is one
             raise UserError(f"{path} is damaged or not a checkpoint of MindSpore: {error}") from None
-    else:
-        raise UserError(f"{path} has an unknown suffix; weights are read from {', '.join(READABLE)} and TensorFlow's")
+    return _cleaned(path, values, raw, note)
+
+
+def _cleaned(path: Path, values: Mapping[str, np.ndarray], raw: bool, note: str | None) -> Stored:
+    notes = [note] if note else []
+    values = _without_prefixes(path, values)
     counters = {name: int(value) for name, value in values.items() if name.endswith(_COUNTER) and value.size == 1}
     tensors = {name: value for name, value in values.items() if name not in counters}
-    if odd := [name for name, value in tensors.items() if value.dtype != np.float32]:
-        raise UserError(f"{path}: {odd[0]} is {tensors[odd[0]].dtype}, not float32")
+    averaged = {name.removeprefix(_AVERAGE): name for name in tensors if name.startswith(_AVERAGE)}
+    if averaged:
+        chosen = {} if raw else {name: tensors[theirs] for name, theirs in averaged.items() if name in tensors}
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(_AVERAGE)} | chosen
+        notes.append(f"{'raw' if raw else 'averaged (EMA)'} weights of a checkpoint that has both")
+    aside = [name for name, value in tensors.items() if _is_state(name, value, tensors)]
+    if aside:
+        notes.append(f"left aside: {len(aside)} tensors of a training's state ({', '.join(aside[:3])})")
+    tensors = {name: value for name, value in tensors.items() if name not in set(aside)}
+    if odd := [name for name, value in tensors.items() if value.dtype.kind != "f"]:
+        raise UserError(f"{path}: {odd[0]} is {tensors[odd[0]].dtype}, and weights are floating-point numbers")
     if not tensors:
         raise UserError(f"{path} holds no tensors")
-    return Stored(tensors, counters, note)
+    if kinds := sorted({str(value.dtype) for value in tensors.values()} - {"float32"}):
+        notes.append(f"{' and '.join(kinds)} became float32")
+    return Stored({n: v.astype(np.float32) for n, v in tensors.items()}, counters, "; ".join(notes) or None)
+
+
+def _is_state(name: str, value: np.ndarray, others: Mapping[str, np.ndarray]) -> bool:
+    """Whether a tensor is an optimizer's slot (``moments.`` before another's name), or a count of the training's."""
+    return name.partition(".")[2] in others or (value.size == 1 and "." not in name)
+
+
+def _without_prefixes(path: Path, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    for name, value in values.items():
+        clean = name
+        while clean.startswith(_PREFIXES):
+            clean = clean.partition(".")[2]
+        if clean in found:
+            raise UserError(f"{path} has {clean} twice, under different prefixes ({name}); which is meant is unknown")
+        found[clean] = value
+    return found
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safetensors.safe_open(path, "np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118, it is no mapping
+            plain = {name: file.get_tensor(name) for name, kind in kinds.items() if kind != "BF16"}
     except (safetensors.SafetensorError, OSError, UnicodeDecodeError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged or not a safetensors file ({error})") from None
-
-
-def _read_pytorch(path: Path, raw: bool) -> tuple[dict[str, np.ndarray], str | None]:
-    torch = require_extra("torch", "torch")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a hostile file makes of the unpickler, which runs nothing
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} is damaged, or holds more than tensors and is not opened ({reason[:150]})") from None
-    content, note = _state_dict(content, raw)
-    values = {str(name).removeprefix("module."): value for name, value in content.items()}
-    if odd := [name for name, value in values.items() if not isinstance(value, torch.Tensor)]:
-        raise UserError(f"{path} holds no plain weights: {odd[0]} is not a tensor")
-    wide = {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in values.items()}
-    return {name: value.detach().numpy() for name, value in wide.items()}, note
-
-
-def _state_dict(content: Any, raw: bool) -> tuple[Mapping[Any, Any], str | None]:
-    """The mapping of tensors in what a training script saved around it."""
-    for key in (*(() if raw else _AVERAGED), *_WRAPPERS):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            return content[key], f"taken from {key!r} of a training checkpoint"
-    return (content if isinstance(content, Mapping) else {}), None
+    if len(plain) == len(kinds):
+        return plain
+    content = path.read_bytes()  # NumPy has no bfloat16
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begin])
+    for name in kinds.keys() - plain.keys():
+        at, end = header[name]["data_offsets"]
+        plain[name] = widened(content[begin + at : begin + end]).reshape(header[name]["shape"])
+    return {name: plain[name] for name in kinds}
 
 
 def write_stored(path: Path, stored: Stored, version: int | None = None) -> None:
@@ -104,18 +121,13 @@ def write_stored(path: Path, stored: Stored, version: int | None = None) -> None
     """
     counters = {name: np.array(value, np.int64) for name, value in stored.counters.items()}
     values = {name: np.array(value, order="C") for name, value in stored.tensors.items()} | counters
-    if path.suffix == ".safetensors":
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
         content = save(values)
-    elif path.suffix == ".ckpt":
+    elif suffix == ".ckpt":
         content = write_ckpt(stored.tensors)
-    elif path.suffix in PYTORCH:
-        torch = require_extra("torch", "torch")
-        state: OrderedDict[str, Any] = OrderedDict((n, torch.from_numpy(v.copy())) for n, v in values.items())
-        if version is not None:
-            state._metadata = OrderedDict({"": {"version": version}})  # type: ignore[attr-defined]
-        buffer = BytesIO()
-        torch.save(state, buffer)
-        content = buffer.getvalue()
+    elif suffix in PYTORCH:
+        content = pytorch_bytes(values, version)
     else:
         raise UserError(
             f"{path} has an unknown suffix; weights are written as .pth, .safetensors, .ckpt or TensorFlow's"

@@ -25,6 +25,8 @@ from mindcv_mnasnet.weights.download import Patience, check_file, download
 
 __all__ = ["PRETRAINED_KEYS", "Published", "find", "load_registry", "pretrained", "pretrained_for"]
 
+#: Folder of the cache; its number rises when a conversion writes other words, so that older files are not taken.
+CONVERTED = "converted-2"
 #: Recipe keys that say which published weights are meant, or whose weights are meant instead.
 PRETRAINED_KEYS = ("pretrained", "ckpt_path", "model", "width_mult", "image_resize")
 
@@ -141,7 +143,7 @@ def pretrained(
     """
     entry = find(name, width_mult, image_size)
     folder = cache_folder(cache)
-    converted = folder / "converted" / f"{entry.file}.safetensors"
+    converted = folder / CONVERTED / f"{entry.file}.safetensors"
     if _intact(converted):
         return converted
     with _alone(folder, entry.file):
@@ -197,7 +199,7 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
     """Within it, other processes that want the same file wait; a process that dies lets them in."""
     path = folder / f".{name}.lock"
     try:
-        (folder / "converted").mkdir(parents=True, exist_ok=True)
+        (folder / CONVERTED).mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
     except OSError as error:
         raise unwritable(path, error) from None

@@ -7,20 +7,38 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_KINDS = {"Float32": np.dtype("<f4")}
+_KINDS: dict[str, np.dtype[Any]] = {
+    "Float32": np.dtype("<f4"),
+    "Float16": np.dtype("<f2"),
+    "Float64": np.dtype("<f8"),
+    "BFloat16": np.dtype("<u2"),
+    **{f"Int{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
+    "UInt8": np.dtype("u1"),
+    "Bool": np.dtype("?"),
+}
+_CHECKSUM = b"crc_num"  # and ten bytes, at the end of a file that was saved with crc_check
 
 
 def read_ckpt(file: bytes) -> dict[str, np.ndarray]:
     """The tensors of a .ckpt file by name.
 
+    bfloat16 comes as float32; text that was appended (``append_dict``) is left out.
+
     Raises:
-        ValueError: it is truncated, encrypted or no such file, or has tensors of another type than float32.
+        ValueError: it is truncated, encrypted or no such file, or its checksum is another.
     """
+    if file[-10 - len(_CHECKSUM) : -10] == _CHECKSUM:
+        file, expected = file[: -10 - len(_CHECKSUM)], int.from_bytes(file[-10:], "big")
+        if zlib.crc32(file) != expected:
+            raise ValueError("its content does not match its checksum")
+    kinds: dict[str, str] = {}
     parts: dict[str, bytearray] = {}
     dims: dict[str, tuple[int, ...]] = {}
     for number, value in _fields(memoryview(file)):
@@ -32,17 +50,28 @@ def read_ckpt(file: bytes) -> dict[str, np.ndarray]:
             raise ValueError("it has a value without a name or tensor")
         name = bytes(tag).decode("utf-8")
         shape, kind, raw = _tensor(tensor)
+        if kind.lower() in ("str", "string"):
+            continue
         if kind not in _KINDS:
-            raise ValueError(f"{name} is of type {kind}, not Float32")
+            raise ValueError(f"{name} is of type {kind}")
+        kinds[name] = kind
         if dims.setdefault(name, shape) != shape:
             raise ValueError(f"{name} is there twice")
         parts.setdefault(name, bytearray()).extend(raw)
     found = {}
     for name, content in parts.items():
-        if len(content) != 4 * int(np.prod(dims[name], dtype=np.int64)):
-            raise ValueError(f"{name} has {len(content)} bytes, which is not its shape {dims[name]}")
-        found[name] = np.frombuffer(bytes(content), _KINDS["Float32"]).reshape(dims[name])
+        stored: np.dtype[Any] = _KINDS[kinds[name]]
+        shape = () if dims[name] == (0,) and len(content) == stored.itemsize else dims[name]  # how scalars are written
+        if len(content) != stored.itemsize * int(np.prod(shape, dtype=np.int64)):
+            raise ValueError(f"{name} has {len(content)} bytes, which is not its shape {shape}")
+        values = widened(bytes(content)) if kinds[name] == "BFloat16" else np.frombuffer(bytes(content), stored)
+        found[name] = values.reshape(shape)
     return found
+
+
+def widened(content: bytes) -> np.ndarray:
+    """Numbers of bfloat16, which are the upper half of float32, as float32."""
+    return (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
 
 
 def write_ckpt(tensors: Mapping[str, np.ndarray]) -> bytes:

@@ -13,15 +13,21 @@ import numpy as np
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.families import CONVENTIONS
 from mindcv_mnasnet.networks.network import Network, resolve
-from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.recipe.recipe import Recipe, with_evaluation
 from mindcv_mnasnet.run.checkpoint import BrokenCheckpointError, read_checkpoint
 from mindcv_mnasnet.weights import tensorflow
 from mindcv_mnasnet.weights.conventions import published_as, recipe_for
 from mindcv_mnasnet.weights.detect import describe, mismatches, network_of, source_of
 from mindcv_mnasnet.weights.files import Stored, read_stored
+from mindcv_mnasnet.weights.hugging_face import read_config
 from mindcv_mnasnet.weights.labels import imagenet_class_names
 from mindcv_mnasnet.weights.name_maps import NAME_MAPS, shapes
+from mindcv_mnasnet.weights.sound import require_sound
 
+_TEXT_ORDER = (
+    "classes are named 0, 1, 2, ... by their place; folders named by numbers were in the order of text (0, 1, 10, 2) "
+    "when torchvision or timm read them: say the names in that order with --class_names"
+)
 SOURCES = ("timm", "torchvision", "mindcv", "tf", "own")
 
 
@@ -49,8 +55,9 @@ def read_weights(
     class_names: Sequence[str] | None = None,
     image_size: int | None = None,
     width_mult: float | None = None,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> Converted:
-    """Read the weights of any source.
+    """Read the weights of any source; a ``config.json`` of Hugging Face beside them says how they are evaluated.
 
     Args:
         source: one of ``SOURCES``; None recognizes it by the names of the tensors.
@@ -59,11 +66,12 @@ def read_weights(
         class_names: in the order of the logits; None takes ImageNet's for 1000 classes, else numbers.
         image_size: pixels per side that the weights are meant for, where it is not the model's own.
         width_mult: of ``model``, where it is not the name's own.
+        evaluation: recipe keys on how images are prepared, which win over all others.
     Raises:
         UserError: no such file; a damaged or hostile one; tensors that are not exactly those of the network; an extra
             that is not installed.
     """
-    path = Path(path)
+    path, config = read_config(Path(path))
     if source not in (None, *SOURCES):
         raise UserError(f"from: {source!r} is no source; they are {', '.join(SOURCES)}")
     if source == "tf" or (source is None and _looks_like_tensorflow(path)):
@@ -73,7 +81,7 @@ def read_weights(
             network = _named(model, width_mult, network, "tf")
     else:
         if own := _own(path, source, raw):
-            return own
+            return _changed(path, own, class_names, image_size, evaluation)
         stored = read_stored(path, raw)
         kind = source or source_of(stored.tensors)
         notes = [note for note in (stored.note,) if note]
@@ -85,8 +93,33 @@ def read_weights(
         if left := sorted(set(stored.counters) - set(NAME_MAPS[kind].counters(network))):
             raise UserError(f"{path} counts batches of modules that {kind} does not have there: {', '.join(left[:3])}")
         found = network
-    network = replace(network, image_size=image_size or found.image_size)
-    return _described(path, tensors, network, kind, stored.counters, class_names, notes)
+    given = {**config.evaluation, **(evaluation or {})}
+    configured = given.pop("image_resize", None)
+    size = image_size or configured or found.image_size
+    network = replace(network, image_size=size)
+    if class_names is None and config.class_names:
+        class_names = config.class_names
+    whole = _described(path, tensors, network, kind, stored.counters, class_names, [*notes, *config.notes])
+    require_sound(whole.tensors, str(path))
+    return replace(whole, recipe=with_evaluation(whole.recipe, given))
+
+
+def _changed(
+    path: Path,
+    own: Converted,
+    class_names: Sequence[str] | None,
+    image_size: int | None,
+    evaluation: Mapping[str, Any] | None,
+) -> Converted:
+    """A checkpoint of ours with what was said on the command line."""
+    require_sound(own.tensors, str(path))
+    size = {} if image_size is None else {"image_resize": image_size}
+    recipe = with_evaluation(own.recipe, {**size, **(evaluation or {})})
+    names = own.class_names if class_names is None else tuple(class_names)
+    if len(names) != own.network.num_classes:
+        raise UserError(f"class names: {len(names)} are given, there are {own.network.num_classes} classes")
+    network = replace(own.network, image_size=recipe.image_resize)
+    return replace(own, recipe=recipe, network=network, class_names=names)
 
 
 def _described(
@@ -106,6 +139,8 @@ def _described(
     else:
         default = tuple(str(number) for number in range(network.num_classes))
     names = default if class_names is None else tuple(class_names)
+    if class_names is None and kind in ("timm", "torchvision") and 10 < network.num_classes != 1000:
+        notes = [*notes, _TEXT_ORDER]
     if len(names) != network.num_classes:
         raise UserError(f"class names: {len(names)} are given, {path} has {network.num_classes} classes")
     reported = None if usual is None else {"label": usual.label, "top1": usual.top1, "top5": usual.top5}

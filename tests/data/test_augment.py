@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mindspore.dataset as ds
 import numpy as np
 import pytest
@@ -120,19 +122,28 @@ def test_flips_happen_as_often_as_asked():
     )
 
 
-@pytest.mark.parametrize(("width", "height"), [(120, 90), (90, 120), (121, 50), (64, 64)])
+@pytest.mark.parametrize(("width", "height"), [(120, 90), (90, 120), (121, 50), (64, 64), (320, 685)])
 @pytest.mark.parametrize(("name", "pillow"), [("pilcubic", "BICUBIC"), ("pilbilinear", "BILINEAR")])
 def test_center_crops_equal_pillow_and_torchvision(width, height, name, pillow):
     """torchvision.transforms.Resize(37) then CenterCrop(32): long side cut to an integer, offset rounded."""
     image = scene(width, height)
-    asked = recipe(image_resize=32, val_resize=37)
-    object.__setattr__(asked, "val_interpolation", name)
+    asked = recipe(image_resize=32, val_resize=37, val_interpolation=name, eval_crop="center_round")
     size = (37, int(37 * height / width)) if width < height else (int(37 * width / height), 37)
     resized = np.asarray(image.resize(size, getattr(Image.Resampling, pillow)))
     top, left = round((resized.shape[0] - 32) / 2), round((resized.shape[1] - 32) / 2)
     ours = run([image], augment.eval_operations(asked))[0]
-    offsets = [(top + y, left + x) for y in (-1, 0, 1) for x in (-1, 0, 1) if top + y >= 0 and left + x >= 0]
-    assert any(np.array_equal(ours, resized[y : y + 32, x : x + 32]) for y, x in offsets)
+    assert np.array_equal(ours, resized[top : top + 32, left : left + 32])
+    cut = run([image], augment.eval_operations(replace(asked, eval_crop="center")))[0]
+    top, left = (resized.shape[0] - 32) // 2, (resized.shape[1] - 32) // 2
+    assert np.array_equal(cut, resized[top : top + 32, left : left + 32])
+
+
+def test_a_rounded_center_is_torchvisions_and_what_is_missing_is_black():
+    """round((size - crop) / 2) to even: 3 / 2 is 2 and 5 / 2 is 2; smaller images get (1, 2) rows of black."""
+    pixels = np.stack(np.mgrid[0:35, 0:37], -1).astype(np.uint8)
+    assert augment.center_rounded(pixels, 32)[0, 0].tolist() == [2, 2]
+    small = augment.center_rounded(np.ones((29, 40, 3), np.uint8), 32)
+    assert (small[:, 0, 0] == 0).nonzero()[0].tolist() == [0, 30, 31]
 
 
 def test_the_short_side_defaults_to_size_over_crop_pct():
@@ -144,8 +155,8 @@ def test_the_short_side_defaults_to_size_over_crop_pct():
     )
 
 
-@pytest.mark.parametrize("name", ["bilinear", "bicubic", "nearest", "area", "pilcubic"])
-@pytest.mark.parametrize("crop", ["center", "tf_square"])
+@pytest.mark.parametrize("name", ["bilinear", "bicubic", "nearest", "area", "pilcubic", "pilbilinear"])
+@pytest.mark.parametrize("crop", ["center", "center_round", "tf_square"])
 def test_every_interpolation_and_crop_keeps_a_flat_image_flat(name, crop):
     gray = Image.new("RGB", (50, 70), (90, 120, 150))
     image = evaluated(gray, image_resize=32, val_interpolation=name, eval_crop=crop)
@@ -175,4 +186,10 @@ def test_bilinear_samples_lie_where_tensorflow_1_puts_them():
 def test_evaluation_by_the_square_is_the_square_resized():
     whole = np.asarray(PICTURE)
     expected = augment.tf1_bilinear(augment.central_square(whole, 32), 32)
-    assert np.array_equal(evaluated(PICTURE, image_resize=32, eval_crop="tf_square"), expected)
+    for name in (None, "bilinear", "tf_bilinear"):  # the first two have always meant the third here
+        assert np.array_equal(
+            evaluated(PICTURE, image_resize=32, eval_crop="tf_square", val_interpolation=name), expected
+        )
+    assert recipe(eval_crop="tf_square", val_interpolation="bilinear").val_interpolation == "tf_bilinear"
+    with pytest.raises(UserError, match="tf_bilinear"):
+        recipe(val_interpolation="tf_bilinear")

@@ -1,0 +1,59 @@
+"""What a file given as weights is, from its first bytes: one of the kinds that are read, or something else by name."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from mindcv_mnasnet.errors import UserError
+
+PYTORCH = (".pth", ".pt", ".bin", ".tar")
+READABLE = (*PYTORCH, ".safetensors", ".ckpt")
+_BY_SUFFIX = {**dict.fromkeys(PYTORCH, "pytorch"), ".safetensors": "safetensors", ".ckpt": "ckpt"}
+_OTHERS = (
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch that with: git lfs pull"),
+    (0, b"<", "a web page, not weights; download the file that the page links to"),
+    (0, b"\x89HDF", "an HDF5 file of Keras, which is not read here"),
+    (4, b"TFL3", "a TFLite file; predict and validate run it as it is"),
+)
+
+
+def kind_of(path: Path) -> str:
+    """ "pytorch", "safetensors" or "ckpt": by the content where it tells, else by the suffix in any case.
+
+    Raises:
+        UserError: there is no such file, or it is something else; the sentence says what.
+    """
+    if path.is_dir():
+        what = "a SavedModel of TensorFlow" if (path / "saved_model.pb").is_file() else "a folder"
+        raise UserError(f"{path} is {what} without a weight file; name the checkpoint in it")
+    if not path.is_file():
+        raise UserError(f"no weight file {path}")
+    with path.open("rb") as file:
+        head = file.read(512)
+    for at, mark, what in _OTHERS:
+        if head.lstrip().lower()[at:].startswith(mark.lower()):
+            raise UserError(f"{path} is {what}")
+    if head.startswith(b"PK"):
+        _require_plain_archive(path)
+        return "pytorch"
+    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" and len(head) > 2:
+        return "pytorch"  # a pickle, as torch wrote before it wrote archives
+    if head[8:9] == b"{":
+        return "safetensors"
+    kind = _BY_SUFFIX.get(path.suffix.lower())
+    if kind is None:
+        raise UserError(f"{path} has an unknown suffix; weights are read from {', '.join(READABLE)} and TensorFlow's")
+    return kind
+
+
+def _require_plain_archive(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return  # its reader says what is wrong with it
+    if any(name.endswith("constants.pkl") for name in names):
+        raise UserError(f"{path} is a TorchScript program, not weights; save the state_dict() of the model instead")
+    if not any(name.endswith("data.pkl") for name in names):
+        raise UserError(f"{path} is a zip archive without weights of PyTorch ({', '.join(names[:3])})")
