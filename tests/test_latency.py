@@ -95,6 +95,35 @@ def test_a_command_is_asked_and_its_answer_is_scaled(tmp_path):
     assert (found.median_ms, found.repetitions, found.runtime, found.threads) == (1.2345, 0, "command", 3)
 
 
+def test_a_command_that_is_called_often_has_a_spread(tmp_path):
+    code = "import pathlib, sys; f = pathlib.Path(sys.argv[0] + '.n'); n = int(f.read_text()) if f.exists() else 1\n"
+    meter = command(tmp_path, code + "f.write_text(str(2 * n)); print(f'avg={n}')", pattern=r"avg=(\d+)", calls=3)
+    found = meter.measure(NETWORK)
+    assert (found.median_ms, found.p90_ms, found.repetitions) == (2, 4, 3)
+    assert found.std_ms == pytest.approx(np.std([1, 2, 4]))
+
+
+def test_a_table_is_built_through_a_command(tmp_path, monkeypatch):
+    """A phone's too: every part is a file that the command gets."""
+    monkeypatch.setattr(latency_command, "write_folded", lambda folded, path, batch: _sized(path, folded))
+    monkeypatch.setattr(latency_command, "write_model", lambda network, path, batch: _sized(path, network))
+    program = tmp_path / "device.py"
+    program.write_text("import pathlib, sys; print('ms', pathlib.Path(sys.argv[1]).stat().st_size)")
+    words = f"'{sys.executable}' -S '{program}' {{model}}"
+    settings = LatencySettings("command", command=words, pattern=r"ms (\d+)", timeout_s=60.0)
+    monkeypatch.setattr(latency_table, "ROUNDS", 1)
+    networks = [SPACE.network(SPACE.random(np.random.default_rng(seed))) for seed in range(3)]
+    table = build(networks, networks, settings, tmp_path / "t.jsonl")
+    assert table.described["device"] == words
+    assert set(table.entries) == {key for network in networks for key in part_keys(network)}
+    assert Table.read(table.path).measure(networks[0]).median_ms > 0
+
+
+def _sized(path, what):
+    path.write_bytes(b"x" * (10 + len(repr(what)) % 90))
+    return path
+
+
 def test_a_commands_json_is_read_by_its_path(tmp_path):
     meter = command(tmp_path, 'print(\'{"runs": [{"ms": 7}, {"ms": 8.5}]}\')', json_path="runs.1.ms")
     assert meter.measure(NETWORK).median_ms == 8.5
@@ -225,8 +254,8 @@ def test_a_table_refuses_what_it_does_not_know(tmp_path, monkeypatch):
         table.measure(resolve("mnasnet-a1"))
     with pytest.raises(UserError, match="name another"):
         build(networks, networks[:3], LatencySettings(threads=2), path)
-    with pytest.raises(UserError, match="not command"):
-        build(networks, networks[:3], LatencySettings("command"), tmp_path / "other.jsonl")
+    with pytest.raises(UserError, match="not mindspore"):
+        build(networks, networks[:3], LatencySettings("mindspore"), tmp_path / "other.jsonl")
     path.write_text("{}\n")
     with pytest.raises(UserError, match="no table of schema"):
         Table.read(path)

@@ -79,6 +79,7 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--timeout_s", type=float, default=120.0, help="most seconds for one network")
     command.add_argument("--command_line", help="--latency command: a command line with {model}")
     command.add_argument("--format", default="onnx", choices=("onnx", "tflite", "mindir"), help="what {model} is")
+    command.add_argument("--calls", type=int, default=1, help="calls of the command, whose median counts (default 1)")
     command.add_argument("--pattern", help="regular expression whose group is the milliseconds")
     command.add_argument("--json_path", help="place of the milliseconds in JSON output, such as a.b.0")
     command.add_argument("--scale", type=float, default=1.0, help="milliseconds per unit of the answer")
@@ -87,7 +88,7 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 def _settings(options: argparse.Namespace) -> LatencySettings:
     known = {field.name for field in fields(LatencySettings)} - {"command", "table"}
     values = {name: value for name, value in vars(options).items() if name in known}
-    for name in ("threads", "batch", "repetitions"):
+    for name in ("threads", "batch", "repetitions", "calls"):
         if values[name] < 1:
             raise UserError(f"{name}: {values[name]} is impossible; it is 1 or more")
     return LatencySettings(**values, command=options.command_line)

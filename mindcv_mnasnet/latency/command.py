@@ -10,19 +10,25 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean, median, pstdev
 from typing import Any
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.latency.models import write_model
-from mindcv_mnasnet.latency.record import Latency, LatencyError, LatencySettings
+from mindcv_mnasnet.export.folded import Folded
+from mindcv_mnasnet.latency.models import write_folded, write_model
+from mindcv_mnasnet.latency.record import Clock, Latency, LatencyError, LatencySettings
 from mindcv_mnasnet.latency.runtime import one_at_a_time
 from mindcv_mnasnet.networks.network import Network
 
 
 class CommandMeter:
     """Asks any program: adb, ssh to a board, the benchmark tools of a vendor."""
+
+    locks = True  # every call waits for its turn by itself
 
     def __init__(self, settings: LatencySettings):
         self._settings = settings
@@ -44,18 +50,47 @@ class CommandMeter:
 
     def measure(self, network: Network) -> Latency:
         """See ``Meter``."""
-        settings = self._settings
+        with self.opened(network) as clock:
+            return self._latency([clock() for _ in range(self._settings.calls)], network)
+
+    def measure_part(self, part: Folded) -> Latency:
+        """The latency of one of ``folded.parts``, as ONNX or TFLite file."""
         with tempfile.TemporaryDirectory(prefix="latency-") as folder:
-            path = write_model(network, Path(folder) / f"model.{settings.format}", settings.batch)
-            words = [
-                word.replace("{model}", str(path)).replace("{threads}", str(settings.threads)) for word in self._words
-            ]
+            path = Path(folder) / f"part.{self._settings.format}"
+            clock = self._clock(write_folded(part, path, self._settings.batch))
+            return self._latency([clock() for _ in range(self._settings.calls)], part.network)
+
+    @contextmanager
+    def opened(self, network: Network) -> Iterator[Clock]:
+        """A function that asks the command once more; milliseconds."""
+        with tempfile.TemporaryDirectory(prefix="latency-") as folder:
+            path = Path(folder) / f"model.{self._settings.format}"
+            yield self._clock(write_model(network, path, self._settings.batch))
+
+    def _clock(self, path: Path) -> Clock:
+        settings = self._settings
+        words = [word.replace("{model}", str(path)).replace("{threads}", str(settings.threads)) for word in self._words]
+
+        def clock() -> float:
             with one_at_a_time():
                 output = run_command(words, settings.timeout_s)
-        value = self._read(output) * settings.scale
-        if not math.isfinite(value) or value <= 0:
-            raise LatencyError(f"latency_command answered {value:g} ms, which is no latency")
-        return Latency.told(value, network, "command", self._words[0], settings.threads, settings.batch)
+            value = self._read(output) * settings.scale
+            if not math.isfinite(value) or value <= 0:
+                raise LatencyError(f"latency_command answered {value:g} ms, which is no latency")
+            return value
+
+        return clock
+
+    def describe(self, network: Network) -> Latency:
+        """A record without a time."""
+        return self._latency([0.0], network)
+
+    def _latency(self, times: Sequence[float], network: Network) -> Latency:
+        settings = self._settings
+        one = Latency.told(median(times), network, "command", self._words[0], settings.threads, settings.batch)
+        if len(times) < 2:
+            return one
+        return replace(one, mean_ms=mean(times), std_ms=pstdev(times), p90_ms=max(times), repetitions=len(times))
 
     def _read(self, output: str) -> float:
         settings = self._settings

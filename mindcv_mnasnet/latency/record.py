@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Protocol
 
 from mindcv_mnasnet.errors import JobError, UserError
@@ -24,6 +24,9 @@ class Latency:
 
     ``repetitions`` 0: the number was not measured here but told (by a command), predicted, or made up; ``runtime``
     says which. Such a number is median and mean at once.
+
+    ``ratio``: to the anchor's latency, where both were measured in turns; ``ratio_error`` is its standard error, over
+    ``turns`` turns, as a share of it, and ``median_ms`` the ratio times the anchor's latency at the start.
     """
 
     median_ms: float
@@ -37,6 +40,9 @@ class Latency:
     image_size: int
     runtime: str
     device: str
+    ratio: float | None = None
+    ratio_error: float | None = None
+    turns: int | None = None
 
     @classmethod
     def told(cls, ms: float, network: Network, runtime: str, device: str, threads: int = 1, batch: int = 1) -> Latency:
@@ -51,6 +57,7 @@ class Latency:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Latency:
         """Read what ``to_dict`` wrote; a missing or unknown key, or a time that is none, is a ``UserError``."""
+        stored = {**{one.name: one.default for one in fields(cls) if one.default is not MISSING}, **stored}
         if odd := sorted({one.name for one in fields(cls)}.symmetric_difference(stored)):
             raise UserError(f"a stored latency has missing or unknown keys: {', '.join(odd)}")
         for key in ("median_ms", "mean_ms", "std_ms", "p90_ms"):
@@ -65,7 +72,7 @@ class LatencySettings:
 
     ``command``: a command line with ``{model}`` (and ``{threads}`` where it wants it), without a shell; it gets a file
     of ``format``. Its answer is the first group of the regular expression ``pattern``, or the number at ``json_path``
-    (``a.b.0``) of its output, times ``scale`` (1000 where it answers in seconds).
+    (``a.b.0``) of its output, times ``scale`` (1000 where it answers in seconds). It is called ``calls`` times.
     """
 
     kind: str = "onnxruntime"
@@ -79,11 +86,15 @@ class LatencySettings:
     pattern: str | None = None
     json_path: str | None = None
     scale: float = 1.0
+    calls: int = 1
     table: str | None = None
 
 
+Clock = Callable[[], float]
+
+
 class Meter(Protocol):
-    """Tells latencies."""
+    """Tells latencies. Those of devices also have ``opened``, a context of a network's ``Clock`` (milliseconds)."""
 
     def measure(self, network: Network) -> Latency:
         """The latency of a network, with random weights, at its own image size.

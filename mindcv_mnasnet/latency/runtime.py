@@ -7,8 +7,9 @@ import getpass
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from mindcv_mnasnet.errors import require_extra
 from mindcv_mnasnet.export.folded import Folded
 from mindcv_mnasnet.latency.models import write_folded, write_model
-from mindcv_mnasnet.latency.record import KINDS, Latency, LatencyError, LatencySettings
+from mindcv_mnasnet.latency.record import KINDS, Clock, Latency, LatencyError, LatencySettings
 from mindcv_mnasnet.networks.network import Network
 
 
@@ -39,13 +40,25 @@ class RuntimeMeter:
             path = Path(folder) / f"model.{KINDS[self._settings.kind]}"
             return self._time(write_model(network, path, self._settings.batch), network)
 
+    @contextmanager
+    def opened(self, network: Network) -> Iterator[Clock]:
+        """A function that times a tenth of the repetitions once more and tells the median; milliseconds."""
+        settings = self._settings
+        calls = replace(settings, repetitions=max(3, settings.repetitions // 10), warm_up=2)
+        with tempfile.TemporaryDirectory(prefix="latency-") as folder:
+            path = write_model(network, Path(folder) / f"model.{KINDS[settings.kind]}", settings.batch)
+            call = self._call(path, network)
+            _timed(call, replace(settings, repetitions=1))
+            yield lambda: float(np.median(_timed(call, calls)))
+
     def measure_part(self, part: Folded) -> Latency:
         """The latency of one of ``folded.parts``."""
         with tempfile.TemporaryDirectory(prefix="latency-") as folder:
             path = Path(folder) / f"part.{KINDS[self._settings.kind]}"
             return self._time(write_folded(part, path, self._settings.batch), part.network)
 
-    def _time(self, path: Path, network: Network) -> Latency:
+    def _call(self, path: Path, network: Network) -> Callable[[], Any]:
+        """One call of a file's runtime on noise."""
         from mindcv_mnasnet.export.artifact import open_artifact
 
         settings = self._settings
@@ -56,8 +69,21 @@ class RuntimeMeter:
             x = rng.random((settings.batch, *size, network.in_channels), np.float32)
         else:
             x = rng.random((settings.batch, network.in_channels, *size), np.float32)
+        return lambda: artifact.run_raw(x)
+
+    def _time(self, path: Path, network: Network) -> Latency:
+        settings = self._settings
+        call = self._call(path, network)
         with one_at_a_time():
-            times = _timed(lambda: artifact.run_raw(x), settings)
+            times = _timed(call, settings)
+        return self._record(times, network)
+
+    def describe(self, network: Network) -> Latency:
+        """A record without a time."""
+        return self._record(np.zeros(1), network)
+
+    def _record(self, times: np.ndarray, network: Network) -> Latency:
+        settings = self._settings
         return Latency(
             median_ms=float(np.median(times)),
             mean_ms=float(times.mean()),

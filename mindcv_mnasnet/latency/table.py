@@ -19,6 +19,7 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.folded import fold, parts
 from mindcv_mnasnet.files import replace_file, unwritable
 from mindcv_mnasnet.latency.agreement import Agreement, agreement
+from mindcv_mnasnet.latency.command import CommandMeter
 from mindcv_mnasnet.latency.models import random_tensors
 from mindcv_mnasnet.latency.record import Latency, LatencyError, LatencySettings, Meter
 from mindcv_mnasnet.latency.runtime import RuntimeMeter, this_device
@@ -26,7 +27,7 @@ from mindcv_mnasnet.networks.network import Layer, Network
 
 SCHEMA = 1
 ROUNDS = 3  # everything is measured so often, in turn, and the lowest median counts: what disturbs only adds
-_PARTS = "onnxruntime", "litert"
+_PARTS = "onnxruntime", "litert", "command"
 
 
 def part_keys(network: Network) -> list[str]:
@@ -135,11 +136,13 @@ def build(
         LatencyError: the runtime failed.
     """
     if settings.kind not in _PARTS:
-        raise UserError(f"latency: tables are built with {' or '.join(_PARTS)}, not {settings.kind}")
+        raise UserError(f"latency: tables are built with {', '.join(_PARTS)}, not {settings.kind}")
     if len(fitted_on) < 3:
         raise UserError(f"fitted_on: 3 networks or more are needed for a line, not {len(fitted_on)}")
-    meter = RuntimeMeter(settings)
-    described = {"schema": SCHEMA, "device": this_device(), "kind": settings.kind, "threads": settings.threads}
+    asks = settings.kind == "command"
+    meter = CommandMeter(settings) if asks else RuntimeMeter(settings)
+    device = settings.command if asks else this_device()
+    described = {"schema": SCHEMA, "device": device, "kind": settings.kind, "threads": settings.threads}
     described |= {"batch": settings.batch, "warm_up": settings.warm_up, "repetitions": settings.repetitions}
     known: dict[str, float] = {}
     if path.is_file():
