@@ -19,7 +19,7 @@ from mindcv_mnasnet.errors import DivergedError, JobError, UserError
 from mindcv_mnasnet.latency.record import LatencyError
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.run.log import read_log
-from mindcv_mnasnet.search import pools, proxy, results, runner, session
+from mindcv_mnasnet.search import anchor, pools, proxy, results, runner, session
 from mindcv_mnasnet.search.candidates import Candidate, reference_network
 from mindcv_mnasnet.search.evaluators import Surrogate, TableEvaluator
 from mindcv_mnasnet.search.folder import SearchFolder
@@ -137,7 +137,7 @@ def test_time_left_does_not_count_what_comes_before_the_trials(tmp_path, monkeyp
     capsys.readouterr()
     now = [0.0]
     monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
-    bar = session._Bar(one.settings, 0)
+    bar = session._Bar(one, 0)
     now[0] = 1000.0  # a supernet's training
     bar.update(trial)
     now[0] = 1040.0
@@ -223,7 +223,7 @@ class Workers(Surrogate):
 
 def _with_workers(monkeypatch, workers):
     monkeypatch.setattr(runner, "open_evaluator", lambda *_: workers)
-    monkeypatch.setattr(runner, "meter_for", lambda _: SurrogateMeter())
+    monkeypatch.setattr(anchor, "meter_for", lambda _: SurrogateMeter())
 
 
 def test_all_workers_are_busy_whatever_the_size_of_a_generation(tmp_path, monkeypatch):
@@ -319,7 +319,7 @@ def test_failed_trials_are_states_and_the_search_goes_on(tmp_path, monkeypatch):
         calls = iter(range(100))
 
     monkeypatch.setattr(runner, "open_evaluator", lambda *_: Faulty())
-    monkeypatch.setattr(runner, "meter_for", lambda _: Unreachable())
+    monkeypatch.setattr(anchor, "meter_for", lambda _: Unreachable())
     trials = search(tmp_path, trials=20).run()
     assert [trial.status for trial in trials[:7]] == [
         "diverged",
@@ -377,7 +377,7 @@ def test_the_report_says_that_the_synthetic_is_synthetic(tmp_path):
     assert "synthetic, not measured" in text
     page = path.read_text()
     assert page.count("data:image/png;base64,") == 6
-    assert "<script" not in page
+    assert "src='http" not in page
 
 
 def test_winners_are_recipes_that_describe_the_networks_found(tmp_path, digits):
@@ -667,7 +667,7 @@ def test_settings_survive_their_file(tmp_path):
 
 
 def test_a_supernet_is_trained_once_across_a_stop_and_ranks_all_trials(tmp_path, digits, monkeypatch):
-    monkeypatch.setattr(runner, "meter_for", lambda _: SurrogateMeter())
+    monkeypatch.setattr(anchor, "meter_for", lambda _: SurrogateMeter())
     recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10, num_samples=256)
     space = tmp_path / "space.yaml"
     space.write_text(yaml.safe_dump({**SPACE, "decisions": {**SPACE["decisions"], "operator": ["sepconv", "mbconv3"]}}))

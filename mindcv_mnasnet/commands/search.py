@@ -15,6 +15,9 @@ from mindcv_mnasnet.search.settings import load_settings
 def _parser() -> Parser:
     parser = Parser(description=__doc__)
     does = parser.add_argument_group("instead of a new search")
+    does.add_argument(
+        "--images", metavar="FOLDER", help="a whole search from images: --images FOLDER --like NAME; --images . --help"
+    )
     does.add_argument("--resume", metavar="RUN", help="go on with a search; --trials and --workers may be others")
     does.add_argument("--report", metavar="RUN", help="write report.html, report.md and winners/ of a search again")
     does.add_argument("--compare", metavar="RUN", nargs="+", help="a table of searches; at most four in the images")
@@ -31,12 +34,17 @@ def _parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Search as the command line says; returns the exit code."""
-    config, overrides, options = parse_command_line(sys.argv[1:] if argv is None else argv, _parser(), SECTIONS)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if any(word.partition("=")[0] == "--images" for word in words):
+        from mindcv_mnasnet.search.quick import main as from_images
+
+        return from_images(words)
+    config, overrides, options = parse_command_line(words, _parser(), SECTIONS)
     given = options.resume or options.report or options.compare
     if given and config:
         raise UserError("--config: a search that is there has its own; leave it out")
     if not (config or given):
-        raise UserError("--config FILE is needed (configs/search/ has some), or --resume RUN")
+        raise UserError("--config FILE is needed (configs/search/ has some), or --images FOLDER, or --resume RUN")
     if options.dry_run:
         from mindcv_mnasnet.search.estimate import estimate
 

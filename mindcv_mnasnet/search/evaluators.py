@@ -79,7 +79,10 @@ class Proxy:
 
 
 def proxy_job(settings: Settings, candidate: Candidate, folder: Path) -> Path:
-    """Put down the short training of a candidate, of its rung, for a process of ``pools``; returns the job's file."""
+    """Put down the short training of a candidate, of its rung, for a process of ``pools``; returns the job's file.
+
+    A finalist is trained on all training images and validated as its recipe says.
+    """
     network = candidate.network
     own = {
         "model": "mnasnet_100",
@@ -91,7 +94,8 @@ def proxy_job(settings: Settings, candidate: Candidate, folder: Path) -> Path:
         "seed": candidate.seed,
     }
     recipe = {**settings.rung_keys(candidate.rung), **own}
-    return write_job(folder, recipe, settings.held_out, settings.trial_memory_gb)
+    held_out = None if candidate.rung > len(settings.rungs) else settings.held_out
+    return write_job(folder, recipe, held_out, settings.trial_memory_gb)
 
 
 class TableEvaluator:
@@ -138,8 +142,8 @@ class TableEvaluator:
         """See ``Evaluator``."""
 
 
-def open_evaluator(settings: Settings, space: Space, folder: Path) -> Evaluator:
-    """The evaluator that the settings ask for."""
+def open_evaluator(settings: Settings, space: Space, folder: Path, timeout_s: float | None = None) -> Evaluator:
+    """The evaluator that the settings ask for; ``timeout_s`` per training is ``trial_timeout_s`` if None."""
     if settings.evaluator == "surrogate":
         return Surrogate()
     if settings.evaluator == "supernet":
@@ -149,5 +153,6 @@ def open_evaluator(settings: Settings, space: Space, folder: Path) -> Evaluator:
     if settings.evaluator == "table":
         assert settings.accuracy_table is not None  # load_settings sees to it
         return TableEvaluator(settings.beside(settings.accuracy_table))
-    pool = open_pool(settings.pool, settings.workers, settings.trial_timeout_s, settings.retries, settings.ray_address)
+    timeout_s = timeout_s or settings.trial_timeout_s
+    pool = open_pool(settings.pool, settings.workers, timeout_s, settings.retries, settings.ray_address)
     return Proxy(settings, folder, pool)

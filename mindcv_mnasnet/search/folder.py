@@ -8,11 +8,12 @@ from typing import IO
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file, unwritable
+from mindcv_mnasnet.search.anchor import anchored
 from mindcv_mnasnet.search.settings import Settings, load_settings
 
 
 class SearchFolder:
-    """``search.yaml``, ``trials.jsonl``, ``state.safetensors``, ``trials/``, ``report.html``, ``winners/``."""
+    """``search.yaml``, ``trials.jsonl``, ``state.safetensors``, ``trials/``, ``report.html``, ``winners/``, ..."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -20,6 +21,7 @@ class SearchFolder:
         self.trials = path / "trials.jsonl"
         self.state = path / "state.safetensors"
         self.winners = path / "winners"
+        self.again = path / "measured_again.json"
         self._lock: IO[str] | None = None
 
     @classmethod
@@ -66,7 +68,7 @@ class SearchFolder:
 
     def stored_settings(self, **overrides: object) -> Settings:
         """The settings that the search was begun with, and what may be changed since."""
-        return load_settings(self.settings, overrides)
+        return anchored(load_settings(self.settings, overrides), self.path)
 
     def lock(self) -> None:
         """Keep other searches out until this process ends.

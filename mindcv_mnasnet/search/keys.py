@@ -28,6 +28,7 @@ class SearchKeys:
     population: int = key(50, "networks that evolution and nsga2 breed from", within="[2, 10000]")
     seed: int = key(42, "seed of every random choice", within="[0, 2147483647]")
     references: tuple[str, ...] = key((), "models (NAME or NAME@WIDTH) tried beside, as what there is already")
+    seed_references: bool = key(True, "with a band, begin with the references that are in it")
     min_params: float | None = key(None, "least parameters", within="[0, inf)")
     max_params: float | None = key(None, "most parameters", within="(0, inf)")
     min_madds: float | None = key(None, "least multiply-adds", within="[0, inf)")
@@ -66,7 +67,8 @@ class LatencyKeys:
     latency_pattern: str | None = key(None, "regular expression whose group is its milliseconds", pattern=".+")
     latency_json_path: str | None = key(None, "place of the milliseconds in JSON output, a.b.0", pattern=".+")
     latency_scale: float = key(1.0, "milliseconds per unit of the answer: 0.001 for microseconds", within="(0, inf)")
-    latency_rounds: int = key(24, "most turns with target_network", within="[3, 1000]")
+    latency_calls: int = key(1, "calls of latency_command per network, whose median counts", within="[1, 1000]")
+    latency_turns: int = key(24, "most turns with target_network", within="[3, 1000]")
     latency_error: float = key(0.01, "standard error of a ratio that ends the turns", within="(0, 1)")
     latency_table: str | None = key(
         None, "file of tools/latency.py build, for latency: table, or for the band", pattern=".+"
@@ -89,6 +91,7 @@ class TrialKeys:
     trial_memory_gb: float | None = key(None, "most memory of one training", within="(0, inf)")
     retries: int = key(1, "new attempts when a worker dies", within="[0, 10]", place=True)
     most_failures: float = key(0.5, "share of failed trials that ends the search", within="(0, 1]")
+    finalist_timeout_s: float = key(172800.0, "most seconds for a finalist's training", within="(0, inf)")
     finalists: int = key(0, "networks trained by recipe in the end, beside the references", within="[0, 100]")
     top: int = key(3, "winners to write recipes for", within="[1, 1000]")
     supernet_epochs: int = key(30, "epochs that evaluator: supernet trains", within="[1, inf)")

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.latency.record import Latency
 from mindcv_mnasnet.networks.cost import network_cost
-from mindcv_mnasnet.search.candidates import Candidate, network_key
+from mindcv_mnasnet.search.candidates import Candidate, network_key, reference_network
 from mindcv_mnasnet.search.decisions import Tokens
 from mindcv_mnasnet.search.folder import SearchFolder
 from mindcv_mnasnet.search.measurements import Measurements
@@ -67,6 +68,23 @@ class Ledger:
         found = (trial for (at, number), trial in self._done.items() if at == rung and (number < 0) == references)
         return sorted(found, key=lambda trial: trial.number)
 
+    def references(self) -> dict[int, Candidate]:
+        """The references as candidates, by number."""
+        like = self._space.network(tuple(one[0] for one in self._space.allowed))
+        found = {}
+        for place, name in enumerate(self._settings.references):
+            network = reference_network(self._settings.located(name), like)
+            found[-1 - place] = Candidate(-1 - place, -1, (), network, self._settings.seed)
+        return found
+
+    def restore(self, measurements: Measurements) -> None:
+        """Take the latencies of the first rung's trials, which longer trainings of the same networks share."""
+        networks = {number: one.network for number, one in self.references().items()}
+        for trial in (*self.of(), *self.of(references=True)):
+            if trial.latency:
+                network = networks.get(trial.number) or self._space.network(trial.tokens)
+                measurements.remember(network, Latency.from_dict(trial.latency))
+
     def known(self, key: tuple[str, ...]) -> Trial | None:
         """The first finished trial of a network of these layers."""
         return self._known.get(key)
@@ -74,7 +92,7 @@ class Ledger:
     def trial(self, candidate: Candidate, measurements: Measurements, result: Result) -> Trial:
         """The trial that a candidate became; waits for its latency."""
         cost = network_cost(candidate.network)
-        latency, reason = measurements.of(candidate)
+        latency, reason = measurements.of(candidate.network)
         record: dict[str, Any] = {} if latency is None else latency.to_dict()
         status = "unmeasured" if latency is None else result.status
         reward = 0.0
@@ -98,6 +116,7 @@ class Ledger:
             evaluator=self._settings.evaluator,
             rung=candidate.rung,
             loss=result.loss,
+            images=result.images,
         )
 
     def require_health(self) -> None:

@@ -1,4 +1,4 @@
-"""Latencies of candidates, one measurement at a time."""
+"""Latencies of networks, one measurement at a time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from mindcv_mnasnet.latency.record import Latency, LatencyError, Meter
+from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.search.candidates import Candidate, network_key
 
 
@@ -19,29 +20,41 @@ class Measurements:
         self.meter, self.before = meter, before
         self._device = ThreadPoolExecutor(1)
         self._found: dict[tuple[str, ...], Future[Latency]] = {}
-        self._keys: dict[int, tuple[str, ...]] = {}
 
     def begin(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Start measuring; returns those whose measurement is known to have failed."""
-        for candidate in candidates:
-            key = self._keys[candidate.number] = network_key(candidate.network)
-            if key not in self._found:
-                self._found[key] = self._device.submit(self.meter.measure, candidate.network)
-        return [one for one in candidates if self.before and self._future(one).exception() is not None]
+        futures = [self._future(candidate.network) for candidate in candidates]
+        if not self.before:
+            return []
+        return [one for one, future in zip(candidates, futures, strict=True) if future.exception() is not None]
 
-    def of(self, candidate: Candidate) -> tuple[Latency | None, str]:
-        """A candidate's latency, waited for; or None and the reason. A failure is forgotten: another try may do."""
+    def of(self, network: Network) -> tuple[Latency | None, str]:
+        """A network's latency, waited for; or None and the reason. A failure is forgotten: another try may do."""
         try:
-            return self._future(candidate).result(), ""
+            return self._future(network).result(), ""
         except LatencyError as error:
-            self._found.pop(self._keys[candidate.number], None)
+            self._found.pop(network_key(network), None)
             return None, str(error)
 
-    def _future(self, candidate: Candidate) -> Future[Latency]:
-        if candidate.number not in self._keys or self._keys[candidate.number] not in self._found:
-            self._keys[candidate.number] = key = network_key(candidate.network)
-            self._found[key] = self._device.submit(self.meter.measure, candidate.network)
-        return self._found[self._keys[candidate.number]]
+    def again(self, network: Network) -> Latency:
+        """A network's latency, measured anew.
+
+        Raises:
+            LatencyError: the device failed.
+        """
+        return self._device.submit(self.meter.measure, network).result()
+
+    def remember(self, network: Network, latency: Latency) -> None:
+        """Take a latency that an earlier process measured."""
+        future: Future[Latency] = Future()
+        future.set_result(latency)
+        self._found.setdefault(network_key(network), future)
+
+    def _future(self, network: Network) -> Future[Latency]:
+        key = network_key(network)
+        if key not in self._found:
+            self._found[key] = self._device.submit(self.meter.measure, network)
+        return self._found[key]
 
     def close(self) -> None:
         """Wait for the running measurement and begin no other."""

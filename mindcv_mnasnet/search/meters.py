@@ -60,5 +60,6 @@ def meter_for(settings: Settings) -> Meter:
             json_path=settings.latency_json_path,
             scale=settings.latency_scale,
             table=table,
+            calls=settings.latency_calls,
         )
     )

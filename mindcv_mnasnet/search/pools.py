@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import JobError, require_extra
+from mindcv_mnasnet.search.jobs import Job, WaitingJobs
 from mindcv_mnasnet.search.proxy import RESULT
 
 _POLL_SECONDS = 0.05
@@ -24,16 +25,14 @@ _GRACE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Result:
-    """How a training ended: a status of ``trials``, its reason, its accuracy in [0, 1] and loss, and what it took."""
+    """How a training ended: a status of ``trials``, its reason, accuracy in [0, 1] and loss on ``images``, its time."""
 
     status: str
     reason: str = ""
     accuracy: float | None = None
     seconds: float = 0.0
     loss: float | None = None
-
-
-Job = tuple[int, Path]
+    images: int | None = None
 
 
 class Pool(Protocol):
@@ -52,29 +51,6 @@ class Pool(Protocol):
         """End everything that still runs."""
 
 
-class _Waiting:
-    """Jobs and their attempts left; those that are tried again come first."""
-
-    def __init__(self, jobs: Iterable[Job | None], attempts: int):
-        self._jobs, self._attempts, self.more = iter(jobs), attempts, True
-        self._again: list[tuple[int, Path, int]] = []
-
-    def take(self) -> tuple[int, Path, int] | None:
-        """The next job; None where there is none now, or (``more`` is False) none at all."""
-        if self._again:
-            return self._again.pop()
-        try:
-            job = next(self._jobs)
-        except StopIteration:
-            self.more = False
-            return None
-        return None if job is None else (*job, self._attempts)
-
-    def give_back(self, job: tuple[int, Path, int]) -> None:
-        """Try a job again."""
-        self._again.append(job)
-
-
 class LocalPool:
     """Up to ``workers`` processes at once; the machine's cores are shared out among them."""
 
@@ -85,7 +61,7 @@ class LocalPool:
 
     def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, Result]]:
         """See ``Pool``."""
-        waiting = _Waiting(jobs, self._retries)
+        waiting = WaitingJobs(jobs, self._retries)
         while self._running or (waiting.more and not self._stopped):
             while len(self._running) < self._workers and not self._stopped and (taken := waiting.take()):
                 number, path, attempts = taken
@@ -152,7 +128,14 @@ def read_result(job: Path, code: int, seconds: float) -> Result:
     path = job.parent / RESULT
     if code == 0 and path.is_file():
         stored: Mapping[str, Any] = json.loads(path.read_text())
-        return Result(stored["status"], stored.get("reason", ""), stored.get("accuracy"), seconds, stored.get("loss"))
+        return Result(
+            stored["status"],
+            stored.get("reason", ""),
+            stored.get("accuracy"),
+            seconds,
+            stored.get("loss"),
+            stored.get("images"),
+        )
     try:
         lines = (job.parent / "output.txt").read_text(errors="replace").strip().splitlines()
     except OSError:
@@ -203,7 +186,7 @@ class RayPool:
 
     def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, Result]]:
         """See ``Pool``."""
-        waiting = _Waiting(jobs, self._retries)
+        waiting = WaitingJobs(jobs, self._retries)
         running: dict[Any, tuple[int, Path, int, float]] = {}
         while running or (waiting.more and not self._stopped):
             while len(running) < self._workers and not self._stopped and (taken := waiting.take()):

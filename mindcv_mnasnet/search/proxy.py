@@ -21,8 +21,11 @@ from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
 RESULT = "result.json"
 
 
-def write_job(folder: Path, recipe: dict[str, Any], held_out: float, memory_gb: float | None) -> Path:
-    """Put down what ``run`` needs; the folder is emptied of an earlier attempt."""
+def write_job(folder: Path, recipe: dict[str, Any], held_out: float | None, memory_gb: float | None) -> Path:
+    """Put down what ``run`` needs; the folder is emptied of an earlier attempt.
+
+    ``held_out`` None trains on all images, validates as the recipe says, and keeps the checkpoints.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     path = folder / "job.json"
@@ -38,7 +41,10 @@ def run(path: Path) -> dict[str, Any]:
         most = int(job["memory_gb"] * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     try:
-        recipe = held_out_recipe(load_recipe(overrides=job["recipe"]), job["held_out"], path.parent)
+        if job["held_out"] is None:
+            recipe = load_recipe(overrides={**job["recipe"], "ckpt_save_dir": str(path.parent), "run_name": "run"})
+        else:
+            recipe = held_out_recipe(load_recipe(overrides=job["recipe"]), job["held_out"], path.parent)
         from mindcv_mnasnet.train.engine import fit
 
         summary = fit(recipe, averaged_only=True)
@@ -55,10 +61,12 @@ def run(path: Path) -> dict[str, Any]:
         return {"status": "failed", "reason": "stopped from outside"}
     metrics = summary["metrics"]
     top1 = metrics.get("val_top1_ema", metrics.get("val_top1"))
-    shutil.rmtree(path.parent / "run" / "checkpoints", ignore_errors=True)  # of thousands of trials
+    if job["held_out"] is not None:
+        shutil.rmtree(path.parent / "run" / "checkpoints", ignore_errors=True)  # of thousands of trials
     if top1 is None or not math.isfinite(top1):
         return {"status": "diverged", "reason": "no accuracy was measured"}
-    return {"status": "ok", "accuracy": top1 / 100, "loss": metrics.get("val_loss_ema", metrics.get("val_loss"))}
+    loss = metrics.get("val_loss_ema", metrics.get("val_loss"))
+    return {"status": "ok", "accuracy": top1 / 100, "loss": loss, "images": metrics.get("val_images")}
 
 
 def held_out_recipe(recipe: Recipe, held_out: float, folder: Path) -> Recipe:

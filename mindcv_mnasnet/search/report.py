@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError
@@ -14,21 +11,24 @@ from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.networks.network import parse_blocks
 from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search import figures
+from mindcv_mnasnet.search.chart import SCRIPT, chart
+from mindcv_mnasnet.search.evidence import predictor_sections, rung_sections, verdict_sections
 from mindcv_mnasnet.search.folder import SearchFolder
-from mindcv_mnasnet.search.results import best, best_feasible, front, hypervolume, measured, proposed, write_winners
+from mindcv_mnasnet.search.page import Section, markdown, page
+from mindcv_mnasnet.search.results import (
+    best,
+    best_feasible,
+    front,
+    hypervolume,
+    measured,
+    proposed,
+    read_again,
+    standing,
+    write_winners,
+)
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.surrogate import LABEL
 from mindcv_mnasnet.search.trials import Trial, TrialLog
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report: sentences, a table (the first row is its head), images by their paths."""
-
-    title: str
-    sentences: tuple[str, ...] = ()
-    table: tuple[tuple[str, ...], ...] = ()
-    images: tuple[Path, ...] = ()
 
 
 def write_report(path: str | Path) -> Path:
@@ -41,25 +41,29 @@ def write_report(path: str | Path) -> Path:
     settings = folder.stored_settings()
     everything = TrialLog(folder.trials).read()
     trials = proposed(everything)
-    references = [trial for trial in everything if trial.number < 0]
+    references = [trial for trial in everything if trial.number < 0 and trial.rung == 0]
     if not measured(trials):
         raise UserError(f"{folder.path} has no trial with accuracy and latency yet; there is nothing to report")
-    winners = write_winners(trials, settings, folder.winners)
+    order = standing(everything, settings, read_again(folder.again))
+    winners = write_winners(order, settings, folder.winners)
     sections = [
-        _summary(settings, trials, winners),
+        _summary(settings, trials, order, winners),
+        *verdict_sections(settings, everything),
         _front_section(settings, trials, references, folder.path),
         _reward_section(settings, trials, folder.path),
-        _best_section(settings, trials, folder.path),
+        *rung_sections(settings, everything),
+        *predictor_sections(settings, trials),
+        _best_section(settings, order, folder.path),
         _spent(settings, everything),
     ]
     title = f"Search {folder.path.name}"
-    replace_file(folder.path / "report.md", _markdown(title, sections).encode())
+    replace_file(folder.path / "report.md", markdown(title, sections).encode())
     report = folder.path / "report.html"
-    replace_file(report, _html(title, sections).encode())
+    replace_file(report, page(title, sections, SCRIPT).encode())
     return report
 
 
-def _summary(settings: Settings, trials: Sequence[Trial], winners: Sequence[Path]) -> Section:
+def _summary(settings: Settings, trials: Sequence[Trial], order: Sequence[Trial], winners: Sequence[Path]) -> Section:
     top = best(trials, 1)[0]
     sentences = [
         f"{len(trials)} trials of space {settings.space} by {settings.chosen_strategy}; accuracy by "
@@ -79,6 +83,10 @@ def _summary(settings: Settings, trials: Sequence[Trial], winners: Sequence[Path
         sentences.append(
             f"The most accurate within {settings.target_ms:g} ms is trial {feasible.number}: {_figures(feasible)}."
         )
+    if order and order[0].number != top.number:
+        sentences.append(f"After longer trainings and the last measurement trial {order[0].number} is the first.")
+    if not order:
+        sentences.append("No network is within the target by its last measurement: there is no winner.")
     sentences += [f"Train it: python train.py --config {path}" for path in winners[:1]]
     return Section("Result", tuple(sentences))
 
@@ -97,8 +105,9 @@ def _front_section(settings: Settings, trials: Sequence[Trial], references: Sequ
     for one in references:
         sentences.append(_against(one, trials))
     image = figures.draw_front(trials, references, settings.target_ms, folder / "front.png")
+    drawn = chart(settings.open_space(), trials, references, settings.target_ms)
     histogram = figures.draw_latencies({"trials": trials}, settings.target_ms, folder / "latencies.png")
-    return Section("Accuracy against latency", tuple(sentences), tuple(rows), (image, histogram))
+    return Section("Accuracy against latency", tuple(sentences), tuple(rows), (image, histogram), drawn)
 
 
 def _against(reference: Trial, trials: Sequence[Trial]) -> str:
@@ -145,11 +154,11 @@ def _mean(trials: Sequence[Trial]) -> float:
     return sum(trial.reward for trial in trials) / len(trials)
 
 
-def _best_section(settings: Settings, trials: Sequence[Trial], folder: Path) -> Section:
+def _best_section(settings: Settings, order: Sequence[Trial], folder: Path) -> Section:
     space = settings.open_space()
     images = []
     rows = [("place", "trial", "accuracy, %", "latency, ms", "reward", "blocks")]
-    for place, trial in enumerate(best(trials, settings.top), start=1):
+    for place, trial in enumerate(order[: settings.top], start=1):
         network = space.network(trial.tokens)
         assert network.blocks == parse_blocks(trial.blocks)[0]
         title = f"{place}: trial {trial.number}, {_figures(trial)}"
@@ -181,48 +190,3 @@ def _row(name: str, trial: Trial) -> tuple[str, ...]:
 
 def _figures(trial: Trial) -> str:
     return f"{100 * (trial.accuracy or 0):.2f} %, {trial.latency_ms:.3g} ms, {trial.params / 1e6:.2f} M parameters"
-
-
-def _markdown(title: str, sections: Sequence[Section]) -> str:
-    lines = [f"# {title}", ""]
-    for section in sections:
-        lines += [f"## {section.title}", ""]
-        for sentence in section.sentences:
-            lines += [sentence, ""]
-        for number, row in enumerate(section.table):
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
-            if number == 0:
-                lines.append("|" + " --- |" * len(row))
-        lines += [""] * bool(section.table)
-        for image in section.images:
-            lines += [f"![{section.title}]({image.name})", ""]
-    return "\n".join(lines)
-
-
-_STYLE = (
-    "body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.5;color:#222}"
-    "table{border-collapse:collapse;font-size:.85rem;display:block;overflow-x:auto}"
-    "th,td{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:left}img{max-width:100%}h2{margin-top:2.2rem}"
-)
-
-
-def _html(title: str, sections: Sequence[Section]) -> str:
-    """One file with its images in it."""
-    parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width'>",
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1>",
-    ]
-    for section in sections:
-        parts.append(f"<h2>{html.escape(section.title)}</h2>")
-        parts += [f"<p>{html.escape(sentence)}</p>" for sentence in section.sentences]
-        if section.table:
-            rows = []
-            for number, row in enumerate(section.table):
-                tag = "th" if number == 0 else "td"
-                rows.append("<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>")
-            parts.append(f"<table>{''.join(rows)}</table>")
-        for image in section.images:
-            data = base64.b64encode(image.read_bytes()).decode()
-            parts.append(f"<p><img alt='{html.escape(section.title)}' src='data:image/png;base64,{data}'></p>")
-    return "".join([*parts, "</body></html>\n"])

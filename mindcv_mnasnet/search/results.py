@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy import stats  # comes with scikit-learn
 
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.recipe.recipe import to_yaml
@@ -26,6 +29,61 @@ def measured(trials: Iterable[Trial]) -> list[Trial]:
         if trial.ok:
             found.setdefault(trial.blocks, trial)
     return list(found.values())
+
+
+def ranked(trials: Iterable[Trial]) -> list[Trial]:
+    """Finished trials of one rung, the best first: by the mean of their ranks in reward and in loss.
+
+    Trials without a loss are ranked by reward alone. Networks that repeat an earlier one are left out.
+    """
+    found = [trial for trial in trials if trial.ok and trial.repeats is None]
+    score = stats.rankdata([-trial.reward for trial in found])
+    losses = [trial.loss for trial in found if trial.loss is not None]
+    if len(losses) == len(found):
+        score = score + stats.rankdata(losses)
+    order = np.lexsort((np.array([trial.number for trial in found]), score))
+    return [found[place] for place in order]
+
+
+def standard_error(trial: Trial) -> float:
+    """Of an accuracy in [0, 1], by the number of its images; 0 where that is not known."""
+    if trial.accuracy is None or not trial.images:
+        return 0.0
+    return math.sqrt(trial.accuracy * (1 - trial.accuracy) / trial.images)
+
+
+def read_again(path: Path) -> dict[int, float]:
+    """Milliseconds of the networks that were measured again in the end, by number."""
+    if not path.is_file():
+        return {}
+    return {int(number): float(ms) for number, ms in json.loads(path.read_text()).items()}
+
+
+def keeping_band(trials: Iterable[Trial], settings: Settings, again: Mapping[int, float]) -> list[Trial]:
+    """The trials whose network is within the target by its last measurement; all where the search has no band."""
+    if settings.band is None:
+        return list(trials)
+    return [one for one in trials if (again.get(one.number) or one.latency_ms or math.inf) <= settings.target_ms]
+
+
+def standing(everything: Iterable[Trial], settings: Settings, again: Mapping[int, float]) -> list[Trial]:
+    """The networks of a search, the best first, each by its trial on the highest rung that it reached.
+
+    Finalists come in the order of their accuracy, others of a search with rungs by ``ranked``, without rungs by reward.
+    """
+    by_rung: dict[int, list[Trial]] = {}
+    for trial in everything:
+        if trial.number >= 0:
+            by_rung.setdefault(trial.rung, []).append(trial)
+    found: dict[int, Trial] = {}
+    for rung in sorted(by_rung, reverse=True):
+        last = rung == len(settings.rungs) + 1
+        ordered = sorted((one for one in by_rung[rung] if one.ok), key=lambda one: -_accuracy(one)) if last else []
+        plain = rung == 0 and len(by_rung) == 1
+        ordered = ordered or (best(by_rung[rung], len(by_rung[rung])) if plain else ranked(by_rung[rung]))
+        for trial in ordered:
+            found.setdefault(trial.number, trial)
+    return keeping_band(found.values(), settings, again)
 
 
 def best(trials: Iterable[Trial], count: int) -> list[Trial]:
@@ -77,8 +135,8 @@ def expected_best(rewards: Sequence[float], count: int) -> np.ndarray:
     return np.asarray(chances @ values)
 
 
-def write_winners(trials: Iterable[Trial], settings: Settings, folder: Path) -> list[Path]:
-    """``1.yaml``, ``2.yaml``, ...: recipes of the best networks that train.py takes as they are.
+def write_winners(winners: Sequence[Trial], settings: Settings, folder: Path) -> list[Path]:
+    """``1.yaml``, ``2.yaml``, ...: recipes of the best networks, as ``standing`` has them, that train.py takes.
 
     Without a base recipe (the surrogate) there are none.
     """
@@ -91,20 +149,26 @@ def write_winners(trials: Iterable[Trial], settings: Settings, folder: Path) -> 
     for name in ("model", "blocks", "stem", "width_mult", "divisor", "min_width", "residual_rule"):
         given.pop(name, None)
     space = settings.open_space()
-    for place, trial in enumerate(best(trials, settings.top), start=1):
+    for place, trial in enumerate(winners[: settings.top], start=1):
         path = folder / f"{place}.yaml"
         own = {"blocks": list(trial.blocks), "stem": space.stem, "divisor": 1}
         header = (
             f"# Number {place} of the search {folder.parent.name}, trial {trial.number}: {trial.params:,} parameters, "
             f"{trial.madds / 1e6:.1f} M multiply-adds,\n"
             f"# {trial.latency_ms:.3g} ms ({trial.latency.get('runtime')}, {trial.latency.get('device')}), "
-            f"{100 * _accuracy(trial):.2f} % on held-out training images by evaluator {trial.evaluator}.\n"
+            f"{100 * _accuracy(trial):.2f} % {_where(trial, settings)}.\n"
             f"#\n#   python train.py --config {path}\n"
         )
         body = to_yaml({**own, **given})
         replace_file(path, (header + "\n" + body).encode())
         paths.append(path)
     return paths
+
+
+def _where(trial: Trial, settings: Settings) -> str:
+    if trial.rung == len(settings.rungs) + 1:
+        return "after its own training by this recipe"
+    return f"on held-out training images by evaluator {trial.evaluator}"
 
 
 def _ms(trial: Trial) -> float:

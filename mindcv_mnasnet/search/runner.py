@@ -6,7 +6,11 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
-from mindcv_mnasnet.search.candidates import Candidate, reference_network
+from mindcv_mnasnet.latency.table import Table
+from mindcv_mnasnet.search.anchor import open_anchored
+from mindcv_mnasnet.search.band import Band
+from mindcv_mnasnet.search.candidates import reference_network
+from mindcv_mnasnet.search.decisions import Tokens
 from mindcv_mnasnet.search.evaluators import Evaluator, open_evaluator
 from mindcv_mnasnet.search.flow import Flow
 from mindcv_mnasnet.search.folder import SearchFolder
@@ -14,8 +18,8 @@ from mindcv_mnasnet.search.generations import Generations
 from mindcv_mnasnet.search.keys import ON_THIS_MACHINE
 from mindcv_mnasnet.search.ledger import Ledger
 from mindcv_mnasnet.search.measurements import Measurements
-from mindcv_mnasnet.search.meters import meter_for
 from mindcv_mnasnet.search.pools import Result
+from mindcv_mnasnet.search.rungs import Rungs
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.space import within
 from mindcv_mnasnet.search.strategies import make_strategy
@@ -50,36 +54,71 @@ class Search:
             JobError: more than ``most_failures`` of the trials failed; names the last reason.
             UserError: settings that this machine or data set cannot serve.
         """
-        settings = self.settings
+        settings, meter = open_anchored(self.settings, self.space, self.folder.path)
+        self.settings = settings
         strategy = make_strategy(
             settings.chosen_strategy, self.space, settings.seed, settings.population, settings.target_ms
         )
         ledger = Ledger(settings, self.space, self.folder, progress)
-        measurements = Measurements(meter_for(settings), settings.latency in ON_THIS_MACHINE)
-        self._evaluator = open_evaluator(settings, self.space, self.folder.path)
-        with closing(self._evaluator), closing(measurements):
-            self._try_references(ledger, measurements, self._evaluator)
-            generations = Generations(
-                strategy, self.folder.state, self._size, settings.generations_ahead, self._accept()
-            )
-            Flow(settings, ledger, generations, measurements, self._evaluator, lambda: self._stopped).run()
+        measurements = Measurements(meter, settings.latency in ON_THIS_MACHINE)
+        ledger.restore(measurements)
+        rungs = Rungs(settings, self.space, self.folder, ledger, measurements, lambda: self._stopped)
+        with closing(measurements):
+            self._evaluator = open_evaluator(settings, self.space, self.folder.path)
+            with closing(self._evaluator):
+                self._try_references(ledger, measurements, self._evaluator)
+                band = self._band(measurements)
+                generations = Generations(
+                    strategy,
+                    self.folder.state,
+                    self._size,
+                    settings.generations_ahead,
+                    self._accept(band),
+                    self._seeds(band),
+                )
+                Flow(settings, ledger, generations, measurements, self._evaluator, lambda: self._stopped).run()
+                if not self._stopped:
+                    rungs.run(self._evaluator)
+            if settings.finalists and not self._stopped:
+                self._evaluator = open_evaluator(settings, self.space, self.folder.path, settings.finalist_timeout_s)
+                with closing(self._evaluator):
+                    rungs.train_finalists(self._evaluator)
         return ledger.of()
 
     def _size(self, generation: int) -> int:
         return min(self.settings.generation, self.settings.trials - generation * self.settings.generation)
 
-    def _accept(self) -> Accept | None:
+    def _band(self, measurements: Measurements) -> Band | None:
+        """The band of latencies that is kept to, where there is one."""
+        settings = self.settings
+        if settings.band is None:
+            return None
+        table = settings.latency_table
+        return Band(settings, self.space, measurements, Table.read(settings.beside(table)) if table else None)
+
+    def _accept(self, band: Band | None) -> Accept | None:
+        """What may be proposed: networks within the limits and the band."""
         limits = self.settings.limits()
-        return (lambda tokens: within(self.space, tokens, limits)) if limits.bounded else None
+        if band is None:
+            return (lambda tokens: within(self.space, tokens, limits)) if limits.bounded else None
+        return lambda tokens: within(self.space, tokens, limits) and band(tokens)
+
+    def _seeds(self, band: Band | None) -> list[Tokens]:
+        """The references that are in the space and in the band: the search begins with them."""
+        if band is None or not self.settings.seed_references or self.folder.state.is_file():
+            return []
+        found = []
+        like = self.space.network(tuple(one[0] for one in self.space.allowed))
+        for name in self.settings.references:
+            blocks = reference_network(self.settings.located(name), like).blocks
+            if not self.space.reasons_outside(blocks):
+                tokens = self.space.encode(blocks)
+                found += [tokens] if band.nearly(tokens) else []
+        return found
 
     def _try_references(self, ledger: Ledger, measurements: Measurements, evaluator: Evaluator) -> None:
         """Try what there is already; their numbers are negative, and no strategy learns of them."""
-        like = self.space.network(tuple(one[0] for one in self.space.allowed))
-        by_number = {}
-        for place, name in enumerate(self.settings.references):
-            network = reference_network(self.settings.located(name), like)
-            if ledger.done(-1 - place) is None:
-                by_number[-1 - place] = Candidate(-1 - place, -1, (), network, self.settings.seed)
+        by_number = {number: one for number, one in ledger.references().items() if ledger.done(number) is None}
         if self._stopped or not by_number:
             return
         failed = measurements.begin(list(by_number.values()))

@@ -21,6 +21,7 @@ from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search.candidates import Candidate
 from mindcv_mnasnet.search.evaluators import open_evaluator
 from mindcv_mnasnet.search.folder import SearchFolder
+from mindcv_mnasnet.search.keys import KEEP
 from mindcv_mnasnet.search.report import write_report
 from mindcv_mnasnet.search.results import best_feasible, measured
 from mindcv_mnasnet.search.runner import Search
@@ -32,10 +33,11 @@ from mindcv_mnasnet.search.trials import Trial
 _CHANGEABLE = ("trials", "workers", "pool", "ray_address", "trial_timeout_s", "retries", "most_failures", "top")
 
 
-def begin(settings: Settings) -> None:
+def begin(settings: Settings) -> SearchFolder:
     """Run a new search to its end, and report."""
     folder = SearchFolder.create(settings)
     _run(settings, folder)
+    return folder
 
 
 def resume(path: str | Path, overrides: Mapping[str, Any]) -> None:
@@ -56,7 +58,7 @@ def _run(settings: Settings, folder: SearchFolder) -> None:
     replace_file(folder.settings, settings.dump().encode())
     print(f"search folder {folder.path}", flush=True)
     search = Search(settings, folder)
-    bar = _Bar(settings, len(search.log.read()))
+    bar = _Bar(search, len(search.log.read()))
     with _two_interrupts(search), bar:
         trials = search.run(bar.update)
     missing = settings.trials - len(trials)
@@ -70,10 +72,11 @@ def _run(settings: Settings, folder: SearchFolder) -> None:
 class _Bar:
     """Trials done, best reward, best accuracy within the target, time left."""
 
-    def __init__(self, settings: Settings, done: int):
-        self._settings = settings
+    def __init__(self, search: Search, done: int):
+        self._search, settings = search, search.settings
         self._seen: list[Trial] = []
-        total = settings.trials + len(settings.references)
+        rungs = [*(keys[KEEP] for keys in settings.rungs), *([settings.finalists] if settings.finalists else [])]
+        total = settings.trials + sum(rungs) + (1 + len(rungs)) * len(settings.references)
         self._total, self._before = total, done
         self._bar = tqdm(total=total, initial=done, unit="trial", disable=None, dynamic_ncols=True)
         self._first: float | None = None  # when the first trial ended: what is before it, like a supernet, is done once
@@ -91,14 +94,15 @@ class _Bar:
         self._bar.update()
         if self._first is None:
             self._first = time.monotonic()
-        own = [one for one in self._seen if one.number >= 0 and one.ok]
+        own = [one for one in self._seen if one.number >= 0 and one.ok and one.rung == 0]
         if not own:
             return
         top = max(one.reward for one in own)
-        feasible = best_feasible(own, self._settings.target_ms) if len(own) < 500 or len(own) % 50 == 0 else None
+        target = self._search.settings.target_ms  # with target_network it is known when the search runs
+        feasible = best_feasible(own, target) if len(own) < 500 or len(own) % 50 == 0 else None
         words = f"best reward {top:.4f}"
         if feasible is not None and feasible.accuracy is not None:
-            words += f", {100 * feasible.accuracy:.2f} % within {self._settings.target_ms:g} ms"
+            words += f", {100 * feasible.accuracy:.2f} % within {target:.4g} ms"
         self._bar.set_postfix_str(words, refresh=False)
         if not sys.stderr.isatty() and time.monotonic() - self._printed > 30:
             self._printed = time.monotonic()

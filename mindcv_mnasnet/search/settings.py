@@ -172,6 +172,8 @@ def load_settings(path: str | Path | None = None, overrides: Mapping[str, Any] |
     rungs = _read_rungs(content.pop("rungs", None) or [], str(path))
     content |= _read_target(content.pop("target", None), str(path))
     values = {name: typed(name, raw, str(path), SECTIONS) for name, raw in content.items()}
+    if isinstance(content.get("references"), list):
+        values["references"] = tuple(str(name) for name in content["references"])  # paths may have blanks
     values |= {name: typed(name, raw, "command line", SECTIONS) for name, raw in (overrides or {}).items()}
     settings = Settings(**values, proxy=dict(proxy), rungs=rungs, origin=Path(path or "search.yaml"))
     _check_together(settings)

@@ -28,7 +28,7 @@ class Trial:
     ``latency.Latency``; ``latency_ms`` its median. ``reason`` says why a trial is not ``ok``. ``seconds`` is what it
     cost. ``name`` is a reference's, whose number is negative. ``repeats`` is the number of the earlier trial of the
     same network, whose results these are. ``rung`` counts longer trainings of the same network, of the same number;
-    ``loss`` is the mean cross entropy on the images of ``accuracy``.
+    ``loss`` is the mean cross entropy on the ``images`` images of ``accuracy``.
     """
 
     number: int
@@ -50,6 +50,7 @@ class Trial:
     repeats: int | None = None
     rung: int = 0
     loss: float | None = None
+    images: int | None = None
     schema: int = SCHEMA
 
     @property
@@ -71,7 +72,7 @@ class Trial:
         if stored.get("schema") not in _READ:
             raise UserError(f"{origin} has schema {stored.get('schema')!r}; this version reads {SCHEMA}")
         if stored["schema"] == 1:
-            stored = {**stored, "rung": 0, "loss": None, "schema": SCHEMA}
+            stored = {**stored, "rung": 0, "loss": None, "images": None, "schema": SCHEMA}
         if odd := sorted({one.name for one in fields(cls)}.symmetric_difference(stored)):
             raise UserError(f"{origin} has missing or unknown keys: {', '.join(odd)}")
         if stored["status"] not in STATUSES:

@@ -1,0 +1,189 @@
+"""A search from a folder of images and the name of a network: mnasnet search --images FOLDER --like NAME.
+
+Writes the recipe, the space and the search's file, times this machine, says what it will cost, searches, trains the
+finalists and exports them. All three files are kept and can be edited; mnasnet search --config goes on from them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mindcv_mnasnet.data.index import list_folder, split
+from mindcv_mnasnet.data.sets import open_train_val
+from mindcv_mnasnet.devices.runtime import usable_cores
+from mindcv_mnasnet.errors import UserError, interrupts_wait
+from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.networks.network import Network, resolve
+from mindcv_mnasnet.recipe.command_line import Parser
+from mindcv_mnasnet.recipe.recipe import load_recipe, to_yaml
+from mindcv_mnasnet.run.progress import duration
+from mindcv_mnasnet.search import budget, timing
+from mindcv_mnasnet.search.candidates import reference_network
+from mindcv_mnasnet.search.drafts import image_size, recipe_keys, space_keys
+from mindcv_mnasnet.search.settings import Settings, load_settings
+
+_VALIDATION = 0.15  # of a folder without a split
+
+
+def main(argv: Sequence[str]) -> int:
+    """Search as the command line says; returns the exit code."""
+    options = _parser().parse_args(argv)
+    factor = parse_target(options.target)
+    seconds = budget.parse_duration(options.budget)
+    folder = Path(options.search_dir) / (options.run_name or f"search_{Path(options.images).resolve().name}")
+    if folder.exists():
+        raise UserError(f"{folder} is there already; --run_name names another, mnasnet search --resume goes on")
+    path = write_files(folder, Path(options.images), options.like, factor, options.workers or usable_cores())
+    settings = load_settings(path)
+    print(f"recipe, space and search are in {folder}; they can be edited\ntiming this machine ...", flush=True)
+    settings = fit_budget(settings, seconds)
+    print(describe(settings), flush=True)
+    if options.dry_run:
+        return 0
+    with interrupts_wait():
+        from mindcv_mnasnet.search import session  # loads MindSpore
+        from mindcv_mnasnet.search.finish import export_winners
+    for line in export_winners(session.begin(settings)):
+        print(line)
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--images", required=True, help="folder of classes, or of train/ and val/ (or test/)")
+    parser.add_argument("--like", default="mnasnet_small", help="model (NAME or NAME@WIDTH) to do better than")
+    parser.add_argument("--target", default="1x", help="share of its latency that is wanted, such as 0.5x (default 1x)")
+    parser.add_argument("--budget", default="2h", help="time for the search, such as 90min; finalists come on top")
+    parser.add_argument("--workers", type=int, help="trainings at once (default: this machine's cores)")
+    parser.add_argument("--search_dir", default="runs", help="folder of search folders")
+    parser.add_argument("--run_name", help="folder below search_dir (default: search_ and the images' folder)")
+    parser.add_argument("--dry_run", action="store_true", help="write the files and say what it costs, no more")
+    return parser
+
+
+def parse_target(text: str) -> float:
+    """The factor of ``0.5x``.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        factor = float(text.removesuffix("x"))
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor <= 100:
+        raise UserError(f"target: {text!r} is no share of a latency, such as 1x or 0.5x")
+    return factor
+
+
+def write_files(folder: Path, images: Path, like: str, factor: float, workers: int) -> Path:
+    """``recipe.yaml``, ``space.yaml`` and ``search.yaml`` in a new folder; returns the last one.
+
+    Raises:
+        UserError: the folder has no classes of images, or the model is unknown.
+    """
+    network = _network(like)
+    if not images.is_dir():
+        raise UserError(f"images: {images} is not a folder")
+    folder.mkdir(parents=True)
+    data = _with_split(images, folder)
+    train, _ = open_train_val(load_recipe(overrides=data))
+    recipe, space = (str((folder / name).resolve()) for name in ("recipe.yaml", "space.yaml"))
+    replace_file(Path(recipe), to_yaml(recipe_keys(network, data, len(train), image_size(train))).encode())
+    replace_file(Path(space), to_yaml(space_keys(network)).encode())
+    search = {
+        "space": space,
+        "strategy": "predictor",
+        "generation": budget.BATCH,
+        "recipe": recipe,
+        "references": [recipe],
+        "target": {"network": recipe, "factor": factor},
+        "band": 0.85,
+        "reward": "hard",
+        "held_out": 0.1,
+        "workers": workers,
+        "finalists": 2,
+        "top": 2,
+        "search_dir": str(folder),
+        "run_name": "search",
+        "proxy": {"val_while_train": False},
+    }
+    replace_file(folder / "search.yaml", to_yaml(search).encode())
+    return folder / "search.yaml"
+
+
+def _network(name: str) -> Network:
+    """A model with its widths written out."""
+    network = reference_network(name, resolve("mnasnet_small"))
+    blocks = tuple(replace(block, out=network.round_width(block.out)) for block in network.blocks)
+    return replace(network, family=None, blocks=blocks, stem=network.stem_width, width_mult=None)
+
+
+def _with_split(images: Path, folder: Path) -> dict[str, Any]:
+    """Keys of the data set; a folder without a split gets one, of links, so that no search sees what is held back."""
+    if (images / "train").is_dir():
+        found = next((name for name in ("val", "test") if (images / name).is_dir()), None)
+        if found is None:
+            raise UserError(f"{images} has a folder train and neither val nor test beside it")
+        return {"data_dir": str(images.resolve()), "val_split": found}
+    parts = dict(zip(("train", "val"), split(list_folder(images), _VALIDATION, seed=0), strict=True))
+    for name, part in parts.items():
+        for number, label in enumerate(part.labels):
+            source = Path(part.name(number)).resolve()
+            place = folder / "images" / name / part.class_names[label]
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{number:07d}{source.suffix}").symlink_to(source)
+    return {"data_dir": str((folder / "images").resolve()), "val_split": "val"}
+
+
+def fit_budget(settings: Settings, seconds: float) -> Settings:
+    """The settings with as many networks, rungs and epochs as this machine has time for; the file says so too."""
+    recipe = settings.final_recipe()
+    train, _ = open_train_val(recipe)
+    speed = timing.time_trainings(settings)
+    held_out = round(settings.held_out * len(train))
+    found = budget.plan(
+        seconds,
+        settings.workers,
+        len(train) - held_out,
+        held_out,
+        speed.images_per_second,
+        speed.start_s,
+        recipe.epoch_size,
+    )
+    schedules = [_schedule(epochs) for epochs in found.epochs]
+    settings = replace(
+        settings,
+        trials=found.networks[0],
+        population=max(6, found.networks[0] // 3),
+        proxy={**settings.proxy, **schedules[0]},
+        rungs=tuple({"keep": n, **keys} for n, keys in zip(found.networks[1:], schedules[1:], strict=True)),
+    )
+    replace_file(settings.origin, settings.dump().encode())
+    longest = duration(sum(found.seconds))
+    print(f"{speed.images_per_second:.0f} images/s per worker; the search takes about {longest}", flush=True)
+    finalists = (settings.finalists + 1) * recipe.epoch_size * len(train) / speed.images_per_second / settings.workers
+    print(f"the finalists' trainings take about {duration(finalists)} more", flush=True)
+    return settings
+
+
+def _schedule(epochs: int) -> dict[str, Any]:
+    """A cosine of its own for so many epochs."""
+    warm_up = min(1.0, 0.2 * epochs)
+    return {"epoch_size": epochs, "warmup_epochs": warm_up, "decay_epochs": epochs - warm_up}
+
+
+def describe(settings: Settings) -> str:
+    """Lines on what the search will do."""
+    epochs = [settings.rung_keys(rung)["epoch_size"] for rung in range(len(settings.rungs) + 2)]
+    networks = [settings.trials, *(keys["keep"] for keys in settings.rungs), settings.finalists]
+    rows = [f"{number} networks of {n} epochs" for number, n in zip(networks, epochs, strict=True)]
+    return f"{', then '.join(rows)}, within {settings.target_factor:g} of the latency of {settings.target_network}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

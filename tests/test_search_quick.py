@@ -1,0 +1,125 @@
+"""A search from a folder of images: the files that it writes, what it plans for a budget, what it leaves."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from processes import refused
+
+from mindcv_mnasnet.commands import search as command
+from mindcv_mnasnet.data.sets import open_train_val
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.network import resolve
+from mindcv_mnasnet.search import anchor, drafts, quick
+from mindcv_mnasnet.search.budget import parse_duration, plan
+from mindcv_mnasnet.search.meters import SurrogateMeter
+from mindcv_mnasnet.search.settings import load_settings
+from mindcv_mnasnet.search.timing import Speed
+from mindcv_mnasnet.search.trials import TrialLog
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of two classes, 60 images each, of 40 x 30 pixels, one class brighter than the other."""
+    root, rng = tmp_path_factory.mktemp("my images") / "birds and fish", np.random.default_rng(0)
+    for name, level in (("bird", 60), ("fish", 180)):
+        (root / name).mkdir(parents=True)
+        for number in range(60):
+            pixels = rng.normal(level, 30, (30, 40, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("2h", 7200), ("90min", 5400), ("1h 30min", 5400), ("45s", 45)])
+def test_durations_are_read(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "two hours", "1h x"])
+def test_what_is_no_duration_is_refused(text):
+    with pytest.raises(UserError, match="is no duration, such as 2h"):
+        parse_duration(text)
+
+
+def test_shares_of_a_latency_are_read():
+    assert (quick.parse_target("0.5x"), quick.parse_target("1x"), quick.parse_target("0.8")) == (0.5, 1.0, 0.8)
+    for text in ("fast", "-1x", "0x"):
+        with pytest.raises(UserError, match="is no share of a latency"):
+            quick.parse_target(text)
+
+
+@pytest.mark.parametrize("budget", [1800, 7200, 36000])
+@pytest.mark.parametrize("speed", [100.0, 1000.0])
+def test_a_plan_keeps_to_its_budget_and_trains_longer_from_rung_to_rung(budget, speed):
+    found = plan(budget, 2, 5000, 500, speed, 10.0, 30)
+    assert sum(found.seconds) <= 1.1 * budget
+    assert list(found.networks) == sorted(found.networks, reverse=True)
+    assert list(found.epochs) == sorted(found.epochs)
+    assert found.epochs[-1] <= 30
+
+
+def test_a_plan_that_cannot_be_names_the_shortest_budget():
+    with pytest.raises(UserError, match=r"too short for 12 networks .* 20 min are needed"):
+        plan(600, 1, 3000, 0, 100.0, 10.0, 30)
+    plan(1201, 1, 3000, 0, 100.0, 10.0, 30)
+
+
+@pytest.mark.parametrize("like", ["mnasnet_small", "mnasnet-a1", "mnasnet_100@0.5"])
+def test_the_space_around_a_network_holds_it(tmp_path, images, like):
+    path = quick.write_files(tmp_path / "new", images, like, 0.5, 2)
+    settings = load_settings(path)
+    recipe = settings.final_recipe()
+    network = recipe.network(2)
+    assert settings.open_space().reasons_outside(network.blocks) == []
+    name, _, width = like.partition("@")
+    known = resolve(name, **({"width_mult": float(width)} if width else {}))
+    assert [(one.out_width, one.kernel, one.expand) for one in network.layers()] == [
+        (one.out_width, one.kernel, one.expand) for one in known.layers()
+    ]
+    assert (settings.target_factor, settings.band, recipe.image_resize) == (0.5, 0.85, 24)
+
+
+def test_what_is_held_back_is_in_no_training(tmp_path, images):
+    settings = load_settings(quick.write_files(tmp_path / "new", images, "mnasnet_small", 1.0, 1))
+    train, val = open_train_val(settings.final_recipe())
+    assert (len(train), len(val)) == (102, 18)
+    sources = [{(tmp_path / index.name(i)).resolve() for i in range(len(index))} for index in (train, val)]
+    assert not sources[0] & sources[1]
+    assert len(sources[0] | sources[1]) == 120
+    assert settings.final_recipe().val_fraction is None
+
+
+def test_mistakes_are_one_sentence(tmp_path, images, capsys):
+    for words, sentence in (
+        (("--images", tmp_path / "none", "--search_dir", tmp_path / "a"), "is not a folder"),
+        (("--images", images, "--like", "mnasnet_10", "--search_dir", tmp_path / "b"), "unknown model"),
+        (("--images", images, "--budget", "soon", "--search_dir", tmp_path / "c"), "budget: 'soon'"),
+        (("--images", images, "--target", "soon", "--search_dir", tmp_path / "d"), "target: 'soon'"),
+    ):
+        assert sentence in refused(capsys, *words, program=command)
+
+
+def test_from_images_to_winners(tmp_path, images, monkeypatch, capsys):
+    """Real trainings of tiny networks; only the machine's speed and latencies are made up."""
+    monkeypatch.setattr(quick.timing, "time_trainings", lambda settings: Speed(1e5, 0.0))
+    monkeypatch.setattr(anchor, "meter_for", lambda _: SurrogateMeter())
+    tiny = {"networks": (3, 2, 1), "epochs": (1, 1, 1), "seconds": (1.0, 1.0, 1.0)}
+    monkeypatch.setattr(quick.budget, "plan", lambda *_: quick.budget.Plan(**tiny))
+    monkeypatch.setattr(drafts, "_SEEN", 100)
+    monkeypatch.setattr(drafts, "_LEAST_EPOCHS", 2)
+    recipe = tmp_path / "like.yaml"
+    recipe.write_text(yaml.safe_dump({"blocks": ["r1_k3_s22_e1_o8", "r1_k3_s22_e3_o8"], "stem": 8, "head": 16}))
+    words = ["--images", images, "--like", recipe, "--search_dir", tmp_path, "--run_name", "mine", "--workers", 1]
+    assert command.main([str(word) for word in words]) == 0
+    said = capsys.readouterr().out
+    assert "the finalists' trainings take about" in said
+    everything = TrialLog(tmp_path / "mine" / "search" / "trials.jsonl").read()
+    assert [sum(one.rung == rung and one.number >= 0 for one in everything) for rung in range(4)] == [3, 2, 1, 1]
+    assert all(one.ok for one in everything)
+    assert "points, 95 % interval" in said
+    assert (tmp_path / "mine" / "search" / "winners" / "1.yaml").is_file()
+    assert json.loads((tmp_path / "mine" / "search" / "anchor.json").read_text())["device"].startswith("surrogate")
