@@ -376,7 +376,7 @@ def test_the_report_says_that_the_synthetic_is_synthetic(tmp_path):
     text = path.with_suffix(".md").read_text()
     assert "synthetic, not measured" in text
     page = path.read_text()
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count("data:image/png;base64,") == 5
     assert "src='http" not in page
 
 

@@ -11,7 +11,7 @@ from mindcv_mnasnet.search.results import best, front, measured, standard_error
 from mindcv_mnasnet.search.space import Space
 from mindcv_mnasnet.search.trials import Trial
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 380, 56, 12, 12, 44
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 380, 78, 12, 12, 48
 _MOST_POINTS = 600  # the front and the best are kept
 _ALL, _FRONT, _REFERENCE = "#9aa5b1", "#1f6f8b", "#c8553d"
 
@@ -96,7 +96,8 @@ def _point(axes: _Axes, one: Trial, color: str, place: int) -> str:
     )
     end = "</rect>" if one.number < 0 else "</circle>"
     title = f"<title>{html.escape(_title(one))}</title>"
-    label = _text(x + 8, y - 6, one.name) if one.name else ""
+    right = x > WIDTH / 2
+    label = _text(x - 8 if right else x + 8, y - 8, one.label, "end" if right else "start") if one.name else ""
     return f"<g class='network' data-place='{place}' tabindex='0'>{''.join(parts)}{shape}{title}{end}{label}</g>"
 
 
@@ -109,7 +110,7 @@ def _latency_error(one: Trial) -> float:
 
 
 def _title(one: Trial) -> str:
-    return f"{one.name or f'trial {one.number}'}: {_percent(one):.2f} %, {_ms(one):.3g} ms"
+    return f"{one.label}: {_percent(one):.2f} %, {_ms(one):.3g} ms"
 
 
 def _described(space: Space, one: Trial) -> dict[str, object]:

@@ -32,7 +32,7 @@ def verdict_sections(settings: Settings, everything: Sequence[Trial]) -> list[Se
         middle, ms = 100 * (one.accuracy or 0), one.latency_ms or 0
         bounds = f"{middle - half:.2f} to {middle + half:.2f}"
         ratio = f"{ms / settings.target_ms:.3f}"
-        rows.append((_name(one), f"{middle:.2f}", bounds, f"{ms:.3f}", ratio, f"{one.params / 1e6:.3f}"))
+        rows.append((one.label, f"{middle:.2f}", bounds, f"{ms:.3f}", ratio, f"{one.params / 1e6:.3f}"))
     sentences = [_verdict(own[0], one) for one in references if own]
     sentences.append(
         "All were trained once by the recipe itself. The intervals are of the images counted, and say nothing of the "
@@ -47,13 +47,9 @@ def _verdict(first: Trial, reference: Trial) -> str:
     word = "better than" if difference > half else "worse than" if difference < -half else "not told apart from"
     speed = (first.latency_ms or 0) / (reference.latency_ms or 1)
     return (
-        f"{_name(first)} is {word} {_name(reference)}: {difference:+.2f} points, 95 % interval "
+        f"{first.label} is {word} {reference.label}: {difference:+.2f} points, 95 % interval "
         f"{difference - half:+.2f} to {difference + half:+.2f}, at {speed:.2f} times its latency."
     )
-
-
-def _name(trial: Trial) -> str:
-    return trial.name or f"trial {trial.number}"
 
 
 def rung_sections(settings: Settings, everything: Sequence[Trial]) -> list[Section]:
@@ -70,7 +66,7 @@ def rung_sections(settings: Settings, everything: Sequence[Trial]) -> list[Secti
     rows: list[tuple[str, ...]] = [("network", *names)]
     for number in [*places[1], *sorted(number for number in by_rung[1] if number < 0)]:
         cells = [_cell(by_rung[rung].get(number), places[rung].get(number)) for rung in range(last + 1)]
-        rows.append((_name(by_rung[1][number]), *cells))
+        rows.append((by_rung[1][number].label, *cells))
     sentences = ["Accuracy in per cent, and the place among the networks of the rung."]
     for rung in range(1, last + 1):
         both = [number for number in places[rung] if number in places[rung - 1]]

@@ -48,7 +48,7 @@ def draw_front(trials: Sequence[Trial], references: Sequence[Trial], target_ms: 
     if known:
         axes.scatter(_ms(known), _percent(known), marker="s", color=_REFERENCE, label="published")
     for one in known:
-        axes.annotate(one.name, (one.latency_ms, 100 * (one.accuracy or 0)), textcoords="offset points", xytext=(5, 4))
+        axes.annotate(one.label, (one.latency_ms, 100 * (one.accuracy or 0)), textcoords="offset points", xytext=(5, 4))
     axes.axvline(target_ms, color="black", lw=0.8, ls=":")
     axes.set(xlabel="latency, ms", ylabel="accuracy, %")
     axes.legend(frameon=False)

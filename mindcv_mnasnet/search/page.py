@@ -13,7 +13,7 @@ from pathlib import Path
 class Section:
     """A part of a report: sentences, a table (the first row is its head), images by their paths.
 
-    ``chart`` is HTML that the page shows and the Markdown leaves out.
+    ``chart`` is HTML that the page shows, and ``still`` an image that the Markdown has in its place.
     """
 
     title: str
@@ -21,6 +21,7 @@ class Section:
     table: tuple[tuple[str, ...], ...] = ()
     images: tuple[Path, ...] = ()
     chart: str = ""
+    still: Path | None = None
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:
@@ -35,7 +36,7 @@ def markdown(title: str, sections: Sequence[Section]) -> str:
             if number == 0:
                 lines.append("|" + " --- |" * len(row))
         lines += [""] * bool(section.table)
-        for image in section.images:
+        for image in (*([section.still] if section.still else []), *section.images):
             lines += [f"![{section.title}]({image.name})", ""]
     return "\n".join(lines)
 

@@ -66,9 +66,9 @@ def write_report(path: str | Path) -> Path:
 def _summary(settings: Settings, trials: Sequence[Trial], order: Sequence[Trial], winners: Sequence[Path]) -> Section:
     top = best(trials, 1)[0]
     sentences = [
-        f"{len(trials)} trials of space {settings.space} by {settings.chosen_strategy}; accuracy by "
+        f"{len(trials)} trials of space {settings.open_space().name} by {settings.chosen_strategy}; accuracy by "
         f"{settings.evaluator}, latency by {settings.latency} ({top.latency.get('device')}, "
-        f"{settings.latency_threads} thread(s), batch {settings.latency_batch}); target {settings.target_ms:g} ms, "
+        f"{settings.latency_threads} thread(s), batch {settings.latency_batch}); target {settings.target_ms:.4g} ms, "
         f"reward {settings.reward}."
     ]
     if settings.evaluator == "surrogate":
@@ -78,10 +78,10 @@ def _summary(settings: Settings, trials: Sequence[Trial], order: Sequence[Trial]
     sentences.append(f"The highest reward, {top.reward:.4f}, has trial {top.number}: {_figures(top)}.")
     feasible = best_feasible(trials, settings.target_ms)
     if feasible is None:
-        sentences.append(f"No trial is within {settings.target_ms:g} ms.")
+        sentences.append(f"No trial is within {settings.target_ms:.4g} ms.")
     else:
         sentences.append(
-            f"The most accurate within {settings.target_ms:g} ms is trial {feasible.number}: {_figures(feasible)}."
+            f"The most accurate within {settings.target_ms:.4g} ms is trial {feasible.number}: {_figures(feasible)}."
         )
     if order and order[0].number != top.number:
         sentences.append(f"After longer trainings and the last measurement trial {order[0].number} is the first.")
@@ -94,34 +94,34 @@ def _summary(settings: Settings, trials: Sequence[Trial], order: Sequence[Trial]
 def _front_section(settings: Settings, trials: Sequence[Trial], references: Sequence[Trial], folder: Path) -> Section:
     most = 2 * settings.target_ms
     sentences = [
-        f"Hypervolume {hypervolume(trials, most):.4f}: the share of accuracy 0 to 1 and latency up to {most:g} ms that "
-        "the front covers."
+        f"Hypervolume {hypervolume(trials, most):.4f}: the share of accuracy 0 to 1 and latency up to {most:.4g} ms "
+        "that the front covers."
     ]
     rows: list[tuple[str, ...]] = [
         ("network", "accuracy, %", "latency, ms", "parameters, M", "multiply-adds, M", "reward")
     ]
     rows += [_row(f"trial {trial.number}", trial) for trial in front(trials)]
-    rows += [_row(trial.name, trial) for trial in references if trial.ok]
+    rows += [_row(trial.label, trial) for trial in references if trial.ok]
     for one in references:
         sentences.append(_against(one, trials))
     image = figures.draw_front(trials, references, settings.target_ms, folder / "front.png")
     drawn = chart(settings.open_space(), trials, references, settings.target_ms)
     histogram = figures.draw_latencies({"trials": trials}, settings.target_ms, folder / "latencies.png")
-    return Section("Accuracy against latency", tuple(sentences), tuple(rows), (image, histogram), drawn)
+    return Section("Accuracy against latency", tuple(sentences), tuple(rows), (histogram,), drawn, image)
 
 
 def _against(reference: Trial, trials: Sequence[Trial]) -> str:
     """Whether the search found something that is no slower and no less accurate than a published network."""
     if not reference.ok or reference.latency_ms is None or reference.accuracy is None:
-        return f"{reference.name} could not be tried: {reference.status}: {reference.reason}."
+        return f"{reference.label} could not be tried: {reference.status}: {reference.reason}."
     rival = best_feasible(trials, reference.latency_ms)
     if rival is None or rival.accuracy is None:
-        return f"Nothing as fast as {reference.name} ({reference.latency_ms:.3g} ms) was tried."
+        return f"Nothing as fast as {reference.label} ({reference.latency_ms:.3g} ms) was tried."
     difference = 100 * (rival.accuracy - reference.accuracy)
     verb = "more" if difference > 0 else "less"
     how = "as accurate as" if difference == 0 else f"{abs(difference):.2f} points {verb} accurate than"
     return (
-        f"At the latency of {reference.name} ({reference.latency_ms:.3g} ms) the best found, trial {rival.number}, is "
+        f"At the latency of {reference.label} ({reference.latency_ms:.3g} ms) the best found, trial {rival.number}, is "
         f"{how} it by the same short evaluation."
     )
 

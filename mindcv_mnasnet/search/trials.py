@@ -58,6 +58,12 @@ class Trial:
         """Whether there are an accuracy and a latency."""
         return self.status == "ok"
 
+    @property
+    def label(self) -> str:
+        """What reports call it: a reference's name, of a recipe's file its stem, or the number."""
+        recipe = self.name.endswith((".yaml", ".yml"))
+        return (Path(self.name).stem if recipe else self.name) or f"trial {self.number}"
+
     def to_json(self) -> str:
         """One line of the file; ``from_dict`` of what it reads as is the inverse."""
         return json.dumps(asdict(self), separators=(",", ":"))
