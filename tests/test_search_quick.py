@@ -107,7 +107,7 @@ def test_from_images_to_winners(tmp_path, images, monkeypatch, capsys):
     """Real trainings of tiny networks; only the machine's speed and latencies are made up."""
     monkeypatch.setattr(quick.timing, "time_trainings", lambda settings: Speed(1e5, 0.0))
     monkeypatch.setattr(anchor, "meter_for", lambda _: SurrogateMeter())
-    tiny = {"networks": (3, 2, 1), "epochs": (1, 1, 1), "seconds": (1.0, 1.0, 1.0)}
+    tiny = {"networks": (2,), "epochs": (1,), "seconds": (1.0,)}
     monkeypatch.setattr(quick.budget, "plan", lambda *_: quick.budget.Plan(**tiny))
     monkeypatch.setattr(drafts, "_SEEN", 100)
     monkeypatch.setattr(drafts, "_LEAST_EPOCHS", 2)
@@ -118,7 +118,9 @@ def test_from_images_to_winners(tmp_path, images, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "the finalists' trainings take about" in said
     everything = TrialLog(tmp_path / "mine" / "search" / "trials.jsonl").read()
-    assert [sum(one.rung == rung and one.number >= 0 for one in everything) for rung in range(4)] == [3, 2, 1, 1]
+    first, finalists = (sum(one.rung == rung and one.number >= 0 for one in everything) for rung in range(2))
+    assert first == 2
+    assert 1 <= finalists <= 2
     assert all(one.ok for one in everything)
     assert "points, 95 % interval" in said
     assert (tmp_path / "mine" / "search" / "winners" / "1.yaml").is_file()
