@@ -51,7 +51,7 @@ BUILDS = {
     "aarch64": Build((), compiler="aarch64-linux-gnu-g++", runner=("qemu-aarch64", "-L", ARM_ROOT)),
 }
 #: Built by ``make test-aarch64``, and with all else that takes long.
-LONG = {"clang", "aarch64"}
+LONG = {"clang", "aarch64", "sanitized"}
 
 
 @cache
@@ -135,6 +135,7 @@ def test_results_are_the_same_bits_whatever_the_number_of_threads(compiled, call
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.slow
 def test_the_address_sanitizer_finds_a_planted_error(compiled, calls):
     done = run(compiled("sanitized"), "sanitized", calls[:1], short=1)
     assert done.returncode != 0

@@ -44,8 +44,8 @@ def remember(recipe):
     jobs.append(prepare(recipe))
     return jobs[0]
 
-def ending(self, loss):
-    note(self, loss)
+def ending(self, *arguments):
+    note(self, *arguments)
     if self.job.attempted_steps == 25 and self.job.runtime.rank == 1:
         if sys.argv[1] == "stop":
             os.kill(os.getpid(), signal.SIGTERM)

@@ -171,17 +171,17 @@ def read_layers(path: str | Path) -> dict[str, tuple[Any, str]]:
     if not str(path):
         raise UserError("the name of the recipe file (--config) is empty")
     seen: list[Path] = []
-    following: Path | None = Path(path)
+    following: str | Path | None = path
     while following is not None:
-        if following.resolve() in seen:
+        if Path(following).resolve() in seen:
             raise UserError(f"base: recipe {following} builds on itself, by way of {Path(path)}")
-        seen.append(following.resolve())
+        seen.append(Path(following).resolve())
         content = read_recipe_file(following)
         base = content.pop(BASE, None)
         if base is not None and (not isinstance(base, str) or not base):
             raise UserError(f"base: {base!r} (recipe {following}) is impossible; it names one recipe file")
         layers.append({name: (value, str(following)) for name, value in content.items()})
-        following = None if base is None else following.parent / base
+        following = None if base is None else Path(following).parent / base
     merged: dict[str, tuple[Any, str]] = {}
     for layer in reversed(layers):
         merged |= layer
