@@ -14,6 +14,7 @@ from processes import cli
 from test_parity_weights import TIMM
 
 import validate
+from mindcv_mnasnet.data.augment import central_square, tf1_bilinear
 from mindcv_mnasnet.data.sets import open_val
 from mindcv_mnasnet.inference import predict
 from mindcv_mnasnet.recipe.plan import Plan
@@ -135,3 +136,14 @@ def test_validation_equals_torchvisions(torchvision, tmp_path, name):
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     model = torchvision.models.get_model(name, weights=None)
     require_same_evaluation(model, weights.transforms(), tmp_path)
+
+
+def test_our_squares_are_resized_as_tensorflow_1_does():
+    """Equal but where a value lies halfway between two numbers and float32 decides."""
+    tf = pytest.importorskip("tensorflow")
+    for path in photographs()[::10]:
+        square = central_square(np.asarray(Image.open(path).convert("RGB")), 224)
+        resized = tf.compat.v1.image.resize_bilinear(square[None].astype(np.float32), (224, 224)).numpy()[0]
+        ours = tf1_bilinear(square, 224).astype(np.float32)
+        assert np.abs(ours - resized).max() < 0.501
+        assert (ours != np.rint(resized)).mean() < 1e-3
