@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mindcv_mnasnet.devices.processor import instruction_set
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.networks.network import resolve
@@ -29,6 +30,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
+sys.path.append(str(TOOLS.parents[1]))
 benchmark, rows, images = load("benchmark"), load("bench_rows"), load("bench_pictures")
 roofline, scaling = load("roofline"), load("scaling")
 
@@ -40,7 +42,7 @@ def settings(*arguments: str) -> dict[str, Any]:
 
 def test_both_sides_know_the_same_rows():
     assert set(benchmark.ROWS) == set(rows.ROWS)
-    assert {row for pair in benchmark.RATIOS for row in pair} <= set(rows.ROWS)
+    assert {row for pair in benchmark.report_of.RATIOS for row in pair} <= set(rows.ROWS)
 
 
 def test_rows_take_turns():
@@ -188,6 +190,19 @@ def test_the_pipeline_row_for_real(tmp_path):
     assert found["settings"]["data_dir"] is None
     assert found["machine"]["cores"] >= 1
     assert found["machine"]["versions"]["mindspore"]
+    assert found["machine"]["instruction_set"] == instruction_set()
+
+
+def test_a_pipeline_from_a_pack_of_smaller_images_for_real(tmp_path):
+    """Files of 500 x 375 pixels: a short side of 256 is smaller, one of 375 and more changes nothing."""
+    images.make_images(tmp_path / "some", 24)
+    told = {**settings(*SMALL, "--rows", "pipeline_256", "--data_dir", f"{tmp_path}/some"), "pictures": 24}
+    smaller = benchmark.run_row("pipeline_256", told, tmp_path)
+    whole = benchmark.run_row("pipeline_pack", told, tmp_path)
+    assert whole["validation_difference"] == 0
+    assert 0 < smaller["validation_difference"] < 25, "the files are noise"
+    assert smaller["bytes_per_image"] < whole["bytes_per_image"]
+    assert min(smaller["images_per_second"], whole["images_per_second"]) > 0
 
 
 def test_too_few_images_are_refused(tmp_path):

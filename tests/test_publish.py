@@ -44,6 +44,27 @@ def test_the_results_page_shows_the_benchmark_and_nothing_else(publish):
     assert publish.page_with(text, ROOT / "results") == text
 
 
+def test_every_ratio_stands_in_the_column_of_its_machine(publish):
+    def report(instructions, model, **ratios):
+        machine = {"cpu": "X", "instruction_set": instructions, "cores": 2}
+        found = {name.replace("__", " / "): {"median": value} for name, value in ratios.items()}
+        return {"machine": machine, "settings": {"model": model}, "ratios": found}
+
+    lines = publish.speed_table(
+        [
+            report("AVX2", "b1", train_step__mindcv=2.0, infer__timm_infer=3.0),
+            report("AVX2", "a1", train_step__timm_channels_last=4.0),
+            report("AVX-512", "b1", train_step__mindcv=16.0),
+        ]
+    ).splitlines()
+    assert lines[0].split("|")[2:4] == [" X, AVX2, 2 cores ", " X, AVX-512, 2 cores "]
+    assert [line.split("|")[2:4] for line in lines[2:]] == [
+        [" 4.00 ", " not run "],
+        [" 2.00 ", " 16.00 "],
+        [" 3.00 ", " not run "],
+    ]
+
+
 def test_a_run_without_validation_is_not_published(publish, tmp_path):
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(UserError, match=r"validation\.json"):

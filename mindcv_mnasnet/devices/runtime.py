@@ -25,6 +25,7 @@ from mindspore import ops
 from mindspore.communication import get_group_size, get_rank, init
 
 from mindcv_mnasnet.devices import obstacles, simulation
+from mindcv_mnasnet.devices.processor import instruction_set, processor_name
 from mindcv_mnasnet.errors import UserError
 
 MINDSPORE_VERSION = tuple(int(part) for part in re.findall(r"\d+", ms.__version__)[:2])
@@ -65,17 +66,11 @@ def tune_cpu() -> str | None:
     the user has set stays. https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
     """
     variable = "ONEDNN_MAX_CPU_ISA"
-    if MINDSPORE_VERSION < (2, 9) or variable in os.environ or "DNNL_MAX_CPU_ISA" in os.environ or not _has_avx512():
+    told = variable in os.environ or "DNNL_MAX_CPU_ISA" in os.environ
+    if MINDSPORE_VERSION < (2, 9) or told or instruction_set() != "AVX-512":
         return None
     os.environ[variable] = "AVX2"
     return f"set {variable}=AVX2: MindSpore's convolutions are many times faster so on this CPU (yours wins if set)"
-
-
-def _has_avx512() -> bool:
-    try:
-        return platform.machine() == "x86_64" and " avx512f" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
 
 
 def start(
@@ -189,6 +184,8 @@ def describe() -> dict[str, str | int]:
         "numpy": np.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "processor": processor_name(),
+        "instruction_set": instruction_set(),
         "cores": usable_cores(),
         "command": " ".join(sys.argv),
         "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),

@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)
+
+from mindcv_mnasnet.devices.processor import instruction_set, processor_name
+
 PACKAGES = ("mindspore", "mindcv", "numpy", "pillow")
 VARIABLES = ("OMP_", "KMP_", "ONEDNN_", "DNNL_", "MS_", "GLOG_")  # environment variables that change speed
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, memory, versions, variables that matter, how busy the machine is, and the code's commit."""
-    try:
-        cpuinfo = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        cpuinfo = ""
-    models = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
+    """Processor, instruction set, memory, versions, variables that matter, how busy it is, and the code's commit."""
     return {
-        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "cpu": processor_name(),
+        "instruction_set": instruction_set(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "avx512": " avx512f" in cpuinfo,
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "platform": platform.platform(),
         "python": platform.python_version(),

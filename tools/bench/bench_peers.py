@@ -1,19 +1,23 @@
-"""Rows of the benchmark that run other libraries, and ours at inference; bench_rows.py dispatches to them."""
+"""Rows of the benchmark that run other libraries, ours at inference, and tools; bench_rows.py dispatches to them."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
 from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.recipe.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[2]
 
 Settings = dict[str, Any]
 Result = dict[str, Any]
@@ -219,3 +223,26 @@ def train_start(settings: Settings, run: Callable[[Settings], Result]) -> Result
     """train.py from the command to the end of its first step."""
     result = run({**settings, "warm_up": 1, "steps": 1})
     return {"seconds": result["start_seconds"], "first_step_seconds": result["first_step_seconds"]}
+
+
+def convert(settings: Settings, exported: str | None = None) -> Result:
+    """tools/convert.py on timm's weights; or, with ``exported``, tools/export.py on what comes of it."""
+    with TemporaryDirectory() as folder:
+        theirs, ours = f"{folder}/timm.pth", f"{folder}/ours.safetensors"
+        save_timm(settings, theirs)
+        seconds = _tool_seconds("convert.py", theirs, ours)
+        if exported:
+            (Path(folder) / "val").symlink_to(Path(settings["data_dir"], "train").resolve())
+            words = ("--format", exported, "--data_dir", folder, "--check_images", "32")
+            seconds = _tool_seconds("export.py", ours, *words)
+    return {"seconds": seconds}
+
+
+def _tool_seconds(tool: str, *words: str) -> float:
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / tool), *words], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise JobError(f"{tool} failed: {done.stderr.strip()}")
+    return time.perf_counter() - began

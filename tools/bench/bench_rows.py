@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Without tools/, whose profile.py would hide Python's own from what is imported below.
 sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry).resolve() != ROOT / "tools" / "bench")]
 peers = importlib.import_module("tools.bench.bench_peers")
+inputs = importlib.import_module("tools.bench.bench_inputs")
 
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import replace_file
@@ -31,7 +32,8 @@ from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
 from mindcv_mnasnet.run.log import read_log
 
 RECIPE = "configs/mnasnet/mnasnet_1.0_ascend.yaml"  # MindCV's own values, in float32
-PIPELINE_PASSES = 4
+DIGITS_RECIPE = "configs/digits/mnasnet_small_digits.yaml"
+DIGITS = 10  # classes, which that recipe leaves to its data
 _RATE = 1e-3
 
 Settings = dict[str, Any]
@@ -51,8 +53,8 @@ def recipe_values(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _recipe(settings: Settings) -> Recipe:
-    return load_recipe(ROOT / RECIPE, recipe_values(settings))
+def _recipe(settings: Settings, **more: Any) -> Recipe:
+    return load_recipe(ROOT / RECIPE, recipe_values(settings) | more)
 
 
 def measure(step: Callable[[int], float], settings: Settings) -> Result:
@@ -99,49 +101,32 @@ def mindcv_loop(settings: Settings) -> Result:
     return measure(lambda number: float(train(images, labels).asnumpy()), settings)
 
 
-def train_step(settings: Settings) -> Result:
-    """Our compiled step on one constant batch of pixels; drawing its random numbers is included."""
+def train_step(settings: Settings, recipe: Recipe) -> Result:
+    """Our compiled step of a recipe on one constant batch of pixels; drawing its random numbers is included."""
     import mindspore as ms
     import numpy as np
 
     from mindcv_mnasnet.devices import runtime
     from mindcv_mnasnet.model.create import create_model
+    from mindcv_mnasnet.model.quantization import Quantization
     from mindcv_mnasnet.train.random_inputs import RandomLayout, draw_inputs
     from mindcv_mnasnet.train.step import TrainStep
 
-    recipe = _recipe(settings)
     runtime.start(recipe.device_target, jit_level=recipe.jit_level)
-    model = create_model(recipe.network(), seed=recipe.seed, kernels=recipe.kernels).set_train()
+    network, quantization = recipe.network(recipe.num_classes or DIGITS), Quantization.of(recipe)
+    model = create_model(network, seed=recipe.seed, quantization=quantization, kernels=recipe.kernels).set_train()
     layout = RandomLayout(recipe.image_resize, model.random_columns)
     rates = np.full(settings["warm_up"] + settings["steps"], _RATE, np.float32)
     step = TrainStep(recipe, model, layout, rates).set_train()
     rng, batch, size = np.random.default_rng(0), recipe.batch_size, recipe.image_resize
     images = ms.Tensor(rng.integers(0, 256, (batch, size, size, 3), np.uint8))
-    labels = ms.Tensor(rng.integers(0, 1000, batch, np.int32))
+    labels = ms.Tensor(rng.integers(0, network.num_classes, batch, np.int32))
 
     def run(number: int) -> float:
         drawn = ms.Tensor(draw_inputs(layout, batch, recipe.seed, number, 0)) if layout.columns else None
         return float(step(images, labels, drawn).asnumpy())
 
-    return measure(run, settings)
-
-
-def pipeline(settings: Settings) -> Result:
-    """The input pipeline of ``train_py`` alone: nothing trains, batches are thrown away."""
-    from mindcv_mnasnet.data.pipeline import train_stream
-    from mindcv_mnasnet.data.sets import open_train_val
-    from mindcv_mnasnet.devices import runtime
-    from mindcv_mnasnet.recipe.plan import Plan
-
-    recipe = _recipe(settings)
-    image_index, _ = open_train_val(recipe)
-    plan = Plan.make(recipe, len(image_index), 0, cores=runtime.usable_cores())
-    batches = iter(train_stream(image_index, recipe, plan, 0, PIPELINE_PASSES))
-    next(batches)
-    start = time.perf_counter()
-    count = sum(1 for _ in batches)
-    rate = count * plan.device_batch / (time.perf_counter() - start)
-    return {"images_per_second": rate, "workers": plan.workers, "pictures": len(image_index)}
+    return measure(run, {**settings, "batch_size": batch})
 
 
 def train_py(settings: Settings) -> Result:
@@ -206,31 +191,10 @@ def steady_state(records: list[dict[str, Any]], settings: Settings) -> Result:
     }
 
 
-def convert(settings: Settings, exported: str | None = None) -> Result:
-    """tools/convert.py on timm's weights; or, with ``exported``, tools/export.py on what comes of it."""
-    with TemporaryDirectory() as folder:
-        theirs, ours = f"{folder}/timm.pth", f"{folder}/ours.safetensors"
-        peers.save_timm(settings, theirs)
-        seconds = _tool_seconds("convert.py", theirs, ours)
-        if exported:
-            (Path(folder) / "val").symlink_to(Path(settings["data_dir"], "train").resolve())
-            words = ("--format", exported, "--data_dir", folder, "--check_images", "32")
-            seconds = _tool_seconds("export.py", ours, *words)
-    return {"seconds": seconds}
-
-
-def _tool_seconds(tool: str, *words: str) -> float:
-    began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / tool), *words], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise JobError(f"{tool} failed: {done.stderr.strip()}")
-    return time.perf_counter() - began
-
-
 ROWS: dict[str, Callable[[Settings], Result]] = {
-    "train_step": train_step,
+    "train_step": lambda settings: train_step(settings, _recipe(settings)),
+    "qat_step": lambda settings: train_step(settings, _recipe(settings, quantize=True)),
+    "digits_step": lambda settings: train_step(settings, load_recipe(ROOT / DIGITS_RECIPE)),
     "train_py": train_py,
     "mindcv": mindcv_loop,
     "mindcv_avx2": mindcv_loop,
@@ -238,17 +202,20 @@ ROWS: dict[str, Callable[[Settings], Result]] = {
     "train_start": lambda settings: peers.train_start(settings, train_py),
     "timm": lambda settings: peers.torch_step(settings, measure, channels_last=False),
     "timm_channels_last": lambda settings: peers.torch_step(settings, measure, channels_last=True),
-    "pipeline": pipeline,
-    "mindcv_pipeline": lambda settings: peers.mindcv_pipeline(settings, _recipe(settings), PIPELINE_PASSES),
-    "torch_pipeline": lambda settings: peers.torch_pipeline(settings, _recipe(settings), PIPELINE_PASSES),
+    "pipeline": lambda settings: inputs.pipeline(settings, _recipe(settings)),
+    "pipeline_pack": lambda settings: inputs.packed_pipeline(settings, _recipe(settings), None),
+    "pipeline_320": lambda settings: inputs.packed_pipeline(settings, _recipe(settings), 320),
+    "pipeline_256": lambda settings: inputs.packed_pipeline(settings, _recipe(settings), 256),
+    "mindcv_pipeline": lambda settings: peers.mindcv_pipeline(settings, _recipe(settings), inputs.passes(settings)),
+    "torch_pipeline": lambda settings: peers.torch_pipeline(settings, _recipe(settings), inputs.passes(settings)),
     "infer": peers.infer,
     "timm_infer": peers.torch_infer,
     "onnx_one": lambda settings: peers.artifact_one(settings, "onnxruntime"),
     "litert_one": lambda settings: peers.artifact_one(settings, "litert"),
     "timm_one": peers.torch_infer_one,
-    "convert": convert,
-    "export_onnx": lambda settings: convert(settings, "onnx"),
-    "export_tflite": lambda settings: convert(settings, "tflite"),
+    "convert": peers.convert,
+    "export_onnx": lambda settings: peers.convert(settings, "onnx"),
+    "export_tflite": lambda settings: peers.convert(settings, "tflite"),
 }
 
 

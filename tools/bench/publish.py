@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -13,14 +14,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
+tables = importlib.import_module("tools.bench.speed_tables")
+benchmark_table, speed_table = tables.benchmark_table, tables.speed_table
+
 from mindcv_mnasnet.errors import UserError, run_cli
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.recipe.command_line import Parser
 from mindcv_mnasnet.run.checkpoint import read_checkpoint
 from mindcv_mnasnet.run.folder import find_checkpoints
 from mindcv_mnasnet.run.log import read_log
-
-BENCHMARK = "benchmark_cpu.json"
 
 
 def collect(run: Path, recipe: str, note: str) -> dict[str, Any]:
@@ -83,35 +85,15 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def benchmark_table(report: dict[str, Any]) -> str:
-    """What tools/bench/benchmark.py wrote, as a Markdown table of speeds and one of their ratios."""
-    machine, settings = report["machine"], report["settings"]
-    head = f"{settings['model']}, batch {settings['batch_size']}, {settings['image_size']} px, float32"
-    lines = [f"| {head}, {machine['cores']} CPU cores | images/s (range) | most memory, GB |", "|---|---|---|"]
-    for row in report["rows"].values():
-        speed = (
-            _spread(row["images_per_second"], 1) if "images_per_second" in row else f"{_spread(row['seconds'], 1)} s"
-        )
-        lines.append(f"| {row['meaning']} | {speed} | {row['peak_memory_gb']['median']:.1f} |")
-    lines += ["", "| speed / speed | ratio within a round (range) |", "|---|---|"]
-    lines += [f"| {name.replace('_', ' ')} | {_spread(ratio, 2)} |" for name, ratio in report["ratios"].items()]
-    waiting = report["rows"]["train_py"]["data_wait_percent"]["median"]
-    return "\n".join([*lines, "", f"`train.py` waits for input {waiting:.1f} % of its time."])
-
-
-def _spread(number: dict[str, float], digits: int) -> str:
-    median, low, high = (f"{number[key]:.{digits}f}" for key in ("median", "min", "max"))
-    return median if low == high else f"{median} ({low} to {high})"
+def page_with(text: str, folder: Path) -> str:
+    """The text of docs/results.md with the tables of all benchmarks in ``folder`` between their marks."""
+    return _between(text, "benchmark", "\n\n".join(benchmark_table(one) for one in load_benchmarks(folder)))
 
 
 def readme_with(text: str, folder: Path) -> str:
-    """README's text with the table of the trainings in ``folder`` between its marks."""
-    return _between(text, "results", table(load_results(folder)))
-
-
-def page_with(text: str, folder: Path) -> str:
-    """The text of docs/results.md with the tables of the benchmark in ``folder`` between their marks."""
-    return _between(text, "benchmark", benchmark_table(json.loads((folder / BENCHMARK).read_text())))
+    """README's text with the tables of the trainings and of the speeds in ``folder`` between their marks."""
+    text = _between(text, "results", table(load_results(folder)))
+    return _between(text, "speed", speed_table(load_benchmarks(folder)))
 
 
 def _between(text: str, what: str, content: str) -> str:
@@ -124,6 +106,12 @@ def load_results(folder: Path) -> list[dict[str, Any]]:
     """All training results, by recipe."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     return [result for result in found if "top1" in result]
+
+
+def load_benchmarks(folder: Path) -> list[dict[str, Any]]:
+    """All benchmarks: by instruction set, then by file."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("benchmark_*.json"))]
+    return sorted(found, key=lambda report: report["machine"]["instruction_set"], reverse=True)
 
 
 def _git(*words: str) -> str:

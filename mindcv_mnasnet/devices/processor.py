@@ -1,0 +1,34 @@
+"""The processor that a job runs on: its name, and the widest instruction set that matters here."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+
+# The flag of /proc/cpuinfo that stands for each, widest first.
+_X86 = {"AVX-512": "avx512f", "AVX2": "avx2", "AVX": "avx"}
+
+
+def instruction_set() -> str:
+    """``AVX-512``, ``AVX2``, ``AVX``, ``SSE2`` or ``NEON``; on other machines the architecture's name."""
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64"):
+        flags = _field("flags").split()
+        return next((name for name, flag in _X86.items() if flag in flags), "SSE2")
+    return "NEON" if machine in ("aarch64", "arm64") else machine
+
+
+def processor_name() -> str:
+    """The model that the system reports, or the architecture where it reports none."""
+    return _field("model name") or platform.processor() or platform.machine()
+
+
+@cache
+def _field(name: str) -> str:
+    """The first line of a name in /proc/cpuinfo; empty where there is none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), "")
