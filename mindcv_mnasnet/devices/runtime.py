@@ -53,11 +53,6 @@ def under_msrun() -> bool:
     return os.environ.get("MS_ROLE") in ("MS_WORKER", "MS_SCHED")
 
 
-def simulated() -> bool:
-    """Whether this process is a dry run: nothing is computed, and every value read back is zero."""
-    return bool(os.environ.get("MS_SIMULATION_LEVEL"))
-
-
 def tune_cpu() -> str | None:
     """Keep oneDNN 3.10 from its reference convolutions on AVX-512 machines; returns the sentence to log, or None.
 

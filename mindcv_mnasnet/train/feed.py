@@ -12,7 +12,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from mindcv_mnasnet.data.pipeline import Batches
-from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.devices import simulation
 from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.train.compile_cache import CompileCache
@@ -122,7 +122,7 @@ class Feed:
 
     def _require_steps(self, before: int, steps: int) -> None:
         """The first call of each kind tells whether MindSpore loops as it should at this jit level."""
-        if runtime.simulated():
+        if simulation.simulated():
             return
         made = self._step.steps_done() - before
         if made == steps or (self._step.skips_overflow and 0 <= made < steps):
