@@ -20,6 +20,7 @@ COMMANDS = {  # name -> (module of mindcv_mnasnet.commands, what it does)
     "dry-run": ("dry_run", "compile recipes for NPUs without one, and count kernels"),
     "latency": ("latency", "measure networks on a device, build and check tables"),
     "search": ("search", "search for networks that suit a device"),
+    "check-device": ("check_device", "check versions, losses, ranks and speeds of a device"),
     "check-dataset": ("check_dataset", "find every broken image of a data set"),
     "pack": ("pack", "pack an image folder into a few large files"),
 }

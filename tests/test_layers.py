@@ -32,6 +32,7 @@ LAYERS = (
     "latency",
     "search",
     "dry_run",
+    "device_check",
     "commands",
     "cli",
 )

@@ -1,0 +1,103 @@
+"""Runs the parts of a device check one after the other, each guarded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mindcv_mnasnet.device_check import machine
+from mindcv_mnasnet.device_check.parts import FAILED, NOT_HERE, OK, PARTS, Outcome
+from mindcv_mnasnet.devices.simulation import simulated
+
+Progress = Callable[[str, Outcome | None], object]
+_RANKS = 2
+
+
+def check(device: str, parts: Sequence[str], progress: Progress = lambda name, outcome: None) -> dict[str, Outcome]:
+    """What came of each part.
+
+    Args:
+        device: "CPU" or "Ascend".
+        progress: called with a part's name before it and with its outcome after it.
+    """
+    found: dict[str, Outcome] = {}
+    for name in parts:
+        progress(name, None)
+        began = time.perf_counter()
+        try:
+            outcome = _unable(name, device) or _run(name, device)
+        except Exception as error:  # the check goes on
+            outcome = Outcome(FAILED, f"{type(error).__name__}: {error}")
+        found[name] = replace(outcome, seconds=round(time.perf_counter() - began, 1))
+        progress(name, found[name])
+    return found
+
+
+def _unable(name: str, device: str) -> Outcome | None:
+    part = PARTS[name]
+    if simulated():
+        return Outcome(NOT_HERE, "reads computed values, which a dry run does not have") if part.values else None
+    if part.devices and device == "CPU":
+        return Outcome(NOT_HERE, "needs an NPU")
+    return machine.absent(max(part.devices, _RANKS if name == "ranks" else 0)) if device != "CPU" else None
+
+
+def _run(name: str, device: str) -> Outcome:
+    if name == "versions":
+        return machine.versions()
+    if name == "machine":
+        return machine.machine()
+    with TemporaryDirectory() as folder:
+        if name == "ranks":
+            return _two_ranks(device, Path(folder))
+        result = Path(folder) / "result.json"
+        return _child([sys.executable, *_words(name, device, result)], name, Path(folder))[0]
+
+
+def _words(name: str, device: str, result: Path) -> list[str]:
+    return [str(Path(__file__).with_name("child.py")), name, device, str(result)]
+
+
+def _child(command: list[str], name: str, folder: Path, ranks: int = 1) -> list[Outcome]:
+    """Run a process and read what it left; one that died or hung is an outcome too."""
+    limit = PARTS[name].seconds
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=limit, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return [Outcome(FAILED, f"no end after {limit} s")]
+    found = [Outcome(**json.loads(path.read_text())) for path in sorted(folder.glob("result.json*"))]
+    if len(found) >= ranks or any(one.state == FAILED for one in found):
+        return found
+    words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no message"]
+    return [Outcome(FAILED, f"the process ended with exit code {done.returncode}: {words[-1].strip()[:500]}")]
+
+
+def _two_ranks(device: str, folder: Path) -> Outcome:
+    msrun = shutil.which("msrun", path=f"{Path(sys.executable).parent}") or shutil.which("msrun")
+    if msrun is None:
+        return Outcome(FAILED, "msrun is not on the PATH")
+    options = [f"--worker_num={_RANKS}", f"--local_worker_num={_RANKS}", "--join=True", f"--master_port={_free_port()}"]
+    command = [msrun, *options, f"--log_dir={folder}/log", *_words("ranks", device, folder / "result.json")]
+    found = _child(command, "ranks", folder, _RANKS)
+    failed = next((one for one in found if one.state != OK), None)
+    if failed is not None:
+        return failed
+    same = len({one.facts["weights"] for one in found}) == 1
+    words = f"{found[0].words}; the weights of both ranks are {'' if same else 'not '}equal bit for bit"
+    return Outcome(OK if same else FAILED, words, found[0].facts)
+
+
+def _free_port() -> int:
+    with socket.socket() as candidate:
+        candidate.bind(("127.0.0.1", 0))
+        return int(candidate.getsockname()[1])
