@@ -28,9 +28,9 @@ from mindcv_mnasnet.networks.ascend_model import (
     host_cores,
     host_rate,
     predict,
-    variants,
     work_of,
 )
+from mindcv_mnasnet.networks.ascend_variants import launches, variants
 from mindcv_mnasnet.networks.network import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,6 +132,16 @@ def test_without_sinking_the_copy_is_no_longer_hidden_but_the_host_still_sets_th
     assert off.ms == on.ms
 
 
+def test_launching_kernels_takes_the_host_time_and_matters_where_batches_are_small():
+    counted = {name: predict(MNASNET, choice) for name, choice in launches(Choice()).items()}
+    assert counted["O1, rank of 8"].launch_ms < counted["MindCV, O1, rank of 8"].launch_ms
+    assert all(step.launch_ms < step.device_ms for step in counted.values()), "at 256 images a device they are hidden"
+    before = launches(Choice(batch=32, host_rate=1e12))["ours before, O1, rank of 8"]
+    step = predict(MNASNET, before)
+    assert step.ms == step.launch_ms > step.device_ms
+    assert predict(MNASNET, Choice()).launch_ms == 0, "a whole graph is the device's own"
+
+
 def test_host_cores_are_rate_over_rate():
     assert host_cores(11_663, 116.63) == pytest.approx(100)
     with pytest.raises(UserError, match="per_core"):
@@ -191,5 +201,7 @@ def test_the_document_shows_what_the_model_says(device):
         changed = predict(MNASNET, choice)
         row = f"| {name} | {changed.device_ms:.1f} | {changed.host_ms:.1f} | {changed.ms:.1f} |"
         assert row in text
+    for name, choice in launches(Choice()).items():
+        assert f"| {name} | {choice.kernels:,} | {predict(MNASNET, choice).launch_ms:.1f} |" in text
     for part, ms in predict(MNASNET, Choice()).parts.items():
         assert f"| {part} | {ms:.2f} |" in text

@@ -6,7 +6,7 @@ networks (``docs/ascend.md`` has the sources); MnasNet's own published step is p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 from mindcv_mnasnet.errors import UserError
@@ -57,6 +57,7 @@ INPUT_BYTES = 1 + 5 * 4  # uint8 in, float32 out, scale and shift as two more pa
 UPDATE_BYTES = 7 * 4  # RMSProp: gradient read; weight, mean square and momentum read and written
 CAST_BYTES = 4 * (2 + 4)  # into and out of float32, both ways
 PIXELS = 224 * 224 * 3
+LAUNCH_US = 8.0  # host time per kernel at O0 and O1: assumed, 5 to 10 is what is said of such dispatchers
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ class Choice:
     sinks: bool = True
     host_rate: float | None = None  # images/s of a machine of 8; None is the fit
     depthwise_share: float | None = None  # None is that of other memory traffic
+    kernels: int = 0  # that the host launches one by one; 0: the whole graph is the device's (O2)
+    launch_us: float = LAUNCH_US
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -158,11 +161,12 @@ PRECISIONS = {
 
 @dataclass(frozen=True)
 class Step:
-    """A predicted step: milliseconds by part of the device's work, and what the host needs for the next batch."""
+    """A predicted step: milliseconds of the device by part, of the host for the next batch, and to launch kernels."""
 
     parts: dict[str, float]
     host_ms: float
     images: int
+    launch_ms: float = 0.0
 
     @property
     def device_ms(self) -> float:
@@ -170,8 +174,8 @@ class Step:
 
     @property
     def ms(self) -> float:
-        """Host and device work side by side, so the slower one is the step."""
-        return max(self.device_ms, self.host_ms)
+        """Workers, the launching thread and the device work side by side, so the slowest of them is the step."""
+        return max(self.device_ms, self.host_ms, self.launch_ms)
 
     @property
     def images_per_second(self) -> float:
@@ -211,7 +215,8 @@ def host_rate(device: str) -> float:
 def predict(work: Work, choice: Choice) -> Step:
     """The step of ``choice``. Every process is fed by its own workers: an eighth of the machine's rate."""
     own_rate = (choice.host_rate or host_rate(choice.device)) / MACHINE_DEVICES
-    return Step(device_parts(work, choice), choice.batch / own_rate * 1e3, choice.batch * choice.devices)
+    launch_ms = choice.kernels * choice.launch_us / 1e3
+    return Step(device_parts(work, choice), choice.batch / own_rate * 1e3, choice.batch * choice.devices, launch_ms)
 
 
 def host_cores(images_per_second: float, per_core: float) -> float:
@@ -219,24 +224,3 @@ def host_cores(images_per_second: float, per_core: float) -> float:
     if per_core <= 0:
         raise UserError(f"per_core: {per_core} is not above 0")
     return images_per_second / per_core
-
-
-def variants(base: Choice) -> dict[str, Choice]:
-    """What one might change, each alone."""
-    found = {
-        "as chosen": base,
-        "slowest depthwise": replace(base, depthwise_share=depthwise_floor()),
-        "fp16, fp32 batch norm (amp O2)": replace(base, precision="fp16_fp32bn"),
-        "fp16 throughout (amp O3)": replace(base, precision="fp16"),
-        "bf16 throughout (amp O3)": replace(base, precision="bf16" if base.device != "910" else "fp16"),
-        "twice the batch": replace(base, batch=2 * base.batch),
-        "sinking off": replace(base, sinks=False),
-        "4 devices": replace(base, devices=4),
-        "1 device": replace(base, devices=1),
-        "host at 16,600 images/s": replace(base, host_rate=16_600),
-        "host at twice its rate": replace(base, host_rate=2 * (base.host_rate or host_rate(base.device))),
-        "host without limit": replace(base, host_rate=1e12),
-    }
-    if base.device == "910":
-        del found["bf16 throughout (amp O3)"]
-    return found
