@@ -23,7 +23,7 @@ def test_the_cpus_losses_are_found_again(tmp_path):
         run_cli(lambda: check_device.main(["--device_target", "CPU", "--parts", "float32", "--json", str(found)])) == 0
     )
     facts = json.loads(found.read_text())["parts"]["float32"]["facts"]
-    assert facts["largest_difference"] < 0.003
+    assert facts["largest_difference"] < 0.006
     assert facts["losses"][-1] < facts["losses"][0]
 
 
