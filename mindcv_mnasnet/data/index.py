@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +12,16 @@ from typing import BinaryIO
 
 import numpy as np
 
+from mindcv_mnasnet.data.classes import class_order, label_of_folder, matching_note
 from mindcv_mnasnet.data.images import BadImage, read_plain
 from mindcv_mnasnet.data.scaling import Scaling
 from mindcv_mnasnet.errors import JobError, UserError
 
 PICTURE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".png", ".apng", ".bmp", ".gif", ".webp", ".avif"),
+        *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+    )
 )
 
 
@@ -98,7 +101,7 @@ def list_folder(directory: str | os.PathLike[str], class_names: Sequence[str] | 
     if class_names is None:
         _require_classes(root, folders)
         class_names = class_order(folders)
-    numbers = label_of_folder(folders, class_names, root)
+    numbers, how = label_of_folder(folders, class_names, root)
     paths: list[str] = []
     labels: list[int] = []
     for folder in sorted(folders, key=numbers.__getitem__):
@@ -106,37 +109,8 @@ def list_folder(directory: str | os.PathLike[str], class_names: Sequence[str] | 
         labels += [numbers[folder]] * len(folders[folder])
     if not paths:
         raise UserError(f"no images in {root}: it should hold one folder per class with images inside")
-    return ImageIndex(
-        root, tuple(paths), np.array(labels, np.int32), tuple(class_names), notes=_ignored_note(root, others)
-    )
-
-
-def class_order(folders: Iterable[str]) -> tuple[str, ...]:
-    """Class names in the order of their labels: sorted, except that folders 0, 1, ... n-1 are the labels themselves.
-
-    (ImageNet-V2 comes in such folders; sorted as text, 10 would precede 2.)
-    """
-    names = sorted(unicodedata.normalize("NFC", folder) for folder in folders)
-    return tuple(sorted(names, key=int)) if set(names) == {str(n) for n in range(len(names))} else tuple(names)
-
-
-def label_of_folder(folders: Iterable[str], class_names: Sequence[str], root: str) -> dict[str, int]:
-    """Label of each class folder; folders named by numbers are labels where no class has such a name.
-
-    Raises:
-        UserError: a folder is none of the classes.
-    """
-    known = {name: label for label, name in enumerate(class_names)}
-    folders = list(folders)
-    if folders and all(one not in known and one.isdecimal() and int(one) < len(known) for one in folders):
-        return {folder: int(folder) for folder in folders}
-    numbers = {folder: known.get(unicodedata.normalize("NFC", folder), -1) for folder in folders}
-    unknown = [folder for folder in folders if numbers[folder] < 0]
-    if unknown:
-        raise UserError(
-            f"{root} holds {len(unknown)} folders that are none of the {len(known)} classes, such as {unknown[0]!r}"
-        )
-    return numbers
+    notes = (*matching_note(how, root), *_ignored_note(root, others))
+    return ImageIndex(root, tuple(paths), np.array(labels, np.int32), tuple(class_names), notes=notes)
 
 
 def split(image_index: ImageIndex, fraction: float, seed: int) -> tuple[ImageIndex, ImageIndex]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -11,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.data.index import ImageIndex, class_order, images_under
+from mindcv_mnasnet.data.classes import class_order, match_classes, matching_note
+from mindcv_mnasnet.data.index import ImageIndex, images_under
 from mindcv_mnasnet.errors import UserError
 
 
@@ -20,9 +22,9 @@ def list_flat(
 ) -> ImageIndex:
     """All images under ``directory``, sorted by file name, with the labels of ``label_file``.
 
-    The file holds lines ``name label`` (separated by blanks, tabs or commas, such as Kaggle's
-    ``LOC_val_solution.csv``), or one label per line in the order of the sorted names, or a JSON list in that order
-    whose items are labels or lists of them (ReaL). A label is a class name or its number, counted from 0.
+    The file holds lines ``name label`` (separated by blanks, tabs, commas or semicolons, quoted as CSV is, such as
+    Kaggle's ``LOC_val_solution.csv``), or one label per line in the order of the sorted names, or a JSON list
+    in that order whose items are labels or lists of them (ReaL). A label is a class name or its number, counted from 0.
     An image with an empty list has labels of -1 only and does not count.
 
     Raises:
@@ -32,30 +34,68 @@ def list_flat(
     paths = sorted(images_under(root), key=lambda path: (Path(path).name, path))
     if not paths:
         raise UserError(f"no images in {root}")
-    texts = _labels_by_position(Path(label_file), paths)
-    class_names, rows = _numbered(texts, class_names, Path(label_file))
+    label_file = Path(label_file).expanduser()
+    texts = _labels_by_position(label_file, paths)
+    class_names, rows, notes = _numbered(texts, class_names, label_file)
     width = max(len(row) for row in rows)
     labels = np.full((len(rows), max(width, 1)), -1, np.int32)
     for row, numbers in zip(labels, rows, strict=True):
         row[: len(numbers)] = numbers
     several = any(len(row) != 1 for row in rows)
-    return ImageIndex(root, tuple(paths), labels if several else labels[:, 0], tuple(class_names))
+    return ImageIndex(root, tuple(paths), labels if several else labels[:, 0], tuple(class_names), notes=notes)
 
 
 def _labels_by_position(label_file: Path, paths: Sequence[str]) -> list[list[str]]:
     """The labels of each path, as text."""
     try:
-        text = label_file.read_text(encoding="utf-8")
+        text = label_file.read_text(encoding="utf-8-sig")
         if text.lstrip().startswith("["):
             listed = json.loads(text)
             return _ordered([one if isinstance(one, list) else [one] for one in listed], label_file, paths)
     except (OSError, ValueError) as error:
         raise UserError(f"val_labels: cannot read {label_file}: {error}") from None
-    lines = [re.split(r"[\s,]+", line.strip()) for line in text.splitlines() if line.strip()]
-    if all(len(fields) == 1 for fields in lines):
-        _refuse_counting_from_one(lines, label_file)
-        return _ordered(lines, label_file, paths)
-    return _by_name({fields[0]: fields[1] for fields in lines if len(fields) > 1}, label_file, paths)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    places = _Places(paths)
+    rows = _columns(lines) or [_at_a_blank(line, places) for line in lines]
+    if all(len(row) == 1 for row in rows):
+        _refuse_counting_from_one(rows, label_file)
+        return _ordered(rows, label_file, paths)
+    return _by_name(rows, places, label_file)
+
+
+def _columns(lines: Sequence[str]) -> list[list[str]] | None:
+    """Cells of lines that all hold the same separator: a tab, a semicolon or a comma; quoted as CSV is."""
+    separator = next((one for one in "\t;," if lines and all(one in line for line in lines)), None)
+    if separator is None:
+        return None
+    rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def _at_a_blank(line: str, places: _Places) -> list[str]:
+    """An image and its label, where the words before a blank name an image; or else the whole line."""
+    blanks = list(re.finditer(r"[\s,]+", line))[::-1]
+    splits = ((line[: blank.start()].strip("\"'"), line[blank.end() :].strip("\"'")) for blank in blanks)
+    return next(([name, label] for name, label in splits if places.find(name)), [line.strip("\"'")])
+
+
+class _Places:
+    """Positions of images by whatever a label file may call them."""
+
+    def __init__(self, paths: Sequence[str]):
+        self.paths = paths
+        self._places: dict[str, list[int]] = {}
+        for place, path in enumerate(paths):
+            for name in {path, os.path.splitext(path)[0], Path(path).name, Path(path).stem}:  # noqa: PTH122
+                self._places.setdefault(name, []).append(place)
+
+    def find(self, name: str) -> list[int]:
+        """Images called ``name``, which may lead through folders above theirs; none where it is no image."""
+        if name in self._places:
+            return self._places[name]
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+        tails = ("/".join(parts[start:]) for start in range(len(parts)))
+        return next((self._places[tail] for tail in tails if tail in self._places), [])
 
 
 def _ordered(labels: Sequence[list[Any]], label_file: Path, paths: Sequence[str]) -> list[list[str]]:
@@ -73,21 +113,29 @@ def _refuse_counting_from_one(lines: Sequence[list[str]], label_file: Path) -> N
         )
 
 
-def _by_name(labels: dict[str, str], label_file: Path, paths: Sequence[str]) -> list[list[str]]:
-    found = []
-    for path in paths:
-        name = Path(path)
-        label = next((labels[key] for key in (path, name.name, name.stem) if key in labels), None)
-        if label is None:
-            raise UserError(f"val_labels: {label_file} has no label for the image {path}")
-        found.append([label])
+def _by_name(rows: Sequence[list[str]], places: _Places, label_file: Path) -> list[list[str]]:
+    found: list[list[str]] = [[] for _ in places.paths]
+    for row in rows:
+        if len(row) < 2:
+            continue
+        label = re.sub(r"^(\S+)(?: \d+){4}(?: \S+(?: \d+){4})*$", r"\1", row[1])  # Kaggle's: a class and its boxes
+        for place in places.find(row[0]):
+            if found[place] and found[place] != [label]:
+                raise UserError(
+                    f"val_labels: {label_file} gives {places.paths[place]} two labels, {found[place][0]!r} and "
+                    f"{label!r}; images of one name in several folders are told apart by folder/name"
+                )
+            found[place] = [label]
+    missing = next((path for path, labels in zip(places.paths, found, strict=True) if not labels), None)
+    if missing is not None:
+        raise UserError(f"val_labels: {label_file} has no label for the image {missing}")
     return found
 
 
 def _numbered(
     texts: Sequence[list[str]], class_names: Sequence[str] | None, label_file: Path
-) -> tuple[Sequence[str], list[list[int]]]:
-    """Class names and numeric labels; without known classes they follow from the labels themselves."""
+) -> tuple[Sequence[str], list[list[int]], tuple[str, ...]]:
+    """Class names, numeric labels and notes; without known classes they follow from the labels themselves."""
     distinct = {text for row in texts for text in row}
     if not distinct:
         raise UserError(f"val_labels: {label_file} holds no labels")
@@ -95,9 +143,11 @@ def _numbered(
         class_names = [str(label) for label in range(max(map(int, distinct)) + 1)]
     elif class_names is None:
         class_names = class_order(distinct)
-    numbers = {name: label for label, name in enumerate(class_names)}
-    for text in distinct - numbers.keys():
-        if not (text.isdecimal() and int(text) < len(class_names)):
-            raise UserError(f"val_labels: {label_file} holds {text!r}, none of the {len(class_names)} classes")
-        numbers[text] = int(text)
-    return class_names, [[numbers[text] for text in row] for row in texts]
+    matched = match_classes(distinct, class_names)
+    if matched is None:
+        known = set(class_names)
+        odd = sorted(text for text in distinct - known if not (text.isdecimal() and int(text) < len(known)))
+        odd = odd or sorted(distinct - known)
+        raise UserError(f"val_labels: {label_file} holds {odd[0]!r}, none of the {len(class_names)} classes")
+    numbers, how = matched
+    return class_names, [[numbers[text] for text in row] for row in texts], matching_note(how, str(label_file))

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.data.index import ImageIndex, label_of_folder
+from mindcv_mnasnet.data.classes import label_of_folder
+from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.data.pack_check import packed_image
 from mindcv_mnasnet.data.scaling import Scaling, scaling_of
 from mindcv_mnasnet.errors import JobError, UserError
@@ -55,7 +56,7 @@ def open_pack(directory: Path, class_names: Sequence[str] | None = None) -> Imag
     names = tuple(name for index in indices for name in index["names"])
     labels = np.array([label for index in indices for label in index["labels"]], np.int32)
     if class_names is not None:
-        numbers = label_of_folder(own, class_names, str(directory))
+        numbers, _ = label_of_folder(own, class_names, str(directory))
         labels = np.array([numbers[name] for name in own], np.int32)[labels]
     spans = [
         np.column_stack([np.full(len(index["names"]), number), index["offsets"], index["lengths"]])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import yaml
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.network import Network, resolve
 from mindcv_mnasnet.recipe.command_line import parse_command_line
+from mindcv_mnasnet.recipe.fitting import fitted
 from mindcv_mnasnet.recipe.keys import AllKeys
 from mindcv_mnasnet.recipe.rules import check_together
 from mindcv_mnasnet.recipe.values import is_unset, key_table, typed
@@ -156,6 +158,16 @@ def load_recipe(
     merged = {} if path is None else read_layers(path)
     merged |= {name: (value, "override") for name, value in (overrides or {}).items()}
     merged |= {name: (value, "command line") for name, value in command_line.overrides.items()}
+    return fitted(_checked(merged, given=frozenset(merged)))
+
+
+def load_stored_recipe(path: str | Path) -> Recipe:
+    """The recipe in a run folder: what it does not say has its default, as when the run was begun.
+
+    Raises:
+        UserError: a file that cannot be read, an unknown key, or an impossible value.
+    """
+    merged = read_layers(path)
     return _checked(merged, given=frozenset(merged))
 
 
@@ -251,16 +263,41 @@ def read_recipe_file(path: str | Path) -> dict[str, Any]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe loading that refuses a key given twice."""
+    """Safe loading that refuses a key given twice, and reads numbers as people mean them.
+
+    A key of free text takes what is written (``run_name: 012``). 010 and 1:30, which YAML 1.1 takes for 8 and 90, stay text,
+    so that a key of numbers takes the first for 10 and refuses the second.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: list[Any] = []
-        for child, _ in node.value:
+        for child, value in node.value:
             if child.value in seen:
                 problem = f"key {child.value} stands there twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, child.start_mark)
             seen.append(child.value)
+            key = key_table().get(str(child.value))
+            if key is not None and key.kinds == (str,) and key.rule.pattern and _is_number(value):
+                value.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
+
+
+def _is_number(node: yaml.Node) -> bool:
+    return node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+
+
+def _as_meant(loader: _StrictLoader, node: yaml.ScalarNode) -> Any:
+    if ":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value):
+        return node.value
+    return _NUMBERS[node.tag](loader, node)
+
+
+_NUMBERS = {
+    "tag:yaml.org,2002:int": yaml.SafeLoader.construct_yaml_int,
+    "tag:yaml.org,2002:float": yaml.SafeLoader.construct_yaml_float,
+}
+for _tag in _NUMBERS:
+    _StrictLoader.add_constructor(_tag, _as_meant)
 
 
 class _Dumper(yaml.SafeDumper):

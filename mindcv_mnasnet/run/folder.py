@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file, unwritable
-from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
+from mindcv_mnasnet.recipe.recipe import Recipe, load_stored_recipe
 from mindcv_mnasnet.run.checkpoint import SUFFIX, newest_intact, next_serial, prune, publish, write_checkpoint
 
 BEST = f"best{SUFFIX}"
@@ -106,7 +106,7 @@ class RunFolder:
 
     def recipe(self) -> Recipe:
         """The recipe that the run was begun with."""
-        return load_recipe(self.path / "recipe.yaml")
+        return load_stored_recipe(self.path / "recipe.yaml")
 
     def has_summary(self) -> bool:
         """Whether the run has ever come to an end or an orderly stop."""

@@ -91,3 +91,46 @@ def test_a_missing_file_or_folder_of_nothing_is_refused(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no images"):
         list_flat(tmp_path / "empty", tmp_path / "labels.txt", CLASSES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffval_1.JPEG cow\nval_2.JPEG ape\nval_3.JPEG bee\n",
+        '"val_1.JPEG","cow"\n"val_2.JPEG","ape"\n"val_3.JPEG","bee"\n',
+        "file;class\nval_1.JPEG;cow\nval_2.JPEG; ape\nval_3.JPEG;bee\n",
+        "val_1.JPEG\tcow\r\nval_2.JPEG\tape\r\nval_3.JPEG\tbee\r\n",
+        "./val_1.JPEG cow\n./val/val_2.JPEG ape\nimages/val/val_3.JPEG bee\n",
+        ".\\val_1.JPEG cow\nval\\val_2.JPEG ape\nC:\\mine\\val_3.JPEG bee\n",
+        "image label\nval_1.JPEG cow\nval_2.JPEG ape\nval_3.JPEG bee\n",
+    ],
+    ids=["bom", "quoted", "semicolons", "tabs", "dots", "backslashes", "header"],
+)
+def test_label_files_are_read_as_people_have_them(folder, text):
+    assert labels_of(folder, text).labels.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", ";", ","])
+def test_names_of_images_and_classes_may_hold_blanks(tmp_path, separator):
+    make_folder(tmp_path / "val", {"my photo 1.png": flat(1), "my photo 2.png": flat(2)})
+    text = f"my photo 2.png{separator}great ape\nmy photo 1.png{separator}bee\n"
+    assert labels_of(tmp_path / "val", text, ("bee", "great ape")).labels.tolist() == [0, 1]
+
+
+def test_a_label_file_in_the_home_folder_is_found(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    (folder.parent / "labels.txt").write_text("2\n0\n1\n")
+    assert list_flat(folder, "~/labels.txt", CLASSES).labels.tolist() == [2, 0, 1]
+
+
+def test_labels_are_names_or_positions_all_or_none(folder):
+    counting = tuple(str(number) for number in range(1, 11))
+    image_index = labels_of(folder, "val_1 0\nval_2 9\nval_3 1\n", counting)
+    assert image_index.labels.tolist() == [0, 9, 1]
+    assert "labels counted from 0" in image_index.notes[0]
+
+
+def test_an_image_with_two_labels_is_refused(folder):
+    with pytest.raises(UserError, match="two labels, 'ape' and 'bee'"):
+        labels_of(folder, "val_1 ape\nval_2 bee\nval_3 bee\nval_1 bee\n")
+    assert labels_of(folder, "val_1 ape\nval_2 bee\nval_3 bee\nval_1 ape\n").labels.tolist() == [0, 1, 1]

@@ -141,3 +141,28 @@ def test_a_subset_keeps_names_and_labels_together(tmp_path):
     assert part.paths == (image_index.paths[7], image_index.paths[0])
     assert part.labels.tolist() == [2, 0]
     assert part.read(0) == image_index.read(7)
+
+
+def test_folders_are_the_numbers_that_name_the_classes_all_or_none(tmp_path):
+    make_folder(tmp_path, {"1/1.png": DOT, "2/1.png": DOT})
+    image_index = list_folder(tmp_path, ["01", "02", "03"])
+    assert image_index.labels.tolist() == [0, 1]
+    assert "numbers that name the classes" in image_index.notes[0]
+
+
+def test_folders_that_are_partly_names_of_classes_are_read_in_one_way(tmp_path):
+    make_folder(tmp_path, {f"{label}/1.png": DOT for label in range(10)})
+    assert list_folder(tmp_path, [str(number) for number in range(1, 11)]).labels.tolist() == list(range(10))
+
+
+def test_one_name_written_in_two_ways_is_refused(tmp_path):
+    make_folder(tmp_path, {"e\u0301/1.png": DOT, "\u00e9/1.png": DOT, "f/1.png": DOT})
+    with pytest.raises(UserError, match="two ways"):
+        list_folder(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JFIF", "mpo", "avif", "jp2", "pnm", "apng"])
+def test_whatever_pillow_reads_is_an_image(tmp_path, suffix):
+    make_folder(tmp_path, {f"a/1.{suffix}": DOT, "b/1.png": DOT})
+    assert len(list_folder(tmp_path)) == 2
+    assert images_under(str(tmp_path)) == [f"a/1.{suffix}", "b/1.png"]
