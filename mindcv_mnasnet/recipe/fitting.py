@@ -6,7 +6,7 @@ Applied to recipes as they are written, never to stored ones, whose numbers are 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe.keys import AllKeys
@@ -24,7 +24,7 @@ def fitted(recipe: AnyRecipe) -> AnyRecipe:
         UserError: means and deviations are shares of 1 instead of pixel values.
     """
     _refuse_shares(recipe)
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     if "warmup_epochs" not in recipe.given:
         found["warmup_epochs"] = min(recipe.warmup_epochs, _WARMUP_SHARE * recipe.epoch_size)
     warmup = found.get("warmup_epochs", recipe.warmup_epochs) if recipe.decay_from == "warmup" else 0.0

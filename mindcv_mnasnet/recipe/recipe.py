@@ -265,8 +265,8 @@ def read_recipe_file(path: str | Path) -> dict[str, Any]:
 class _StrictLoader(yaml.SafeLoader):
     """Safe loading that refuses a key given twice, and reads numbers as people mean them.
 
-    A key of free text takes what is written (``run_name: 012``). 010 and 1:30, which YAML 1.1 takes for 8 and 90, stay text,
-    so that a key of numbers takes the first for 10 and refuses the second.
+    A key of free text takes what is written (``run_name: 012``). 010 and 1:30, which YAML 1.1 takes for 8 and 90, stay
+    text, so that a key of numbers takes the first for 10 and refuses the second.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -277,7 +277,13 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, child.start_mark)
             seen.append(child.value)
             key = key_table().get(str(child.value))
-            if key is not None and key.kinds == (str,) and key.rule.pattern and _is_number(value):
+            if (
+                key is not None
+                and key.kinds == (str,)
+                and key.rule.pattern
+                and key.name != "model"
+                and _is_number(value)
+            ):
                 value.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
 
