@@ -30,7 +30,7 @@ from mindcv_mnasnet.train.evaluation import Evaluator
 from mindcv_mnasnet.train.job import build_step
 from mindcv_mnasnet.train.random_inputs import draw_inputs
 from mindcv_mnasnet.train.schedule import learning_rates
-from mindcv_mnasnet.train.step import Accumulate, TrainStep
+from mindcv_mnasnet.train.step import Accumulate
 
 
 def main(argv: list[str]) -> int:
@@ -55,13 +55,8 @@ def _train(recipe: Recipe, classes: int, machine: Runtime) -> None:
     if plan.accumulation > 1:
         with _phase("accumulate"):
             Accumulate(step)(*batch)
-    with _phase("train", _reduced_bytes(step) if machine.world > 1 else 0):
+    with _phase("train", 4 * sum(step.shared_sizes) if machine.world > 1 else 0):
         step(*batch)
-
-
-def _reduced_bytes(step: TrainStep) -> int:
-    """Bytes that the ranks sum in a step: gradients, batch-norm statistics and four counts, in float32."""
-    return 4 * (4 + sum(p.size for p in (*step.backward.weights, *step.statistics)))
 
 
 def _validate(recipe: Recipe, classes: int, machine: Runtime) -> None:
