@@ -23,7 +23,7 @@ const std::map<std::string, Operator> kOperators = {
     ENTRY(quantized_depthwise_train), ENTRY(quantized_depthwise_infer), ENTRY(quantized_depthwise_backward),
     ENTRY(point_train), ENTRY(point_infer), ENTRY(point_backward),
     ENTRY(point_add_train), ENTRY(point_add_infer), ENTRY(point_add_backward),
-    ENTRY(quantize_weight), ENTRY(pool), ENTRY(spread), ENTRY(scale), ENTRY(scale_backward)};
+    ENTRY(quantize_weight), ENTRY(quantize_weight_7), ENTRY(pool), ENTRY(spread), ENTRY(scale), ENTRY(scale_backward)};
 
 bool call(std::istream& calls, std::ostream& results, int64_t missing) {
   std::string name;

@@ -42,6 +42,8 @@ def numbers_for(key: Key) -> list[str]:
     """Texts of numbers that a numeric key accepts."""
     candidates = ("200", "0.5", "1", "2", "7", "30", "100")
     whole = [text for text in candidates if float in key.kinds or float(text).is_integer()]
+    if key.name == "mean":
+        whole = [text for text in whole if float(text) > 1]  # shares of 1 are refused
     return [text for text in whole if key.rule.within is None or in_interval(float(text), key.rule.within)]
 
 
