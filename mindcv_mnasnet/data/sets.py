@@ -12,6 +12,7 @@ from mindcv_mnasnet.data.digits import write_digits
 from mindcv_mnasnet.data.index import ImageIndex, list_folder, split
 from mindcv_mnasnet.data.labels import list_flat
 from mindcv_mnasnet.data.packs import is_pack, open_pack
+from mindcv_mnasnet.data.splits import split_by_name
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe.recipe import Recipe
 
@@ -96,7 +97,8 @@ def _open(directory: Path, class_names: Sequence[str] | None, label_file: str | 
 
 def _split(recipe: Recipe, whole: ImageIndex) -> tuple[ImageIndex, ImageIndex]:
     assert recipe.val_fraction is not None
-    return split(whole, recipe.val_fraction, recipe.split_seed)
+    draw = split_by_name if recipe.split_by == "name" else split
+    return draw(whole, recipe.val_fraction, recipe.split_seed)
 
 
 def _noting_size(recipe: Recipe, image_index: ImageIndex) -> ImageIndex:

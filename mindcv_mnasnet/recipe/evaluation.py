@@ -19,5 +19,6 @@ NETWORK_KEYS = {
 }
 #: Keys that validation takes, on the command line or in a call.
 VALIDATION_KEYS = frozenset(
-    {*FROM_FILE, *NETWORK_KEYS, *CONVENTION_KEYS, "quantize", "quant_weight_bits", "kernels", "ckpt_path", "pretrained"}
+    {*FROM_FILE, *NETWORK_KEYS, *CONVENTION_KEYS, "quantize", "quant_weight_bits", "kernels", "split_by"}
+    | {"ckpt_path", "pretrained"}
 )

@@ -1,4 +1,4 @@
-"""What follows from other keys where a person did not say it: schedules of the length of the training.
+"""What follows from other keys where a person did not say it, such as schedules of the length of the training.
 
 Applied to recipes as they are written, never to stored ones, whose numbers are what the job was begun with.
 """
@@ -18,7 +18,7 @@ AnyRecipe = TypeVar("AnyRecipe", bound=AllKeys)
 
 
 def fitted(recipe: AnyRecipe) -> AnyRecipe:
-    """The recipe with warm-up and decay that fit ``epoch_size``, where they were not given.
+    """The recipe with warm-up and decay that fit ``epoch_size``, and a split by name, where they were not given.
 
     Raises:
         UserError: means and deviations are shares of 1 instead of pixel values.
@@ -31,6 +31,8 @@ def fitted(recipe: AnyRecipe) -> AnyRecipe:
     parts = {"cosine_decay": recipe.num_cycles, "polynomial_decay": 1, "step_decay": _STEPS_OF_DECAY}
     if "decay_epochs" not in recipe.given and recipe.scheduler in parts and recipe.epoch_size > warmup:
         found["decay_epochs"] = (recipe.epoch_size - warmup) / parts[recipe.scheduler]
+    if recipe.val_fraction is not None and "split_by" not in recipe.given:
+        found["split_by"] = "name"
     return replace(recipe, **found)
 
 

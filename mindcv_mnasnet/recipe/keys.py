@@ -78,6 +78,9 @@ class DataKeys:
     val_split: str = key("val", "sub-folder of the validation images", pattern=".+")
     val_fraction: float | None = key(None, "share of a folder without splits kept for validation", within="(0, 1)")
     split_seed: int = key(0, "seed of that split", within="[0, 2147483647]")
+    split_by: str = key(
+        "position", "how it is drawn; new jobs draw by name unless told", choices=("name", "position"), place=True
+    )
     val_labels: str | None = key(None, "label file of a flat validation folder", pattern=".+", place=True)
     dataset_download: bool = key(False, "MindCV's download", fixed="nothing is downloaded here; give --data_dir")
     num_parallel_workers: int = key(

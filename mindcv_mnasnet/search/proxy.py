@@ -80,6 +80,7 @@ def held_out_recipe(recipe: Recipe, held_out: float, folder: Path) -> Recipe:
     for name in ("val_split", "train_split", "val_labels", "val_fraction", "resume", "run_name", "dataset"):
         keys.pop(name, None)
     places = {"data_dir": str(training_folder(recipe)), "ckpt_save_dir": str(folder), "run_name": "run"}
+    places["split_by"] = "position"  # as searches have always drawn: a resumed one keeps its images
     # Every network is compiled once, and would push graphs out of the cache that are used again.
     return load_recipe(overrides={**keys, **places, "val_fraction": held_out, "compile_cache": False})
 

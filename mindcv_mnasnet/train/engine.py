@@ -32,7 +32,7 @@ def fit(recipe: Recipe, averaged_only: bool = False) -> dict[str, Any]:
 
     ``averaged_only``: validate the averaged weights alone where the recipe has some, not the raw ones too.
 
-    SIGTERM and Ctrl-C end training after the running step with a checkpoint; the summary then says ``stopped``.
+    SIGTERM, SIGHUP and Ctrl-C end training after the running step with a checkpoint; the summary then says ``stopped``.
 
     Raises:
         UserError: something in the recipe, the data or the weights does not fit.
@@ -230,7 +230,7 @@ def _graphs(job: Job) -> CompileCache | None:
 
 @contextmanager
 def _stop_signal() -> Iterator[list[int]]:
-    """A list that fills when SIGTERM or Ctrl-C arrives; a second Ctrl-C interrupts at once."""
+    """A list that fills when SIGTERM, SIGHUP or Ctrl-C arrives; a second Ctrl-C interrupts at once."""
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -238,7 +238,10 @@ def _stop_signal() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    ending = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+        ending.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in ending}
     try:
         yield received
     finally:
