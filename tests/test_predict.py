@@ -96,7 +96,7 @@ def test_images_can_be_prepared_otherwise(model, digits):
     paths = predict.find_images([str(digits / "val" / "2")])
     first = {}
     for keys in ({}, {"mean": [0, 0, 0]}, {"crop_pct": 0.6}):
-        (one, _), *_ = predict.predictions(predict.open_classifier(str(model), evaluation=keys), paths, 10)
+        ((one, *_), _), *_ = predict.predictions(predict.open_classifier(str(model), evaluation=keys), paths, 10)
         first[str(keys)] = one.probabilities
     assert len(set(first.values())) == 3
 

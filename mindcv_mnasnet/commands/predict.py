@@ -118,14 +118,13 @@ def _predict(
     features: list[list[np.ndarray]] = []
     seen: list[np.ndarray] = []
     with tqdm(total=len(paths), unit=" images", disable=None, delay=2) as progress:
-        for numbers, images in predict.batches(classifier, paths):
-            for number, logits in zip(numbers, classifier.logits(images), strict=True):
-                predictions.append(predict.best_classes(classifier, paths[number], logits, options.top))
+        for some, images in predict.predictions(classifier, paths, options.top):
+            predictions += some
             if options.contact_sheet is not None:
                 seen += list(images[: MOST - len(seen)])
             if extract is not None:
                 features.append(extract(images))
-            progress.update(len(numbers))
+            progress.update(len(some))
     if extract is not None:
         _write_features(options.features, [one.path for one in predictions], features, options.feature_maps)
     return predictions, seen

@@ -92,7 +92,7 @@ class Classifier:
         _, broken = sound_images(paths)
         for path, reason in broken.items():
             raise JobError(f"{path}: {reason}")
-        return [one for one, _ in predictions(self, paths, top)]
+        return [one for some, _ in predictions(self, paths, top) for one in some]
 
     def features(self, maps: bool) -> Callable[[np.ndarray], list[np.ndarray]]:
         """A function of uint8 images (N, H, W, C): [(N, head width)] pooled, or all feature maps, finest first.
@@ -196,11 +196,13 @@ def batches(classifier: Classifier, paths: Sequence[str]) -> Iterator[tuple[list
         yield [int(number) for number in numbers[real]], images.asnumpy()[real]
 
 
-def predictions(classifier: Classifier, paths: Sequence[str], top: int) -> Iterator[tuple[Prediction, np.ndarray]]:
-    """Each image's prediction, and the image as the network sees it, uint8 (H, W, C)."""
+def predictions(
+    classifier: Classifier, paths: Sequence[str], top: int
+) -> Iterator[tuple[list[Prediction], np.ndarray]]:
+    """Predictions batch by batch, each with its images as the network sees them, uint8 (N, H, W, C)."""
     for numbers, images in batches(classifier, paths):
-        for number, image, logits in zip(numbers, images, classifier.logits(images), strict=True):
-            yield best_classes(classifier, paths[number], logits, top), image
+        pairs = zip(numbers, classifier.logits(images), strict=True)
+        yield [best_classes(classifier, paths[number], logits, top) for number, logits in pairs], images
 
 
 def sound_images(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:
