@@ -10,8 +10,9 @@ from mindcv_facts import MINDCV
 from mindcv_mnasnet.latency.published import UNIFORM
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.recipe.plan import Plan
-from mindcv_mnasnet.recipe.recipe import diff, load_recipe, read_layers, read_recipe_file
+from mindcv_mnasnet.recipe.recipe import diff, load_recipe
 from mindcv_mnasnet.recipe.values import key_table
+from mindcv_mnasnet.recipe.yaml_files import read_layers, read_recipe_file
 from mindcv_mnasnet.search.settings import SECTIONS, load_settings
 from mindcv_mnasnet.search.space_files import load_space
 from mindcv_mnasnet.train.schedule import learning_rates

@@ -13,7 +13,8 @@ from mindcv_facts import MINDCV
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
 from mindcv_mnasnet.recipe.recipe import Recipe, diff, load_recipe
-from mindcv_mnasnet.recipe.values import Key, in_interval, key_table
+from mindcv_mnasnet.recipe.rule import Use
+from mindcv_mnasnet.recipe.values import Key, in_interval, key_table, keys_for
 
 REFERENCE = Path(__file__).with_name("reference")
 
@@ -31,6 +32,23 @@ def test_mindcvs_files_load_unmodified(name, tmp_path):
         key: float(value) if key in ("min_lr", "weight_decay", "eps") else value for key, value in MINDCV[name].items()
     }
     assert {key: recipe.to_dict()[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", keys_for(Use.PLACE))
+def test_keys_of_place_do_not_change_what_is_computed(name):
+    key = key_table()[name]
+    other = {bool: not key.default, str: "other", int: 3}[key.kinds[0]]
+    choices = [choice for choice in key.rule.choices if choice != key.default]
+    value = ["lr"] if key.many else (choices or [other])[0]
+    recipe = load_recipe(overrides={name: value})
+    assert recipe != load_recipe()
+    assert recipe.fingerprint() == load_recipe().fingerprint()
+
+
+def test_every_key_of_the_network_changes_what_is_computed():
+    keys = keys_for(Use.NETWORK | Use.CONVENTION)
+    assert not set(keys) & set(keys_for(Use.PLACE))
+    assert {"model", "blocks", "padding"} <= set(keys)
 
 
 def test_every_option_of_mindcv_is_a_key():

@@ -13,7 +13,8 @@ from mindcv_mnasnet.networks.reported import format_table
 from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
 from mindcv_mnasnet.recipe.evaluation import VALIDATION_KEYS
 from mindcv_mnasnet.recipe.recipe import load_recipe
-from mindcv_mnasnet.recipe.values import typed
+from mindcv_mnasnet.recipe.rule import Use
+from mindcv_mnasnet.recipe.values import keys_for, typed
 from mindcv_mnasnet.run.folder import find_checkpoints
 
 
@@ -42,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         typed(name, value, "command line")  # a typo is said before MindSpore loads
     with interrupts_wait():
         from mindcv_mnasnet.inference import validation  # loads MindSpore
-        from mindcv_mnasnet.weights.hub import PRETRAINED_KEYS, pretrained_for
+        from mindcv_mnasnet.weights.hub import pretrained_for
 
-    asked = load_recipe(config, {name: overrides[name] for name in PRETRAINED_KEYS if name in overrides})
+    asked = load_recipe(config, {name: overrides[name] for name in keys_for(Use.PUBLISHED) if name in overrides})
     overrides = {name: value for name, value in overrides.items() if name not in ("ckpt_path", "pretrained")}
     named = str(pretrained_for(asked)) if asked.pretrained else asked.ckpt_path
     paths = find_checkpoints([name for name in (named, *options.checkpoints) if name])

@@ -9,12 +9,11 @@ from typing import Any
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.artifact import Artifact
 from mindcv_mnasnet.networks.network import Network
-from mindcv_mnasnet.recipe.evaluation import CONVENTION_KEYS, FROM_FILE, NETWORK_KEYS, VALIDATION_KEYS
+from mindcv_mnasnet.recipe.evaluation import CONVENTION_KEYS, NETWORK_KEYS, VALIDATION_KEYS
 from mindcv_mnasnet.recipe.recipe import Recipe, with_evaluation
+from mindcv_mnasnet.recipe.rule import Use
+from mindcv_mnasnet.recipe.values import keys_for
 from mindcv_mnasnet.run.checkpoint import Checkpoint
-
-# Keys that a compiled file, or one that is exported for another runtime, has no use for.
-_COMPILED = ("quantize", "quant_weight_bits", "kernels", "jit_level", "val_amp_level", "amp_dtype")
 
 
 def merged_recipe(checkpoint: Checkpoint, recipe: Recipe | None, overrides: Mapping[str, Any]) -> Recipe:
@@ -28,8 +27,8 @@ def merged_recipe(checkpoint: Checkpoint, recipe: Recipe | None, overrides: Mapp
     merged = checkpoint.recipe
     if recipe is not None:
         _require_same_network(checkpoint, recipe, free=overrides)
-        values = recipe.to_dict()
-        merged = with_evaluation(merged, {name: values[name] for name in FROM_FILE if name in recipe.given})
+        values, counting = recipe.to_dict(), keys_for(Use.INPUT | Use.VALIDATION)
+        merged = with_evaluation(merged, {name: values[name] for name in counting if name in recipe.given})
     merged = with_evaluation(merged, {**overrides, "resume": None, "ckpt_path": ""})
     if NETWORK_KEYS & overrides.keys():
         _require_same_network(checkpoint, merged, free=(*CONVENTION_KEYS, "declared_stem"))
@@ -67,7 +66,7 @@ def require_honored(
         )
     if backend not in (None, artifact.runtime):
         raise UserError(f"backend: {backend} is asked for, {artifact.path} is run by {artifact.runtime} alone")
-    for name in (*CONVENTION_KEYS, *_COMPILED):
+    for name in keys_for(Use.CONVENTION | Use.MINDSPORE):
         if name in given and getattr(recipe, name) != getattr(metadata.own_recipe(), name):
             raise UserError(f"{name}: {artifact.path} is compiled already and cannot be changed")
     for name, asked in zip(("mean", "std"), recipe.pixel_statistics(), strict=True):
@@ -80,6 +79,6 @@ def require_honored(
 
 def require_exportable(recipe: Recipe, backend: str | None) -> None:
     """Refuse keys that mean nothing to another runtime than MindSpore."""
-    for name in _COMPILED:
+    for name in keys_for(Use.MINDSPORE):
         if backend not in (None, "mindspore") and name in recipe.given:
             raise UserError(f"{name}: {backend} has no use for it; leave it out, or --backend")

@@ -20,7 +20,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from mindcv_mnasnet.recipe.keys import OptimizerKeys
+from mindcv_mnasnet.recipe.training_keys import OptimizerKeys
 
 LEVELS = 255  # steps between the ends of an activation's range
 #: Steps from zero to the largest weight, by bits; with 7, processors without VNNI add exactly (ONNX Runtime).

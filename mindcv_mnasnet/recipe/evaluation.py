@@ -1,24 +1,15 @@
-"""The recipe keys that say how a network is evaluated."""
+"""The recipe keys that say how a network is evaluated, as they are marked in the table of keys."""
 
 from __future__ import annotations
 
+from mindcv_mnasnet.recipe.rule import Use
+from mindcv_mnasnet.recipe.values import keys_for
+
 #: How an image becomes the network's input.
-EVALUATION_KEYS = ("image_resize", "crop_pct", "val_resize", "val_interpolation", "eval_crop", "mean", "std")
+EVALUATION_KEYS = keys_for(Use.INPUT)
 #: What a source's code fixes, and a checkpoint keeps, unless told otherwise.
-CONVENTION_KEYS = ("padding", "bn_eps", "residual_rule")
-#: Keys that count in validation where a recipe file is given; all others are the checkpoint's own business.
-FROM_FILE = (
-    *("dataset", "data_dir", "train_split", "val_split", "val_fraction", "split_seed", "val_labels", "on_bad_image"),
-    *("num_parallel_workers", "batch_size", "val_batch_size", "interpolation", *EVALUATION_KEYS),
-    *("device_target", "distribute", "jit_level", "deterministic", "val_amp_level", "amp_dtype"),
-)
+CONVENTION_KEYS = keys_for(Use.CONVENTION)
 #: Those that say what the network is.
-NETWORK_KEYS = {
-    *("model", "blocks", "num_classes", "in_channels", "width_mult"),
-    *("stem", "stem_stride", "head", "divisor", "min_width"),
-}
+NETWORK_KEYS = frozenset(keys_for(Use.NETWORK))
 #: Keys that validation takes, on the command line or in a call.
-VALIDATION_KEYS = frozenset(
-    {*FROM_FILE, *NETWORK_KEYS, *CONVENTION_KEYS, "quantize", "quant_weight_bits", "kernels", "split_by"}
-    | {"ckpt_path", "pretrained"}
-)
+VALIDATION_KEYS = frozenset(keys_for(Use.INPUT | Use.VALIDATION | Use.NETWORK | Use.CONVENTION | Use.COMMAND))

@@ -8,42 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.network import Network, resolve
 from mindcv_mnasnet.recipe.command_line import parse_command_line
 from mindcv_mnasnet.recipe.fitting import fitted
 from mindcv_mnasnet.recipe.keys import AllKeys
+from mindcv_mnasnet.recipe.rule import Use
 from mindcv_mnasnet.recipe.rules import check_together
-from mindcv_mnasnet.recipe.values import is_unset, key_table, typed
-
-BASE = "base"  # in a file: another recipe file that it builds on
-
-# Recipe key -> field of the network description.
-_NETWORK_KEYS = {
-    "in_channels": "in_channels",
-    "image_resize": "image_size",
-    "width_mult": "width_mult",
-    "blocks": "blocks",
-    "stem": "stem",
-    "stem_stride": "stem_stride",
-    "head": "head",
-    "divisor": "divisor",
-    "min_width": "min_width",
-    "padding": "padding",
-    "bn_eps": "bn_eps",
-    "bn_momentum": "bn_momentum",
-    "residual_rule": "residual_rule",
-    "drop_rate": "dropout",
-    "drop_path_rate": "drop_connect",
-}
+from mindcv_mnasnet.recipe.values import is_unset, key_table, keys_for, typed
+from mindcv_mnasnet.recipe.yaml_files import read_layers, to_yaml
 
 
 @dataclass(frozen=True)
@@ -80,8 +58,8 @@ class Recipe(AllKeys):
 
         Defaults are left out, so that a recipe stays the same one when the kit learns something new.
         """
-        values = self.to_dict().items()
-        return {name: value for name, value in values if self._differs(name) and not key_table()[name].rule.place}
+        values, places = self.to_dict().items(), keys_for(Use.PLACE)
+        return {name: value for name, value in values if self._differs(name) and name not in places}
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of :meth:`identity`: equal on every machine and for every way of writing the recipe."""
@@ -99,8 +77,8 @@ class Recipe(AllKeys):
         classes = self.num_classes if self.num_classes is not None else num_classes
         if classes is None:
             raise UserError("num_classes is needed where there is no data to count the classes of")
-        overrides = {theirs: getattr(self, ours) for ours, theirs in _NETWORK_KEYS.items()}
-        overrides["num_classes"] = classes
+        overrides = {key.rule.sets or name: getattr(self, name) for name, key in key_table().items()}
+        overrides = {field.name: overrides.get(field.name) for field in fields(Network)} | {"num_classes": classes}
         return resolve(self.model, **{name: value for name, value in overrides.items() if value is not None})
 
     def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -171,35 +149,6 @@ def load_stored_recipe(path: str | Path) -> Recipe:
     return _checked(merged, given=frozenset(merged))
 
 
-def read_layers(path: str | Path) -> dict[str, tuple[Any, str]]:
-    """Keys of a recipe file and of the file that it builds on (``base``), each with its raw value and where it stood.
-
-    ``base`` is relative to the file that names it; what the file itself says wins.
-
-    Raises:
-        UserError: a file that cannot be read, or one that builds on itself.
-    """
-    layers: list[dict[str, tuple[Any, str]]] = []
-    if not str(path):
-        raise UserError("the name of the recipe file (--config) is empty")
-    seen: list[Path] = []
-    following: str | Path | None = path
-    while following is not None:
-        if Path(following).resolve() in seen:
-            raise UserError(f"base: recipe {following} builds on itself, by way of {Path(path)}")
-        seen.append(Path(following).resolve())
-        content = read_recipe_file(following)
-        base = content.pop(BASE, None)
-        if base is not None and (not isinstance(base, str) or not base):
-            raise UserError(f"base: {base!r} (recipe {following}) is impossible; it names one recipe file")
-        layers.append({name: (value, str(following)) for name, value in content.items()})
-        following = None if base is None else Path(following).parent / base
-    merged: dict[str, tuple[Any, str]] = {}
-    for layer in reversed(layers):
-        merged |= layer
-    return merged
-
-
 def with_evaluation(recipe: Recipe, keys: Mapping[str, Any], origin: str = "command line") -> Recipe:
     """``recipe`` with other ``keys`` on top; a new image size takes along what follows from it (``Recipe.at_size``).
 
@@ -217,13 +166,6 @@ def diff(a: Recipe, b: Recipe) -> list[str]:
     return [name for name in key_table() if (name in mine or name in theirs) and getattr(a, name) != getattr(b, name)]
 
 
-def to_yaml(values: Mapping[str, Any]) -> str:
-    """Keys and values as YAML that ``read_recipe_file`` reads."""
-    if not values:
-        return "{}\n"
-    return str(yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True))
-
-
 def _checked(merged: Mapping[str, tuple[Any, str]], given: frozenset[str] | None) -> Recipe:
     values = {name: typed(name, raw, origin) for name, (raw, origin) in merged.items()}
     if (values.get("eval_crop"), values.get("val_interpolation")) == ("tf_square", "bilinear"):
@@ -234,80 +176,3 @@ def _checked(merged: Mapping[str, tuple[Any, str]], given: frozenset[str] | None
     recipe = Recipe(**values, given=changed if given is None else (given - unset) | changed)
     check_together(recipe, {name: origin for name, (_, origin) in merged.items()})
     return recipe
-
-
-def read_recipe_file(path: str | Path) -> dict[str, Any]:
-    """Keys and raw values of a recipe file.
-
-    Raises:
-        UserError: no such file, not YAML, not a mapping, empty, no name, or a key that stands there twice.
-    """
-    if not str(path):
-        raise UserError("the name of the recipe file (--config) is empty")
-    try:
-        content = _StrictLoader(Path(path).read_text(encoding="utf-8")).get_single_data()
-    except OSError as error:
-        raise UserError(f"recipe {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"recipe {path} is not a text file") from None
-    except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"recipe {path} is not valid YAML{line}: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        raise UserError(f"recipe {path} is empty")
-    if not isinstance(content, dict):
-        raise UserError(f"recipe {path} is not a mapping of keys to values")
-    return {str(name): value for name, value in content.items()}
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe loading that refuses a key given twice, and reads numbers as people mean them.
-
-    A key of free text takes what is written (``run_name: 012``). 010 and 1:30, which YAML 1.1 takes for 8 and 90, stay
-    text, so that a key of numbers takes the first for 10 and refuses the second.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: list[Any] = []
-        for child, value in node.value:
-            if child.value in seen:
-                problem = f"key {child.value} stands there twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, child.start_mark)
-            seen.append(child.value)
-            key = key_table().get(str(child.value))
-            if (
-                key is not None
-                and key.kinds == (str,)
-                and key.rule.pattern
-                and key.name != "model"
-                and _is_number(value)
-            ):
-                value.tag = "tag:yaml.org,2002:str"
-        return super().construct_mapping(node, deep)
-
-
-def _is_number(node: yaml.Node) -> bool:
-    return node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
-
-
-def _as_meant(loader: _StrictLoader, node: yaml.ScalarNode) -> Any:
-    if ":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value):
-        return node.value
-    return _NUMBERS[node.tag](loader, node)
-
-
-_NUMBERS = {
-    "tag:yaml.org,2002:int": yaml.SafeLoader.construct_yaml_int,
-    "tag:yaml.org,2002:float": yaml.SafeLoader.construct_yaml_float,
-}
-for _tag in _NUMBERS:
-    _StrictLoader.add_constructor(_tag, _as_meant)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Safe dumping with lists on one line."""
-
-    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
-        return super().represent_sequence(tag, sequence, flow_style=True)

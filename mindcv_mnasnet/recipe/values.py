@@ -12,7 +12,8 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe.keys import SECTIONS, Rule
+from mindcv_mnasnet.recipe.keys import SECTIONS
+from mindcv_mnasnet.recipe.rule import Rule, Use
 
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _UNSET = {"None", "none", "null"}
@@ -74,6 +75,11 @@ def key_table(sections: tuple[type, ...] = SECTIONS) -> dict[str, Key]:
                 item.metadata["rule"],
             )
     return table
+
+
+def keys_for(use: Use, sections: tuple[type, ...] = SECTIONS) -> tuple[str, ...]:
+    """Names of the keys that are for any of these uses, in the order of the table."""
+    return tuple(name for name, key in key_table(sections).items() if key.rule.use & use)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.recipe.recipe import Recipe, diff
+from mindcv_mnasnet.recipe.rule import Use
+from mindcv_mnasnet.recipe.values import keys_for
 from mindcv_mnasnet.run.checkpoint import Checkpoint, newest_intact
 from mindcv_mnasnet.run.folder import RunFolder
-
-_BATCH_KEYS = ("batch_size", "gradient_accumulation_steps")  # judged by their product, and with the devices
 
 
 def stored_state(recipe: Recipe) -> tuple[RunFolder | None, Checkpoint | None, list[str]]:
@@ -44,7 +44,8 @@ def merged(recipe: Recipe, before: Recipe) -> Recipe:
     given = {name: value for name, value in recipe.to_dict().items() if name in recipe.given and name != "resume"}
     whole = Recipe.from_dict({**before.to_dict(), **given})
     whole = replace(whole, given=recipe.given | before.given, resume=recipe.resume)
-    refused = [name for name in diff(before, whole) if name not in recipe.allow_changes and name not in _BATCH_KEYS]
+    free = (*recipe.allow_changes, *keys_for(Use.BATCH))
+    refused = [name for name in diff(before, whole) if name not in free]
     if refused:
         name = refused[0]
         raise UserError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mindcv_mnasnet.recipe.keys import key
+from mindcv_mnasnet.recipe.rule import Use, key
 from mindcv_mnasnet.search.reward import EXPONENTS
 from mindcv_mnasnet.search.strategy import NAMES
 
@@ -82,14 +82,14 @@ class TrialKeys:
     evaluator: str = key("proxy", "where accuracy comes from", choices=("proxy", "supernet", "table", "surrogate"))
     accuracy_table: str | None = key(None, "file of earlier trials, for evaluator: table", pattern=".+")
     recipe: str | None = key(None, "recipe that the winners are trained by; None for the surrogate", pattern=".+")
-    data_dir: str | None = key(None, "data of recipe, in place of its own data_dir", pattern=".+", place=True)
+    data_dir: str | None = key(None, "data of recipe, in place of its own data_dir", pattern=".+", use=Use.PLACE)
     held_out: float = key(0.1, "share of the training images that measures accuracy", within="(0, 1)")
-    workers: int = key(1, "trainings at once", within="[1, 1024]", place=True)
-    pool: str = key("local", "processes here, or Ray's", choices=("local", "ray"), place=True)
-    ray_address: str | None = key(None, "Ray cluster; None starts one here", pattern=".+", place=True)
+    workers: int = key(1, "trainings at once", within="[1, 1024]", use=Use.PLACE)
+    pool: str = key("local", "processes here, or Ray's", choices=("local", "ray"), use=Use.PLACE)
+    ray_address: str | None = key(None, "Ray cluster; None starts one here", pattern=".+", use=Use.PLACE)
     trial_timeout_s: float = key(3600.0, "most seconds for one training", within="(0, inf)")
     trial_memory_gb: float | None = key(None, "most memory of one training", within="(0, inf)")
-    retries: int = key(1, "new attempts when a worker dies", within="[0, 10]", place=True)
+    retries: int = key(1, "new attempts when a worker dies", within="[0, 10]", use=Use.PLACE)
     most_failures: float = key(0.5, "share of failed trials that ends the search", within="(0, 1]")
     finalist_timeout_s: float = key(172800.0, "most seconds for a finalist's training", within="(0, inf)")
     finalists: int = key(0, "networks trained by recipe in the end, beside the references", within="[0, 100]")
@@ -102,9 +102,9 @@ class TrialKeys:
 class PlaceKeys:
     """where it is kept"""
 
-    search_dir: str = key("runs", "folder of search folders", pattern=".+", place=True)
+    search_dir: str = key("runs", "folder of search folders", pattern=".+", use=Use.PLACE)
     run_name: str | None = key(
-        None, "folder below search_dir", pattern=r"(?!\.+$)[^/\\]+", form="a folder name", place=True
+        None, "folder below search_dir", pattern=r"(?!\.+$)[^/\\]+", form="a folder name", use=Use.PLACE
     )
 
 

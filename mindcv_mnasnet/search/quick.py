@@ -19,7 +19,8 @@ from mindcv_mnasnet.errors import UserError, interrupts_wait
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.networks.network import Network, resolve
 from mindcv_mnasnet.recipe.command_line import Parser
-from mindcv_mnasnet.recipe.recipe import load_recipe, to_yaml
+from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.recipe.yaml_files import to_yaml
 from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search import budget, timing
 from mindcv_mnasnet.search.candidates import reference_network

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats  # comes with scikit-learn
 
 from mindcv_mnasnet.files import replace_file
-from mindcv_mnasnet.recipe.recipe import to_yaml
+from mindcv_mnasnet.recipe.yaml_files import to_yaml
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.trials import Trial
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe, read_recipe_file, to_yaml
-from mindcv_mnasnet.recipe.values import key_table, typed
+from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
+from mindcv_mnasnet.recipe.rule import Use
+from mindcv_mnasnet.recipe.values import key_table, keys_for, typed
+from mindcv_mnasnet.recipe.yaml_files import read_recipe_file, to_yaml
 from mindcv_mnasnet.search.keys import (
     KEEP,
     ON_THIS_MACHINE,
@@ -123,7 +125,8 @@ class Settings(PlaceKeys, TrialKeys, LatencyKeys, RewardKeys, SearchKeys):
 
     def identity(self) -> dict[str, Any]:
         """What decides the outcome, without places and numbers of workers, as YAML holds it."""
-        values = {name: getattr(self, name) for name, one in key_table(SECTIONS).items() if not one.rule.place}
+        places = keys_for(Use.PLACE, SECTIONS)
+        values = {name: getattr(self, name) for name in key_table(SECTIONS) if name not in places}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return {**plain, "proxy": dict(self.proxy), "rungs": [dict(rung) for rung in self.rungs]}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.blocks import check, check_whole, is_number
-from mindcv_mnasnet.recipe.recipe import read_recipe_file
 from mindcv_mnasnet.recipe.values import nearest
+from mindcv_mnasnet.recipe.yaml_files import read_recipe_file
 from mindcv_mnasnet.search.space import OPERATORS, SKIPS, Space
 
 PRESETS = Path(__file__).with_name("spaces.yaml")

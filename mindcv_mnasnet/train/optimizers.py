@@ -12,7 +12,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from mindcv_mnasnet.recipe.keys import OptimizerKeys
+from mindcv_mnasnet.recipe.training_keys import OptimizerKeys
 from mindcv_mnasnet.train.tensor_lists import Kept, TensorList, for_each
 
 add, sub, mul, div, sqrt = ops.Add(), ops.Sub(), ops.Mul(), ops.Div(), ops.Sqrt()

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mindcv_mnasnet.recipe.keys import ScheduleKeys
 from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.training_keys import ScheduleKeys
 
 Epochs = NDArray[np.float64]
 _ROUNDING = 1e-9  # a step at a boundary belongs to what begins there

@@ -23,12 +23,8 @@ from mindcv_mnasnet.run.checkpoint import BrokenCheckpointError, read_checkpoint
 from mindcv_mnasnet.weights.convert import convert
 from mindcv_mnasnet.weights.download import Patience, check_file, download
 
-__all__ = ["PRETRAINED_KEYS", "Published", "find", "load_registry", "pretrained", "pretrained_for"]
-
 #: Folder of the cache; its number rises when a conversion writes other words, so that older files are not taken.
 CONVERTED = "converted-2"
-#: Recipe keys that say which published weights are meant, or whose weights are meant instead.
-PRETRAINED_KEYS = ("pretrained", "ckpt_path", "model", "width_mult", "image_resize")
 
 
 @dataclass(frozen=True)
