@@ -51,10 +51,10 @@ def pynative():
 @pytest.fixture
 def unbuilt(tmp_path, monkeypatch):
     """A process that has built nothing yet, with an empty cache."""
+    loaded = build.loaded()
     monkeypatch.setenv("MNASNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MNASNET_KERNELS", raising=False)
     monkeypatch.delenv("CXX", raising=False)
-    loaded = build.loaded()
     build.loaded.cache_clear()
     yield tmp_path / "cache" / "kernels"
     build.loaded.cache_clear()
@@ -317,6 +317,20 @@ def test_the_environment_switches_them_off_without_a_word(monkeypatch):
     monkeypatch.setenv("MNASNET_KERNELS", "off")
     assert build.kernels() == build.Kernels(None)
     assert operators_in(create_model(tiny.network())) == 0
+
+
+def test_the_environment_chooses_the_instruction_set(unbuilt, tmp_path, monkeypatch):
+    monkeypatch.setenv("MNASNET_KERNELS", "avx3")
+    note = build.loaded().note
+    assert "MNASNET_KERNELS=avx3" in note
+    assert "sse2" in note
+    build.loaded.cache_clear()
+    echo = 'case "$1" in --version) echo 1;; *) for file; do :; done; echo "$@" >"$file";; esac'
+    monkeypatch.setenv("CXX", script(tmp_path / "c++", echo))
+    monkeypatch.setenv("MNASNET_KERNELS", "sse2")
+    assert "-march=x86-64 " in build.build(unbuilt).read_text()
+    monkeypatch.delenv("MNASNET_KERNELS")
+    assert "-march=x86-64 " not in build.build(unbuilt).read_text()
 
 
 def test_the_recipe_switches_them_off_and_stays_the_same_recipe(unbuilt, tmp_path, monkeypatch):

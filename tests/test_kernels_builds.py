@@ -43,11 +43,11 @@ class Build:
 
 
 BUILDS = {
-    "avx512": Build(("-march=x86-64", "-mavx512f", "-mfma"), ("avx512f", "fma")),
-    "avx2": Build(("-march=x86-64", "-mavx2", "-mfma"), ("avx2", "fma")),
-    "sse2": Build(("-march=x86-64",)),
+    "avx512": Build(build.LIMITS["avx512"], ("avx512f", "fma")),
+    "avx2": Build(build.LIMITS["avx2"], ("avx2", "fma")),
+    "sse2": Build(build.LIMITS["sse2"]),
     "sanitized": Build(("-march=native", "-fsanitize=address", "-g")),
-    "clang": Build(("-march=x86-64", "-mavx2", "-mfma"), ("avx2", "fma"), "clang++"),
+    "clang": Build(build.LIMITS["avx2"], ("avx2", "fma"), "clang++"),
     "aarch64": Build((), compiler="aarch64-linux-gnu-g++", runner=("qemu-aarch64", "-L", ARM_ROOT)),
 }
 #: Built by ``make test-aarch64``, and with all else that takes long.

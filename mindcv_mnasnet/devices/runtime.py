@@ -194,7 +194,12 @@ def current_device() -> str:
 
 def kernels_switched_off() -> bool:
     """Whether the environment says ``MNASNET_KERNELS=off``."""
-    return os.environ.get("MNASNET_KERNELS", "").lower() in ("off", "0")
+    return kernels_variable() in ("off", "0")
+
+
+def kernels_variable() -> str:
+    """``MNASNET_KERNELS``: ``off``, an instruction set, or nothing, which means this processor's own."""
+    return os.environ.get("MNASNET_KERNELS", "").lower()
 
 
 def compiler() -> str:

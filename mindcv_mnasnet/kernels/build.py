@@ -18,6 +18,12 @@ from mindcv_mnasnet.devices import runtime
 
 SOURCE = Path(__file__).with_name("operators.cpp")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
+# What MNASNET_KERNELS may ask for in place of all that the processor has.
+LIMITS = {
+    "avx512": ("-march=x86-64", "-mavx512f", "-mfma"),
+    "avx2": ("-march=x86-64", "-mavx2", "-mfma"),
+    "sse2": ("-march=x86-64",),
+}
 _NATIVE = {"x86_64": ("-march=native",), "aarch64": ("-mcpu=native",)}
 _MOST_SECONDS = 300  # a compiler that takes longer hangs; it needs 15
 
@@ -33,7 +39,8 @@ class Kernels:
 def kernels() -> Kernels:
     """The operators for this process, built if they are not in the cache; never fails.
 
-    ``MNASNET_KERNELS=off`` means none, and so does any device but the CPU. ``CXX`` names another compiler.
+    ``MNASNET_KERNELS=off`` means none, and so does any device but the CPU; ``avx512``, ``avx2`` and ``sse2`` build for
+    that instruction set rather than for all that the processor has. ``CXX`` names another compiler.
     """
     if runtime.kernels_switched_off() or runtime.current_device() != "CPU" or platform.system() != "Linux":
         return Kernels(None)
@@ -56,13 +63,13 @@ def build(folder: Path) -> Path:
     """The library in ``folder``, compiled if it is not there for this source, compiler and processor.
 
     Raises:
-        OSError: no compiler, or no place to write.
+        OSError: no compiler, no place to write, or MNASNET_KERNELS is unknown.
         subprocess.SubprocessError: the compiler fails.
     """
     compiler = shlex.split(runtime.compiler())
     if shutil.which(compiler[0]) is None:
         raise FileNotFoundError(f"no C++ compiler {compiler[0]}")
-    flags = [*FLAGS, *_NATIVE.get(platform.machine(), ())]
+    flags = [*FLAGS, *_instructions()]
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, timeout=30).stdout
     sources = [path.read_bytes() for path in sorted([SOURCE, *SOURCE.parent.glob("*.h")])]
     parts = (*sources, version, " ".join(flags).encode(), processor().encode())
@@ -81,6 +88,15 @@ def build(folder: Path) -> Path:
     finally:
         Path(partial).unlink(missing_ok=True)
     return path
+
+
+def _instructions() -> tuple[str, ...]:
+    asked = runtime.kernels_variable()
+    if asked in ("", "on", "1"):
+        return _NATIVE.get(platform.machine(), ())
+    if asked not in LIMITS:
+        raise OSError(f"MNASNET_KERNELS={asked} is none of off, {', '.join(LIMITS)}")
+    return LIMITS[asked]
 
 
 def processor() -> str:

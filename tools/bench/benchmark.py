@@ -37,6 +37,8 @@ NEEDS |= {"convert": "timm", "export": "timm"}
 TIMM_FAMILIES = {"b1": "mnasnet", "a1": "semnasnet"}
 MINDCV_WIDTHS = (0.5, 0.75, 1.0, 1.3, 1.4)
 ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # "as installed" means without them
+# What --avx2 sets: for our operators, oneDNN's, PyTorch's own. ONNX Runtime and LiteRT have no switch.
+AVX2 = {"MNASNET_KERNELS": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 # What the input pipeline holds ready: without so many more, all could be decoded before measuring begins.
 READ_AHEAD_BATCHES, READ_AHEAD_PICTURES = 20, 256
 
@@ -52,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = settings_of(options, rows)
     with TemporaryDirectory(prefix="benchmark-") as scratch:
         machine = run_tool("bench_machine.py", [], Path(scratch))
+        if options.avx2:
+            machine["instruction_set"] = f"AVX2 (limited to it; the processor has {machine['instruction_set']})"
         images = f"{scratch}/images"
         if options.data_dir is None and READ_FILES & set(rows):
             _say(f"making {settings['pictures']} JPEG files")
@@ -104,6 +108,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each row")
     parser.add_argument("--steps", type=int, default=10, help="steps measured, after --warm_up")
     parser.add_argument("--warm_up", type=int, default=3, help="steps before that; the first one compiles")
+    parser.add_argument("--avx2", action="store_true", help="all rows but ONNX's and LiteRT's without AVX-512")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers and what they were measured on")
     return parser
 
@@ -127,7 +132,11 @@ def settings_of(options: argparse.Namespace, rows: Sequence[str]) -> Settings:
     network = resolve(options.model)
     settings = {key: getattr(options, key) for key in ("model", "batch_size", "image_size", "warm_up", "steps")}
     batches = 2 * options.warm_up + options.steps + READ_AHEAD_BATCHES  # train.py logs every warm_up steps
-    settings |= {"data_dir": options.data_dir, "pictures": batches * options.batch_size + READ_AHEAD_PICTURES}
+    settings |= {
+        "avx2": options.avx2,
+        "data_dir": options.data_dir,
+        "pictures": batches * options.batch_size + READ_AHEAD_PICTURES,
+    }
     if any(row.startswith("mindcv") for row in rows):
         if network.family != "b1" or network.width_mult not in MINDCV_WIDTHS:
             raise UserError(f"--model: MindCV has no {options.model}, only B1 at widths {MINDCV_WIDTHS}")
@@ -162,6 +171,8 @@ def run_row(row: str, settings: Settings, scratch: Path) -> dict[str, Any]:
         JobError: it failed, for the reason that it gave.
     """
     variables = {name: value for name, value in os.environ.items() if name not in ISA_VARIABLES}
+    if settings.get("avx2"):
+        variables |= AVX2
     if row == "mindcv_avx2":
         variables["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     told = {**settings, "began": time.time()}
