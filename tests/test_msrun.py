@@ -21,6 +21,7 @@ from processes import (
     unequal,
     write_recipe,
 )
+from shipped import write_images
 
 import validate
 from mindcv_mnasnet.run.checkpoint import read_checkpoint
@@ -29,7 +30,7 @@ from mindcv_mnasnet.run.log import read_log
 LAST = 2 * STEPS_PER_EPOCH
 
 # Trains like train.py; every process leaves all tensors of its training state in rank_<rank>.npz. The word before the
-# arguments lets one rank fail or be told to stop when step 25 is over.
+# arguments lets one rank fail, die or be told to stop when a step is over: the 25th, or N of ``kill:N``.
 _PROGRAM = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -39,6 +40,7 @@ from mindcv_mnasnet.train import engine
 from mindcv_mnasnet.errors import JobError, run_cli
 
 jobs, prepare, note = [], engine.prepare, engine._Training._note_loss
+word, _, at = sys.argv[1].partition(":")
 
 def remember(recipe):
     jobs.append(prepare(recipe))
@@ -46,10 +48,12 @@ def remember(recipe):
 
 def ending(self, *arguments):
     note(self, *arguments)
-    if self.job.attempted_steps == 25 and self.job.runtime.rank == 1:
-        if sys.argv[1] == "stop":
+    if self.job.attempted_steps == int(at or 25) and self.job.runtime.rank == 1:
+        if word == "stop":
             os.kill(os.getpid(), signal.SIGTERM)
-        if sys.argv[1] == "fail":
+        if word == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if word == "fail":
             raise JobError("this rank's disk is full")
 
 engine.prepare, engine._Training._note_loss = remember, ending
@@ -180,6 +184,29 @@ def test_a_rank_that_fails_ends_the_job_with_its_error_shown(program, halves, tm
     resumed = msrun(program, "finish", "--resume", "runs/run", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stdout
     assert [step for step, *_ in steps(tmp_path / "runs" / "run")] == list(range(1, LAST + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mnasnet_0.75_ascend", "mnasnet_a1_1.0_timm"])
+def test_a_shipped_recipe_killed_and_resumed_ends_with_the_same_bits_on_both_ranks(program, name, tmp_path):
+    """As it is shipped but for the device, batch and epochs."""
+    write_images(tmp_path / "images")
+    words = ("-c", ROOT / "configs" / "mnasnet" / f"{name}.yaml", "--data_dir", "images", "--device_target", "CPU")
+    words += ("--batch_size", "2", "--epoch_size", "2", "--num_parallel_workers", "1", "--deterministic", "True")
+    words += ("--ckpt_save_steps", "3", "--log_interval", "1", "--run_name", "run")
+    for folder in ("straight", "killed"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "images").symlink_to(tmp_path / "images")
+    assert msrun(program, "finish", *words, cwd=tmp_path / "straight").returncode == 0
+    died = msrun(program, "kill:8", *words, cwd=tmp_path / "killed", patient=False)
+    assert died.returncode != 0
+    assert not (tmp_path / "killed" / "rank_0.npz").exists()
+    resumed = msrun(program, "finish", "--resume", "runs/run", cwd=tmp_path / "killed")
+    assert resumed.returncode == 0, resumed.stdout
+    straight, first, second = (*ranks(tmp_path / "straight")[:1], *ranks(tmp_path / "killed"))
+    assert unequal(first, second) == []
+    assert unequal(first, straight) == []
+    assert steps(tmp_path / "killed" / "runs" / "run") == steps(tmp_path / "straight" / "runs" / "run")
 
 
 @pytest.mark.slow
