@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import numpy as np
 from simplejpeg import decode_jpeg, decode_jpeg_header
@@ -19,8 +20,17 @@ from mindcv_mnasnet.data.images import decode, eight_bits
 from mindcv_mnasnet.data.jpeg import JPEG
 from mindcv_mnasnet.recipe.keys import DataKeys
 
+# Encoded image, its name and its label to pixels and what the network is to answer.
+Decoder = Callable[[bytes, str, Any], tuple[np.ndarray, Any]]
+Box = tuple[int, int, int, int]  # top, left, height, width in pixels
+
 _TRIES = 10  # boxes drawn before the largest possible one is taken, as in torchvision and MindSpore
 _reused = threading.local()  # each thread's memory for pixels that are copied from at once
+
+
+def whole_image(data: bytes, name: str, label: Any) -> tuple[np.ndarray, Any]:
+    """A decoder that crops nothing; see :func:`decode_whole`."""
+    return decode_whole(data, name), label
 
 
 def decode_whole(data: bytes, name: str) -> np.ndarray:
@@ -53,12 +63,16 @@ class RandomCrop:
         """The random numbers of one box, (tries, 4) in [0, 1)."""
         return generator.random((_TRIES, 4))
 
-    def decoders(self, generator: np.random.Generator) -> Iterator[Callable[[bytes, str], np.ndarray]]:
+    def decoders(self, generator: np.random.Generator) -> Iterator[Decoder]:
         """This crop with one box after the other, without end."""
         while True:
-            yield partial(self, draws=self.draw(generator))
+            yield partial(self.labeled, draws=self.draw(generator))
 
-    def box(self, height: int, width: int, draws: np.ndarray) -> tuple[int, int, int, int]:
+    def labeled(self, data: bytes, name: str, label: Any, draws: np.ndarray) -> tuple[np.ndarray, Any]:
+        """The crop, and the label as it is."""
+        return self(data, name, draws), label
+
+    def box(self, height: int, width: int, draws: np.ndarray) -> Box:
         """Top, left, height, width of the box in an image: the first of the drawn ones that fits."""
         (low, high), (narrow, broad) = self._scale, self._ratio
         for area, ratio, down, across in draws.tolist():
@@ -78,19 +92,30 @@ class RandomCrop:
         Raises:
             BadImage: under ``name``, when no image can be decoded.
         """
-        if data.startswith(JPEG):
-            with suppress(ValueError):  # as above
-                return self._cut_jpeg(data, draws)
-        pixels = _by_pillow(data, name)
-        return _cut(pixels, self.box(pixels.shape[0], pixels.shape[1], draws), 1)
+        return decode_box(data, name, self._size, lambda height, width: self.box(height, width, draws))
 
-    def _cut_jpeg(self, data: bytes, draws: np.ndarray) -> np.ndarray:
-        height, width, *_ = decode_jpeg_header(data)
-        box = self.box(height, width, draws)
-        shrink = next((n for n in (8, 4, 2) if min(box[2:]) >= n * self._size), 1)
-        least = {"min_height": -(-height // shrink), "min_width": -(-width // shrink), "min_factor": shrink}
-        room = _room(3 * least["min_height"] * least["min_width"])
-        return _cut(decode_jpeg(data, "RGB", strict=False, buffer=room, **least), box, shrink)
+
+def decode_box(data: bytes, name: str, size: int, choose: Callable[[int, int], Box]) -> np.ndarray:
+    """Pixels of a box, uint8 (any height, any width, 3), at less than full size where ``size`` pixels are left then.
+
+    Args:
+        choose: gives the box for the image's height and width.
+    Raises:
+        BadImage: under ``name``, when no image can be decoded.
+    """
+    if data.startswith(JPEG):
+        with suppress(ValueError):  # as above
+            height, width, *_ = decode_jpeg_header(data)
+            return _cut_jpeg(data, height, width, choose(height, width), size)
+    pixels = _by_pillow(data, name)
+    return _cut(pixels, choose(pixels.shape[0], pixels.shape[1]), 1)
+
+
+def _cut_jpeg(data: bytes, height: int, width: int, box: Box, size: int) -> np.ndarray:
+    shrink = next((n for n in (8, 4, 2) if min(box[2:]) >= n * size), 1)
+    least = {"min_height": -(-height // shrink), "min_width": -(-width // shrink), "min_factor": shrink}
+    room = _room(3 * least["min_height"] * least["min_width"])
+    return _cut(decode_jpeg(data, "RGB", strict=False, buffer=room, **least), box, shrink)
 
 
 def _by_pillow(data: bytes, name: str) -> np.ndarray:
@@ -103,6 +128,6 @@ def _room(size: int) -> np.ndarray:
     return _reused.room
 
 
-def _cut(pixels: np.ndarray, box: tuple[int, int, int, int], shrink: int) -> np.ndarray:
+def _cut(pixels: np.ndarray, box: Box, shrink: int) -> np.ndarray:
     top, left, tall, wide = (number // shrink for number in box)
     return pixels[top : top + tall, left : left + wide].copy()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mindcv_mnasnet.recipe.detection_keys import DetectionKeys
 from mindcv_mnasnet.recipe.rule import Use, key
 from mindcv_mnasnet.recipe.training_keys import OptimizerKeys, ScheduleKeys
 
@@ -189,11 +190,11 @@ class NetworkKeys:
     )
 
 
-SECTIONS: tuple[type, ...] = (JobKeys, DataKeys, NetworkKeys, OptimizerKeys, ScheduleKeys)
+SECTIONS: tuple[type, ...] = (JobKeys, DataKeys, NetworkKeys, OptimizerKeys, ScheduleKeys, DetectionKeys)
 
 
 @dataclass(frozen=True)
-class AllKeys(ScheduleKeys, OptimizerKeys, NetworkKeys, DataKeys, JobKeys):
+class AllKeys(DetectionKeys, ScheduleKeys, OptimizerKeys, NetworkKeys, DataKeys, JobKeys):
     """One attribute per key, and which of them were set by hand."""
 
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)

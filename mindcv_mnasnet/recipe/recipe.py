@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.detector import Detector
 from mindcv_mnasnet.networks.network import Network, resolve
 from mindcv_mnasnet.recipe.command_line import parse_command_line
 from mindcv_mnasnet.recipe.fitting import fitted
@@ -80,6 +81,14 @@ class Recipe(AllKeys):
         overrides = {key.rule.sets or name: getattr(self, name) for name, key in key_table().items()}
         overrides = {field.name: overrides.get(field.name) for field in fields(Network)} | {"num_classes": classes}
         return resolve(self.model, **{name: value for name, value in overrides.items() if value is not None})
+
+    def detector(self, network: Network) -> Detector:
+        """The detector that the recipe asks for on this backbone, with ``task: detect``.
+
+        Raises:
+            UserError: the network cannot be the backbone of one.
+        """
+        return Detector(network, self.extras_out_channels, self.aspect_ratios, self.min_scale, self.max_scale)
 
     def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation per input channel, pixels 0..255; gray input takes the average of an RGB triple."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.recipe.detection_keys import CLASSIFIERS_KEYS, DetectionKeys
 from mindcv_mnasnet.recipe.keys import AllKeys
 from mindcv_mnasnet.recipe.values import key_table, nearest
 
@@ -58,3 +60,18 @@ def check_together(recipe: AllKeys, origins: Mapping[str, str]) -> None:
         raise clash("eval_crop", "val_resize", "the authors' square is cut before resizing, to the network's input")
     if recipe.val_interpolation == "tf_bilinear" and recipe.eval_crop != "tf_square":
         raise clash("val_interpolation", "eval_crop", "TensorFlow 1's grid belongs to tf_square")
+    _check_task(recipe, origins)
+
+
+def _check_task(recipe: AllKeys, origins: Mapping[str, str]) -> None:
+    """Refuse keys of the other task where they say more than their defaults."""
+    table = key_table()
+    changed = [name for name in table if getattr(recipe, name) != table[name].default]
+    own = {field.name: "task: detect is what it is for" for field in fields(DetectionKeys) if field.name != "task"}
+    foreign = CLASSIFIERS_KEYS if recipe.task == "detect" else own
+    if found := [name for name in changed if name in foreign]:
+        name = found[0]
+        said = f"{name}: {getattr(recipe, name)!r} ({origins.get(name, 'default')})"
+        raise UserError(f"{said} means nothing with task: {recipe.task}: {foreign[name]}")
+    if recipe.task == "detect" and recipe.min_scale >= recipe.max_scale:
+        raise UserError(f"min_scale: {recipe.min_scale} has to be below max_scale: {recipe.max_scale}")
