@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice, repeat
 from typing import Any
@@ -14,7 +15,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from mindcv_mnasnet.data.augment import Operations, eval_operations, train_operations
-from mindcv_mnasnet.data.decoder import RandomCrop, decode_whole
+from mindcv_mnasnet.data.decoder import Decoder, RandomCrop, whole_image
 from mindcv_mnasnet.data.images import BadImage
 from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.errors import JobError
@@ -24,21 +25,44 @@ from mindcv_mnasnet.recipe.recipe import Recipe
 _LEAST_READERS = 8  # threads that read and decode; more than cores, for file systems that answer slowly
 _READ_AHEAD = 4  # images per thread
 
-Decoder = Callable[[bytes, str], np.ndarray]  # encoded image and its name to pixels
 # One pass over the data on this rank: image_index indices, -1 being padding, and a decoder for each.
 Pass = Callable[[], tuple[np.ndarray, Iterator[Decoder]]]
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """How encoded images become what a network takes.
+
+    ``decoders`` turns a random stream into one decoder after the other, for training; ``train`` and ``evaluate`` are
+    the operations on decoded pixels.
+    """
+
+    decoders: Callable[[np.random.Generator], Iterator[Decoder]]
+    train: Operations
+    evaluate: Operations
+
+    @classmethod
+    def for_classes(cls, recipe: Recipe) -> Preparation:
+        """Random crops in training and central ones in evaluation, as a classifier's recipe says."""
+        return cls(RandomCrop(recipe).decoders, train_operations(recipe), eval_operations(recipe))
+
+
 def train_batches(
-    image_index: ImageIndex, recipe: Recipe, plan: Plan, epoch: int, rank: int = 0, world: int = 1
+    image_index: ImageIndex,
+    recipe: Recipe,
+    plan: Plan,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+    preparation: Preparation | None = None,
 ) -> Batches:
     """Epoch ``epoch`` (from 0) on rank ``rank`` of ``world``: ``plan.batches_per_epoch`` batches.
 
     The order depends on the recipe's seed and the epoch alone; device batch b of rank r is the r-th part of the b-th
     group of device_batch * world images. Crops depend on seed, epoch and rank; iterating twice gives the same bits as
-    long as ``plan.workers`` is the same.
+    long as ``plan.workers`` is the same. ``preparation`` None is a classifier's.
     """
-    return train_stream(image_index, recipe, plan, epoch, epoch + 1, rank, world)
+    return train_stream(image_index, recipe, plan, epoch, epoch + 1, rank, world, None, preparation)
 
 
 def train_stream(
@@ -50,6 +74,7 @@ def train_stream(
     rank: int = 0,
     world: int = 1,
     part: range | None = None,
+    preparation: Preparation | None = None,
 ) -> Batches:
     """Epochs ``first_epoch`` up to, without, ``last_epoch`` as one pipeline, for devices that sink their data.
 
@@ -57,24 +82,33 @@ def train_stream(
 
     Args:
         part: numbers of the batches that are taken of each epoch; None takes all.
+        preparation: None is a classifier's.
     """
-    batches, batch, crop = plan.batches_per_epoch, plan.device_batch, RandomCrop(recipe)
+    batches, batch = plan.batches_per_epoch, plan.device_batch
+    prepared = preparation or Preparation.for_classes(recipe)
     part = range(batches) if part is None else part
     places = slice(part.start * batch, part.stop * batch)
 
     def pass_of(epoch: int) -> tuple[np.ndarray, Iterator[Decoder]]:
         order = epoch_order(len(image_index), recipe.seed, epoch, recipe.shuffle)
-        decoders = crop.decoders(np.random.Generator(np.random.Philox(_seed(recipe.seed, epoch, rank))))
+        decoders = prepared.decoders(np.random.Generator(np.random.Philox(_seed(recipe.seed, epoch, rank))))
         return _share(order, batches, batch, rank, world)[places], islice(decoders, places.start, None)
 
     passes: list[Pass] = [partial(pass_of, epoch) for epoch in range(first_epoch, last_epoch)]
     skip = recipe.on_bad_image == "skip"
     source = _Source(image_index, passes, len(part) * batch, skip, plan.workers, refill=True)
     seed = _seed(recipe.seed, first_epoch, rank)
-    return Batches(source, train_operations(recipe), batch, plan.workers, recipe.in_channels, seed)
+    return Batches(source, prepared.train, batch, plan.workers, recipe.in_channels, seed)
 
 
-def eval_batches(image_index: ImageIndex, recipe: Recipe, plan: Plan, rank: int = 0, world: int = 1) -> Batches:
+def eval_batches(
+    image_index: ImageIndex,
+    recipe: Recipe,
+    plan: Plan,
+    rank: int = 0,
+    world: int = 1,
+    preparation: Preparation | None = None,
+) -> Batches:
     """This rank's share of an evaluation: over all ranks every image once, and as many batches on each.
 
     Labels are -1 for padding and, with ``on_bad_image`` skip, for broken images.
@@ -84,8 +118,9 @@ def eval_batches(image_index: ImageIndex, recipe: Recipe, plan: Plan, rank: int 
     padded[: len(image_index)] = np.arange(len(image_index))
     own = _share(padded, count, plan.val_batch, rank, world)
     skip = recipe.on_bad_image == "skip"
-    source = _Source(image_index, [lambda: (own, repeat(decode_whole))], len(own), skip, plan.workers, refill=False)
-    return Batches(source, eval_operations(recipe), plan.val_batch, plan.workers, recipe.in_channels, seed=0)
+    source = _Source(image_index, [lambda: (own, repeat(whole_image))], len(own), skip, plan.workers, refill=False)
+    operations = eval_operations(recipe) if preparation is None else preparation.evaluate
+    return Batches(source, operations, plan.val_batch, plan.workers, recipe.in_channels, seed=0)
 
 
 def epoch_order(images: int, seed: int, epoch: int, shuffle: bool = True) -> np.ndarray:
@@ -219,8 +254,7 @@ class _Source:
             if index < 0:
                 break
             try:
-                pixels = decode(self._listing.read(index), self._listing.name(index))
-                return pixels, self._listing.labels[index]
+                return decode(self._listing.read(index), self._listing.name(index), self._listing.labels[index])
             except BadImage as error:
                 if not self._skip:
                     raise

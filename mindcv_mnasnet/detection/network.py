@@ -16,8 +16,10 @@ from mindcv_mnasnet.kernels.cells import Depthwise, NormAct
 from mindcv_mnasnet.model.accelerate import accelerate, put
 from mindcv_mnasnet.model.layers import ConvBN
 from mindcv_mnasnet.model.mnasnet import MnasNet
-from mindcv_mnasnet.model.parameters import initialize
+from mindcv_mnasnet.model.parameters import initialize, load_parameters
+from mindcv_mnasnet.model.quantization import PREFIXES as QUANTIZED_PARTS
 from mindcv_mnasnet.networks.detector import Detector
+from mindcv_mnasnet.run.checkpoint import Checkpoint
 
 #: Where the names of the parameters begin that no classifier has.
 OWN_PARTS = ("extras.", "predictors.")
@@ -168,3 +170,33 @@ def _accelerate(cell: SSDLite, library: str) -> None:
     spatial += [one.depthwise for predictor in cell.predictors for one in (predictor.classes, predictor.boxes)]
     for unit in spatial:
         put(unit, "middle", Depthwise(library, unit.conv, None, unit.bn))
+
+
+def start_detector(model: SSDLite, checkpoint: Checkpoint) -> str:
+    """Set a detector's parameters from a checkpoint of a classifier or of a detector.
+
+    The backbone has to fit; extras and predictors stay new where the checkpoint has none of their shape, and a
+    classifier is left over.
+
+    Returns:
+        A sentence on what was taken.
+    Raises:
+        UserError: the checkpoint is of another backbone.
+    """
+    weights = {
+        name: value
+        for name, value in checkpoint.weights().items()
+        if not name.startswith(("classifier.", *QUANTIZED_PARTS))
+    }
+    parameters = {parameter.name: parameter for parameter in model.get_parameters()}
+
+    def fits(name: str) -> bool:
+        return name in weights and tuple(weights[name].shape) == tuple(parameters[name].shape)
+
+    taken = [name for name in parameters if not name.startswith(OWN_PARTS) or fits(name)]
+    offered = {name: value for name, value in weights.items() if not name.startswith(OWN_PARTS) or name in taken}
+    load_parameters([parameters[name] for name in taken], offered, str(checkpoint.path))
+    kind = "averaged (EMA)" if checkpoint.has_ema else "raw"
+    new = len(parameters) - len(taken)
+    rest = f"; {new} tensors of extras and predictors are new" if new else ""
+    return f"started from {len(taken)} {kind} tensors of {checkpoint.path}{rest}"

@@ -13,6 +13,9 @@ from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.quantization import PREFIXES
 from mindcv_mnasnet.run.checkpoint import Checkpoint
 
+#: Parts that a task puts on a backbone.
+NEW_PARTS = ("classifier", "extras", "predictors")
+
 
 def initialize(model: nn.Cell, seed: int = 0) -> None:
     """Set all weights as the authors' code does; equal seeds give equal weights on every rank.
@@ -35,15 +38,16 @@ def initialize(model: nn.Cell, seed: int = 0) -> None:
 
 
 def freeze(model: MnasNet, what: int | str) -> None:
-    """Keep parts fixed, batch-norm statistics included: ``"backbone"`` (all but the classifier), or the stem and the
-    first N stages. Call after ``set_train``, which would unfreeze the statistics.
+    """Keep parts fixed, batch-norm statistics included: ``"backbone"`` (all but the classifier, or a
+    detector's extras and predictors), or the stem and the first N stages. Call after ``set_train``, which would
+    unfreeze the statistics.
 
     Raises:
         UserError: the network has fewer stages.
     """
     layers, stages = model.network.layers(), len(model.network.blocks)
     if what == "backbone":
-        cells = [cell for name, cell in model.name_cells().items() if name != "classifier"]
+        cells = [cell for name, cell in model.name_cells().items() if name not in NEW_PARTS]
     elif 0 <= int(what) <= stages:
         cells = [model.stem, *(b for b, layer in zip(model.blocks, layers, strict=True) if layer.stage < int(what))]
     else:

@@ -21,8 +21,10 @@ from safetensors.numpy import save
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.networks.detector import Detector
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.run.scores import score_of
 
 SUFFIX = ".safetensors"
 _KEY = "mindcv_mnasnet"
@@ -56,6 +58,12 @@ class Checkpoint:
     def network(self) -> Network:
         """Its network."""
         return Network.from_dict(self.meta["network"])
+
+    @property
+    def detector(self) -> Detector | None:
+        """What is on the network if it detects objects; None for classifiers."""
+        stored = self.meta.get("detector")
+        return None if stored is None else Detector.from_dict(self.network, stored)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -196,7 +204,8 @@ def prune(folder: Path, keep: int, policy: str = "latest_k") -> None:
 def _score(path: Path) -> float:
     with suppress(UserError):
         metrics = read_checkpoint(path, only_meta=True).meta.get("metrics", {})
-        return float(metrics.get("val_top1_ema", metrics.get("val_top1", -1.0)))
+        score = score_of(metrics)
+        return -1.0 if score is None else score
     return -1.0
 
 

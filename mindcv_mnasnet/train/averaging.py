@@ -21,6 +21,7 @@ from mindcv_mnasnet.recipe.evaluation import EVALUATION_KEYS
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.checkpoint import SUFFIX, Checkpoint, checkpoints_in, read_checkpoint, write_checkpoint
+from mindcv_mnasnet.run.scores import score_of
 from mindcv_mnasnet.train.preprocess import Preprocess
 from mindcv_mnasnet.weights.convert import open_weights
 from mindcv_mnasnet.weights.sound import require_sound
@@ -46,9 +47,7 @@ def choose(run: Path, last: int | None = None, best: int | None = None) -> list[
 
 
 def _score(path: Path) -> float | None:
-    metrics = read_checkpoint(path, only_meta=True).meta.get("metrics", {})
-    score = metrics.get("val_top1_ema", metrics.get("val_top1"))
-    return None if score is None else float(score)
+    return score_of(read_checkpoint(path, only_meta=True).meta.get("metrics", {}))
 
 
 def average(

@@ -1,4 +1,4 @@
-"""Loss, hits and gradients of one batch, as a compiled step takes them."""
+"""Loss, counts and gradients of one batch, as a compiled step takes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mindspore import nn, ops
 from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.quantization import PREFIXES
 from mindcv_mnasnet.recipe.recipe import Recipe
-from mindcv_mnasnet.train.loss import Loss
+from mindcv_mnasnet.train.objective import objective_of
 from mindcv_mnasnet.train.preprocess import MixAndErase, Preprocess
 from mindcv_mnasnet.train.random_inputs import RandomLayout
 from mindcv_mnasnet.train.tensor_lists import TensorList, all_finite, for_each
@@ -36,7 +36,7 @@ class Backward(nn.Cell):
         self.model, self.layout, self.loss_scale = model, layout, loss_scale
         self.preprocess = Preprocess(*recipe.pixel_statistics())
         self.mix_and_erase = MixAndErase(layout, float(recipe.re_value)) if layout.mixes or layout.erases else None
-        self.loss = Loss(recipe.loss, recipe.label_smoothing, model.network.num_classes)
+        self.objective: Any = objective_of(recipe, model, layout)
         self.weights, self.trained = trained.parameters, trained
         statistics = moving_statistics(model)
         self.guards = skips_overflow(recipe) and bool(statistics)
@@ -50,33 +50,26 @@ class Backward(nn.Cell):
         images = self.preprocess(images)
         if self.mix_and_erase is not None:
             images = self.mix_and_erase(images, random_inputs)
-        logits = self.model(images, None if random_inputs is None else random_inputs[:, self.layout.erase_end :])
-        losses = self.loss(logits, labels)
-        if self.layout.mixes:
-            weight = random_inputs[0, 5]
-            losses = weight * losses + (1 - weight) * self.loss(logits, ops.flip(labels, (0,)))
-        loss = ops.mean(losses)
-        return loss * self.loss_scale if self.scales else loss, (loss, logits)
+        answer = self.model(images, None if random_inputs is None else random_inputs[:, self.layout.erase_end :])
+        loss, details = self.objective(answer, labels, random_inputs)
+        return loss * self.loss_scale if self.scales else loss, (loss, details)
 
     def construct(self, images, labels, random_inputs):
-        """(loss, hits, gradients, statistics) of a batch.
+        """(loss, counts, gradients, statistics) of a batch.
 
-        hits is float32 (4,): mean loss, top-1 and top-5 hits, where ties and NaN miss, and 1 for the batch. gradients
-        is a tuple of the layout of ``trained``. statistics is a row that the caller hands to
-        ``set_statistics``: where overflows are skipped those of a batch that overflows are forgotten; else it is None.
+        counts is what the task's ``objective`` sums up. gradients is a tuple of the layout of ``trained``. statistics
+        is a row that the caller hands to ``set_statistics``: where overflows are skipped those of a batch that
+        overflows are forgotten; else it is None.
         """
         before = self.statistics_before() if self.guards else None
-        (_, (loss, logits)), gradients = self.gradient(images, labels, random_inputs)
+        (_, (loss, details)), gradients = self.gradient(images, labels, random_inputs)
         gradients = self.trained.join(gradients)
         statistics = None
         if self.guards:
             statistics = ops.where(all_finite(gradients), self.statistics.values()[0], before)
         if self.scales:
             gradients = for_each(ops.partial(ops.Mul(), 1 / self.loss_scale.value()), gradients)
-        own = ops.gather_elements(logits, 1, labels.reshape(-1, 1))
-        rank = ops.sum(ops.logical_not(logits < own).astype(ms.float32), 1) - 1
-        top1, top5 = ops.sum((rank < 1).astype(ms.float32)), ops.sum((rank < 5).astype(ms.float32))
-        return loss, ops.stack([loss, top1, top5, ops.ones_like(loss)]), gradients, statistics
+        return loss, self.objective.counts(loss, details, labels), gradients, statistics
 
     def statistics_before(self):
         """A row of the statistics as the last step left them."""

@@ -18,8 +18,8 @@ from mindcv_mnasnet.kernels.build import kernels
 from mindcv_mnasnet.recipe.plan import passed
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.log import RunLog
+from mindcv_mnasnet.run.scores import TITLES, score_of
 from mindcv_mnasnet.train.compile_cache import CompileCache
-from mindcv_mnasnet.train.evaluation import Evaluator
 from mindcv_mnasnet.train.feed import Feed, Sunk, Throughput
 from mindcv_mnasnet.train.job import Job, prepare
 from mindcv_mnasnet.train.summary import summarize
@@ -68,7 +68,8 @@ class _Training:
         self.job, self.log, self.stop, self.averaged_only = job, log, stop, averaged_only
         machine = job.runtime
         self.feed = Feed(job.step, job.layout, job.plan, job.recipe.seed, machine.rank, machine.jit_level, _graphs(job))
-        self.evaluator = Evaluator(job.network, job.recipe, job.runtime) if job.val is not None else None
+        self.preparation = job.task.preparation(job.recipe, job.network)
+        self.evaluator = job.task.evaluator(job.recipe, job.network, job.runtime) if job.val is not None else None
         self.throughput = Throughput(job.plan.global_batch)
         self.compile_seconds = 0.0
         self._losses: list[Any] = []  # of each call since the last line of the log
@@ -103,7 +104,7 @@ class _Training:
                 for done, loss in feed.sink(self._sunk_parts(epoch), range(epoch, plan.epochs)):
                     yield epoch * per_epoch + done, loss
                 return
-            batches = train_batches(job.train, job.recipe, plan, epoch, rank, world)
+            batches = train_batches(job.train, job.recipe, plan, epoch, rank, world, self.preparation)
             for done, loss in feed.run(batches, epoch, start):
                 self._skipped = batches.skipped
                 yield epoch * per_epoch + done, loss
@@ -115,8 +116,9 @@ class _Training:
         border = plan.batches_per_epoch - last
         parts = [(range(border), steps)] + ([(range(border, plan.batches_per_epoch), last)] if last else [])
         ranks = job.runtime.rank, plan.world_size
+        epochs, rest = (first_epoch, plan.epochs), self.preparation
         return [
-            Sunk(train_stream(job.train, job.recipe, plan, first_epoch, plan.epochs, *ranks, numbers), numbers, size)
+            Sunk(train_stream(job.train, job.recipe, plan, *epochs, *ranks, numbers, rest), numbers, size)
             for numbers, size in parts
         ]
 
@@ -169,10 +171,11 @@ class _Training:
         metrics |= self._count_skipped()
         job.metrics = metrics
         self.log.epoch(epoch, job.attempted_steps, **metrics)
-        score = metrics.get("val_top1_ema", metrics.get("val_top1"))
-        better = score is not None and score > job.best.get("top1", -1.0)
+        name = job.task.headline[0]
+        score = score_of(metrics)
+        better = score is not None and score > job.best.get(name, -1.0)
         if better:
-            job.best = {"top1": score, "epoch": epoch, "weights": "ema" if "val_top1_ema" in metrics else "raw"}
+            job.best = {name: score, "epoch": epoch, "weights": "ema" if f"val_{name}_ema" in metrics else "raw"}
         job.step.start_epoch()
         return better
 
@@ -195,9 +198,9 @@ class _Training:
             sets = {suffix: weights for suffix, weights in sets.items() if suffix} or sets
         for suffix, weights in sets.items():
             self.evaluator.load(weights)
-            counts = self.evaluator.run(self.job.val, self.job.plan)
-            found |= {f"val_top1{suffix}": counts.top1, f"val_top5{suffix}": counts.top5}
-            found |= {f"val_loss{suffix}": counts.mean_loss, "val_images": counts.seen}
+            measured = self.evaluator.run(self.job.val, self.job.plan)
+            found |= {f"val_{name}{suffix}": value for name, value in measured.metrics().items()}
+            found["val_images"] = measured.seen
         return found
 
     def _save(self, best: bool = False) -> None:
@@ -253,5 +256,6 @@ def _closing_words(job: Job, summary: dict[str, Any]) -> str:
     assert job.folder is not None
     if summary["stopped"]:
         return f"stopped after step {job.attempted_steps}; go on with: python train.py --resume {job.folder.path}"
-    best = f"best top-1 {job.best['top1']:.2f} % in epoch {job.best['epoch']}; " if job.best else ""
+    name = job.task.headline[0]
+    best = f"best {TITLES[name]} {job.best[name]:.2f} % in epoch {job.best['epoch']}; " if job.best else ""
     return f"done: {best}{job.folder.path}"

@@ -9,16 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.data.augment import check_supported
 from mindcv_mnasnet.data.index import ImageIndex
-from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.devices import runtime, simulation
 from mindcv_mnasnet.devices.runtime import Runtime
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.kernels.build import kernels
-from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.mnasnet import MnasNet
-from mindcv_mnasnet.model.parameters import freeze, start_from
+from mindcv_mnasnet.model.parameters import freeze
 from mindcv_mnasnet.model.quantization import Quantization
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.evaluation import CONVENTION_KEYS as CONVENTIONS
@@ -32,6 +29,7 @@ from mindcv_mnasnet.run.log import require_tensorboard
 from mindcv_mnasnet.train.random_inputs import RandomLayout
 from mindcv_mnasnet.train.schedule import learning_rates
 from mindcv_mnasnet.train.step import TrainStep
+from mindcv_mnasnet.train.task import Task, task_of
 from mindcv_mnasnet.weights import hub
 from mindcv_mnasnet.weights.convert import open_weights
 
@@ -41,6 +39,7 @@ class Job:
     """Everything that ``engine.fit`` drives. ``batches`` (done on this device), ``best`` and ``metrics`` change."""
 
     recipe: Recipe
+    task: Task
     runtime: Runtime
     folder: RunFolder | None  # None on ranks other than 0
     train: ImageIndex
@@ -99,6 +98,7 @@ class Job:
             "best": self.best,
             "metrics": self.metrics,
             "versions": runtime.describe(),
+            **self.task.meta(self.recipe, self.network, self.train),
         }
 
 
@@ -114,11 +114,12 @@ def prepare(recipe: Recipe) -> Job:
     start = _start_checkpoint(recipe) if stored is None else None
     if start is not None:
         recipe = _with_network_of(start, recipe)
-    check_supported(recipe)
+    task = task_of(recipe)
+    task.check(recipe)
     if recipe.tensorboard:
         require_tensorboard()
     machine = runtime.start(recipe.device_target, recipe.distribute, recipe.jit_level, recipe.deterministic)
-    train, val = open_train_val(recipe, stored.class_names if stored else None)
+    train, val = task.open_train_val(recipe, stored.class_names if stored else None)
     plan = Plan.make(recipe, len(train), len(val) if val else 0, machine.world, runtime.usable_cores())
     network = recipe.network(len(train.class_names))
     if stored is not None:
@@ -129,7 +130,7 @@ def prepare(recipe: Recipe) -> Job:
         network = _adopting(network, start.network, recipe.given)
     rates = learning_rates(recipe, plan)
     step, layout = build_step(recipe, machine, network, plan, rates, start, notes)
-    job = Job(recipe, machine, None, train, val, plan, network, layout, rates, step, notes)
+    job = Job(recipe, task, machine, None, train, val, plan, network, layout, rates, step, notes)
     if stored is not None:
         _restore(job, stored)
     _require_agreement(job)
@@ -155,9 +156,10 @@ def build_step(
         start: a checkpoint whose weights it begins with; a sentence about them goes to ``notes``.
     """
     quantization = Quantization.of(recipe, plan.batches_per_epoch)
-    model = create_model(network, seed=recipe.seed, quantization=quantization, kernels=recipe.kernels)
+    task = task_of(recipe)
+    model = task.create(recipe, network, quantization)
     if start is not None:
-        note = start_from(model, start)
+        note = task.start_from(model, start)
         if notes is not None:
             notes.append(note)
     layout = _random_layout(recipe, model)

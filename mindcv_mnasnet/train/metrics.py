@@ -35,6 +35,10 @@ class Counts:
         """Mean cross entropy per image; NaN when nothing was seen."""
         return self.loss / self.seen if self.seen else float("nan")
 
+    def metrics(self) -> dict[str, Any]:
+        """What an epoch's line in the log says: percentages and the mean loss."""
+        return {"top1": self.top1, "top5": self.top5, "loss": self.mean_loss}
+
     def to_dict(self) -> dict[str, Any]:
         """Percentages and the number of images."""
         return {"top1": self.top1, "top5": self.top5, "loss": self.mean_loss, "images": self.seen}

@@ -29,10 +29,10 @@ SCALE_LIMIT = 2.0**24  # where it stops growing, NVIDIA's default; far beyond, i
 class TrainStep(nn.Cell):
     """Batch in, updated state out: ``step(images, labels, random_inputs)`` -> loss, a float32 scalar.
 
-    images uint8 (batch, height, width, channels), labels int32 (batch,), random_inputs float32 (batch, layout.columns)
-    or None when the layout has none. State lives in parameters; ``state()`` has all that a resume needs. After
-    every step it is the same on all ranks: gradients, batch-norm statistics and counts are averaged over them, in one
-    collective.
+    images uint8 (batch, height, width, channels), labels as the task's objective takes them, random_inputs float32
+    (batch, layout.columns) or None when the layout has none. State lives in parameters; ``state()`` has all that a
+    resume needs. After every step it is the same on all ranks: gradients, batch-norm statistics and counts are
+    averaged over them, in one collective.
 
     With ``accumulation`` above 1, ``accumulate(...)`` takes the first batches of a step and this cell the last one;
     the loss that it returns is the mean over them.
@@ -57,7 +57,6 @@ class TrainStep(nn.Cell):
         self.step = _state("state.step", 0, ms.int32)
         self.loss_scale = _state("state.loss_scale", recipe.loss_scale)
         self.good_steps = _state("state.good_steps", 0, ms.int32)
-        self.sums = _state("state.sums", np.zeros(4, np.float32))  # loss, top-1, top-5, batches since the epoch began
         self.rates = ms.Parameter(ms.Tensor(rates), "rates", False)
         self.dynamic_scale = recipe.loss_scale_type != "fixed"
         self.skips_overflow = skips_overflow(recipe)
@@ -65,12 +64,14 @@ class TrainStep(nn.Cell):
         weights = [p for p in model.get_parameters() if p.requires_grad]
         self.optimizer = create_optimizer(recipe, weights, model.depths(), by_row)
         self.backward = Backward(recipe, model, layout, self.loss_scale, self.optimizer.trained)
-        statistics = self.backward.statistics
+        self.objective, statistics = self.backward.objective, self.backward.statistics
+        columns = self.objective.columns
+        self.sums = _state("state.sums", np.zeros(columns, np.float32))  # counts since the epoch began
         self.accumulation = recipe.gradient_accumulation_steps
         self.summed, self.pending = None, None
         if self.accumulation > 1:
             self.summed = Kept("accumulated", weights, 0.0, by_row).parameters
-            self.pending = _state("pending", np.zeros(4, np.float32))  # as sums, of the step's first batches
+            self.pending = _state("pending", np.zeros(columns, np.float32))  # as sums, of the step's first batches
         self.averaged = ms.ParameterTuple(model.get_parameters())
         self.ema_decay, self.ema_ramp = recipe.ema_decay, recipe.ema_ramp
         self.averages: Any = None
@@ -80,7 +81,7 @@ class TrainStep(nn.Cell):
             self.averages = MovingAverages(self.averaged)
         self._kept = [*self.optimizer.states, *(self.averages.states if self.averages else ())]
         self.all_reduce: Any = ops.AllReduce() if world > 1 else None
-        self.shared_sizes = (self.backward.trained.total, 0 if statistics is None else statistics.total, 4)
+        self.shared_sizes = (self.backward.trained.total, 0 if statistics is None else statistics.total, columns)
 
     def _plain_state(self) -> list[ms.Parameter]:
         return [*self.averaged, self.step, self.loss_scale, self.good_steps, self.sums]
@@ -125,18 +126,15 @@ class TrainStep(nn.Cell):
 
     def start_epoch(self) -> None:
         """Forget the sums of the epoch before."""
-        self.sums.set_data(ms.Tensor(np.zeros(4, np.float32)))
+        self.sums.set_data(ms.Tensor(np.zeros(self.objective.columns, np.float32)))
 
     def convert_sums(self, batches: float, images: float) -> None:
         """Restate the sums for ``batches`` times as many batches of ``images`` times as many images."""
-        factors = np.array([batches, batches * images, batches * images, batches], np.float32)
-        self.sums.set_data(ms.Tensor(self.sums.asnumpy() * factors))
+        self.sums.set_data(ms.Tensor(self.sums.asnumpy() * self.objective.factors(batches, images)))
 
     def epoch_metrics(self, device_batch: int) -> dict[str, float]:
-        """Mean loss and accuracies (percent) of the training batches since the epoch began."""
-        loss, top1, top5, batches = self.sums.asnumpy().astype(float)
-        share = 100 / (max(batches, 1) * device_batch)
-        return {"train_loss": loss / max(batches, 1), "train_top1": top1 * share, "train_top5": top5 * share}
+        """Mean losses, and accuracies in percent, of the training batches since the epoch began."""
+        return dict(self.objective.epoch_metrics(self.sums.asnumpy(), device_batch))
 
     def weight_sets(self) -> dict[str, dict[str, np.ndarray]]:
         """The model's tensors by name: raw ones under "", averaged ones (with EMA) under "_ema"."""
@@ -146,13 +144,13 @@ class TrainStep(nn.Cell):
         return sets if self.averages is None else sets | {"_ema": {name: state[f"ema.{name}"] for name in names}}
 
     def construct(self, images, labels, random_inputs=None):
-        loss, hits, gradients, statistics = self.backward(images, labels, random_inputs)
+        loss, counts, gradients, statistics = self.backward(images, labels, random_inputs)
         if self.summed is not None:
             gradients = for_each(ops.partial(_take_mean, self.accumulation), self.summed, gradients)
-            hits = hits + self.pending
-            ops.assign(self.pending, ops.zeros_like(hits))
+            counts = counts + self.pending
+            ops.assign(self.pending, ops.zeros_like(counts))
         if self.all_reduce is not None:
-            gradients, statistics, hits = self.share(gradients, statistics, hits)
+            gradients, statistics, counts = self.share(gradients, statistics, counts)
         if statistics is not None:
             self.backward.set_statistics(statistics)
         finite = all_finite(gradients) if self.skips_overflow else None
@@ -162,8 +160,8 @@ class TrainStep(nn.Cell):
         ops.assign_add(self.step, 1 if finite is None else finite.astype(ms.int32))
         if self.dynamic_scale:
             self.rescale(finite)
-        ops.assign_add(self.sums, hits)
-        return loss if self.summed is None and self.all_reduce is None else hits[0] / hits[3]
+        ops.assign_add(self.sums, counts)
+        return loss if self.summed is None and self.all_reduce is None else counts[0] / counts[-1]
 
     def update(self, gradients, applies=None):
         """Clip and optimize; neither where ``applies``, a bool scalar, is False.
@@ -199,17 +197,17 @@ class TrainStep(nn.Cell):
         ops.assign(self.loss_scale, ops.maximum(scale, ms.Tensor(1.0, ms.float32)))
         ops.assign(self.good_steps, ops.select(grown, ops.zeros_like(good), good))
 
-    def share(self, gradients, statistics, hits):
+    def share(self, gradients, statistics, counts):
         """Average gradients, batch-norm statistics and counts over the ranks in one collective."""
         if self.backward.statistics is None:
-            mean = self.all_reduce(ops.Concat()((gradients[0], hits))) / self.world
-            gradients, hits = SplitWithSize()(mean, (self.shared_sizes[0], 4), 0)
-            return (gradients,), None, hits
+            mean = self.all_reduce(ops.Concat()((gradients[0], counts))) / self.world
+            gradients, counts = SplitWithSize()(mean, self.shared_sizes[::2], 0)
+            return (gradients,), None, counts
         if statistics is None:
             statistics = self.backward.statistics.values()[0]
-        mean = self.all_reduce(ops.Concat()((gradients[0], statistics, hits))) / self.world
-        gradients, statistics, hits = SplitWithSize()(mean, self.shared_sizes, 0)
-        return (gradients,), statistics, hits
+        mean = self.all_reduce(ops.Concat()((gradients[0], statistics, counts))) / self.world
+        gradients, statistics, counts = SplitWithSize()(mean, self.shared_sizes, 0)
+        return (gradients,), statistics, counts
 
 
 class Accumulate(nn.Cell):
@@ -220,9 +218,9 @@ class Accumulate(nn.Cell):
         self.backward, self.summed, self.pending = step.backward, step.summed, step.pending
 
     def construct(self, images, labels, random_inputs=None):
-        loss, hits, gradients, statistics = self.backward(images, labels, random_inputs)
+        loss, counts, gradients, statistics = self.backward(images, labels, random_inputs)
         for_each(ops.AssignAdd(), self.summed, gradients)
-        ops.assign_add(self.pending, hits)
+        ops.assign_add(self.pending, counts)
         if statistics is not None:
             self.backward.set_statistics(statistics)
         return loss

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from mindcv_mnasnet.devices import runtime
-from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.train.feed import Throughput
 from mindcv_mnasnet.train.job import Job
 
@@ -15,7 +14,7 @@ def summarize(job: Job, throughput: Throughput, compile_seconds: float) -> dict[
     """The content of ``summary.json``; times leave compilation, validation and saving out."""
     rate, waiting = throughput.overall()
     metrics = job.metrics
-    cost = network_cost(job.network)
+    cost = job.task.cost(job.recipe, job.network)
     return {
         "model": job.recipe.model,
         "params": cost.params,
@@ -33,8 +32,7 @@ def summarize(job: Job, throughput: Throughput, compile_seconds: float) -> dict[
         "data_wait_percent": _rounded(waiting, 1),
         "epochs": job.batches / job.plan.batches_per_epoch,
         "steps": job.attempted_steps,
-        "top1": metrics.get("val_top1_ema", metrics.get("val_top1")),
-        "top5": metrics.get("val_top5_ema", metrics.get("val_top5")),
+        **{name: metrics.get(f"val_{name}_ema", metrics.get(f"val_{name}")) for name in job.task.headline},
         "best": job.best,
         "metrics": metrics,
         "stopped": not job.finished,

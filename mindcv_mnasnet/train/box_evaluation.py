@@ -1,0 +1,155 @@
+"""Evaluation of one detector on one data set, by COCO's numbers, over any number of devices."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+from tqdm import tqdm
+
+from mindcv_mnasnet.data.pipeline import eval_batches
+from mindcv_mnasnet.detection.anchors import anchors_of
+from mindcv_mnasnet.detection.data import DetectionIndex, preparation
+from mindcv_mnasnet.detection.evaluation import Scores, evaluate, results
+from mindcv_mnasnet.detection.network import SSDLite, create_detector
+from mindcv_mnasnet.detection.postprocess import Detections, PostProcess
+from mindcv_mnasnet.devices import runtime, simulation
+from mindcv_mnasnet.devices.runtime import Runtime
+from mindcv_mnasnet.errors import JobError, require_extra
+from mindcv_mnasnet.model.parameters import load_parameters
+from mindcv_mnasnet.networks.detector import Detector
+from mindcv_mnasnet.recipe.plan import Plan
+from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.train.preprocess import Preprocess
+
+_ROW = 6  # corners, score, class of a detection where ranks bring theirs together
+
+#: uint8 images (N, H, W, C) to float32 logits (N, anchors, slots) and codes (N, anchors, 4).
+Answer = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class BoxStep(nn.Cell):
+    """uint8 images (batch, height, width, channels) -> float32 (logits, codes)."""
+
+    def __init__(self, model: SSDLite, mean: Sequence[float], std: Sequence[float]):
+        super().__init__(auto_prefix=False)
+        self.preprocess, self.model = Preprocess(mean, std), model
+        self.set_train(False)
+
+    def construct(self, images):
+        logits, codes = self.model(self.preprocess(images))
+        return logits.astype(ms.float32), codes.astype(ms.float32)
+
+
+@dataclass(frozen=True)
+class BoxCounts:
+    """COCO's numbers on ``seen`` images, and the detections that they are of, in COCO's results format."""
+
+    scores: Scores
+    seen: int
+    detections: list[dict[str, Any]]
+    skipped: int
+    images_per_second: float
+
+    def metrics(self) -> dict[str, Any]:
+        """COCO's twelve numbers and AP50 by class, in percent; None where there is nothing to find."""
+        numbers = self.scores.to_dict()
+        by_class = numbers.pop("ap50_of")
+        percent = {name: 100 * value if value >= 0 else None for name, value in numbers.items()}
+        classes = {name: None if value != value else 100 * value for name, value in by_class.items()}
+        return {**percent, "ap50_of": classes}
+
+
+class BoxEvaluator:
+    """A detector compiled once for evaluation, whose weights can be changed."""
+
+    def __init__(self, detector: Detector, recipe: Recipe, machine: Runtime):
+        require_extra("faster_coco_eval", "detection")
+        self._recipe, self._machine, self.detector = recipe, machine, detector
+        self._model = create_detector(detector, kernels=recipe.kernels)
+        if machine.device != "CPU" and recipe.val_amp_level != "O0":
+            runtime.mixed_precision(self._model, recipe.val_amp_level, recipe.amp_dtype)
+        self._step = BoxStep(self._model, *recipe.pixel_statistics())
+
+    def load(self, weights: Mapping[str, np.ndarray], origin: str = "the training state") -> None:
+        """Take over weights by name.
+
+        Raises:
+            UserError: they do not fit the network.
+        """
+        load_parameters(self._model.get_parameters(), weights, origin)
+
+    def answer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and codes of uint8 images (N, H, W, C)."""
+        logits, codes = self._step(ms.Tensor(images))
+        return logits.asnumpy(), codes.asnumpy()
+
+    def run(self, image_index: DetectionIndex, plan: Plan) -> BoxCounts:
+        """Evaluate on all ranks together; every rank returns the numbers of the whole data set.
+
+        Raises:
+            JobError: not every image was seen.
+        """
+        return score_images(self.answer, self.detector, image_index, self._recipe, plan, self._machine)
+
+
+def post_process(detector: Detector, recipe: Recipe) -> PostProcess:
+    """What turns a detector's answers into detections, as the recipe says."""
+    return PostProcess(
+        anchors_of(detector, recipe.image_resize),
+        recipe.class_loss,
+        recipe.nms_threshold,
+        recipe.min_score,
+        recipe.max_boxes,
+        recipe.prior_scaling,
+    )
+
+
+def score_images(
+    answer: Answer, detector: Detector, image_index: DetectionIndex, recipe: Recipe, plan: Plan, machine: Runtime
+) -> BoxCounts:
+    """Score the detections in every image, over all ranks.
+
+    Raises:
+        JobError: not every image was seen.
+    """
+    assert image_index.annotations is not None
+    rank, world = machine.rank, machine.world
+    post = post_process(detector, recipe)
+    batches = eval_batches(image_index, recipe, plan, rank, world, preparation(recipe, detector))
+    found = np.zeros((len(image_index), recipe.max_boxes, _ROW), np.float32)
+    seen = np.zeros(len(image_index), np.int32)
+    began = time.perf_counter()
+    shown = rank == 0 and sys.stderr.isatty()
+    for images, numbers in tqdm(batches, "validating", len(batches), leave=False, disable=not shown, delay=2):
+        logits, codes = answer(images.asnumpy())
+        for place, number in enumerate(numbers.asnumpy()):
+            if number >= 0:
+                seen[number] = 1
+                _store(found[number], post(logits[place], codes[place]))
+    counts = runtime.sum_over_ranks(np.array([seen.sum(), len(batches.skipped)], np.int32), world)
+    found = runtime.sum_over_ranks(found, world)
+    speed = float(counts[0]) / (time.perf_counter() - began)
+    if counts.sum() != len(image_index) and not simulation.simulated():
+        raise JobError(f"{counts[0]} of {len(image_index)} validation images were seen and {counts[1]} skipped")
+    detections = []
+    for number in range(len(image_index)):
+        detections += results(image_index.annotations, number, _stored(found[number]))
+    scores = evaluate(image_index.annotations, detections)
+    return BoxCounts(scores, int(counts[0]), detections, int(counts[1]), speed)
+
+
+def _store(rows: np.ndarray, found: Detections) -> None:
+    count = len(found)
+    rows[:count, :4], rows[:count, 4], rows[:count, 5] = found.corners, found.scores, found.classes
+
+
+def _stored(rows: np.ndarray) -> Detections:
+    own = rows[rows[:, 4] > 0]
+    return Detections(own[:, :4], own[:, 4], own[:, 5].astype(np.int64))
