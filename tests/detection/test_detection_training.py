@@ -14,9 +14,21 @@ from mindcv_mnasnet.train.engine import fit
 KEYS = {
     "task": "detect",
     "blocks": "r1_k3_s11_e1_o8 r1_k3_s22_e3_o8 r1_k3_s22_e3_o8 r1_k3_s22_e3_o8 r1_k3_s22_e3_o8",
-    **{"stem": 8, "head": 16, "extras_out_channels": "16,16,16,8", "image_resize": 64, "run_name": "run"},
-    **{"batch_size": 2, "epoch_size": 2, "opt": "sgd", "lr": 0.01, "warmup_epochs": 0, "compile_cache": False},
-    **{"num_parallel_workers": 1, "val_while_train": True, "deterministic": True, "device_target": "CPU"},
+    "stem": 8,
+    "head": 16,
+    "extras_out_channels": "16,16,16,8",
+    "image_resize": 64,
+    "run_name": "run",
+    "batch_size": 2,
+    "epoch_size": 2,
+    "opt": "sgd",
+    "lr": 0.01,
+    "warmup_epochs": 0,
+    "compile_cache": False,
+    "num_parallel_workers": 1,
+    "val_while_train": True,
+    "deterministic": True,
+    "device_target": "CPU",
 }
 
 
