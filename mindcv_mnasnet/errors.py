@@ -1,4 +1,4 @@
-"""The two errors that a user is meant to see, and the door that turns them into exit codes."""
+"""The two errors that a user is meant to see, and what turns them into exit codes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from mindcv_mnasnet import console
 
 
 class UserError(ValueError):
@@ -51,24 +53,28 @@ def interrupts_wait() -> Iterator[None]:
 
 def run_cli(main: Callable[[], int]) -> int:
     """Run a command line's ``main`` and return its exit code; users' mistakes are one sentence, not a traceback."""
+    console.prepare()
+    code, sentence = _ending(main)
+    if sentence:
+        with console.lenient():
+            print(sentence, file=sys.stderr)
+    return code
+
+
+def _ending(main: Callable[[], int]) -> tuple[int, str]:
+    """The exit code of ``main`` and the sentence that says why it is not 0."""
     try:
-        return main()
+        with console.strict():
+            return main(), ""
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2, f"error: {error}"
     except JobError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+        return 1, f"failed: {error}"
+    except console.ConsoleError as error:
+        return 1, f"failed: standard output: {error}"
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return 130, "interrupted"
     except ModuleNotFoundError as error:
         if str(error.name).startswith("mindcv_mnasnet"):
             raise
-        print(
-            f"error: {sys.executable} has no module {error.name}; take the Python of .venv, or install", file=sys.stderr
-        )
-        return 2
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+        return 2, f"error: {sys.executable} has no module {error.name}; take the Python of .venv, or install"

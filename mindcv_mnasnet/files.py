@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mindcv_mnasnet.errors import JobError
+from mindcv_mnasnet.errors import JobError, UserError
 
 
 def unwritable(path: Path, error: OSError) -> JobError:
@@ -29,3 +29,25 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise unwritable(path, error) from error
+
+
+def require_writable(option: str, path: str | Path | None) -> None:
+    """Try before hours of work whether a file can be written afterwards; None is no file.
+
+    Raises:
+        UserError: its folder is not there or cannot be written in, or it is a folder itself.
+    """
+    if path is None:
+        return
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{option}: {path} is a folder; name a file")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{option}: there is no folder {path.absolute().parent}")
+    attempt = path.with_name(path.name + ".partial")
+    try:
+        with attempt.open("ab"):
+            pass
+        attempt.unlink()
+    except OSError as error:
+        raise UserError(f"{option}: cannot write {path}: {error.strerror}") from None

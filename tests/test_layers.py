@@ -15,6 +15,7 @@ PACKAGE = "mindcv_mnasnet"
 
 # A sub-package imports those before it, and its own modules, never in a circle. The first rows work without MindSpore.
 LAYERS = (
+    "console",
     "errors",
     "files",
     "networks",
@@ -36,7 +37,7 @@ LAYERS = (
     "commands",
     "cli",
 )
-WITHOUT_FRAMEWORK = ["errors", "files", "networks", "recipe"]
+WITHOUT_FRAMEWORK = ["console", "errors", "files", "networks", "recipe"]
 LAYER_OF = {name: layer for layer, name in enumerate(LAYERS)}
 
 # What is used by its owners alone; a name stands for everything below it too.

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError, interrupts_wait
+from mindcv_mnasnet.files import require_writable
 from mindcv_mnasnet.recipe.command_line import Parser
 from mindcv_mnasnet.run.folder import find_checkpoints
 
@@ -28,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.output.exists() and not options.overwrite:
         raise UserError(f"output: {options.output} is there already; name another file or say --overwrite")
+    require_writable("--output", options.output)
     if options.bn_batches < 1:
         raise UserError(f"bn_batches: {options.bn_batches} is impossible; it is 1 or more")
     with interrupts_wait():

@@ -18,7 +18,7 @@ from mindcv_mnasnet.device_check.parts import FAILED, PARTS, Outcome
 from mindcv_mnasnet.device_check.run import check
 from mindcv_mnasnet.devices.simulation import simulated
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.files import replace_file, require_writable
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,8 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in parts:
         if name not in PARTS:
             raise UserError(f"--parts: {name!r} is not one of {', '.join(PARTS)}")
-    if options.json is not None and not options.json.absolute().parent.is_dir():
-        raise UserError(f"--json: there is no folder {options.json.absolute().parent}")
+    require_writable("--json", options.json)
     device = options.device_target
     if device == "auto":
         device = "Ascend" if device_count() or simulated() else "CPU"

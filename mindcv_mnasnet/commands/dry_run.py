@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.files import replace_file, require_writable
 from mindcv_mnasnet.recipe.command_line import Parser
 from mindcv_mnasnet.recipe.recipe import load_recipe
 
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--phases", nargs="+", default=["train", "validate"], help="of train, validate, loop")
     parser.add_argument("--json", metavar="FILE", help="write every report as JSON")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    require_writable("--json", options.json)
     from mindcv_mnasnet.dry_run.run import PHASES, dry_run  # loads MindSpore
 
     if unknown := set(options.phases) - set(PHASES):

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.files import replace_file, require_writable
 from mindcv_mnasnet.latency import published as latency_published
 from mindcv_mnasnet.latency import table as latency_table
 from mindcv_mnasnet.latency.record import LatencySettings, Meter
@@ -30,6 +30,8 @@ from mindcv_mnasnet.search.space_files import load_space
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands; returns the exit code."""
     options = _parser().parse_args(argv)
+    require_writable("--json", getattr(options, "json", None))
+    require_writable("--picture", getattr(options, "chart", None))
     handlers = {"measure": _measure, "build": _build, "predict": _measure, "check": _check}
     return handlers.get(options.command, _published)(options)
 
@@ -58,7 +60,7 @@ def _parser() -> Parser:
         if name in ("build", "check", "predict"):
             command.add_argument("--table", required=True, help="the table's file (JSON lines)")
         if name in ("grid", "uniform"):
-            command.add_argument("--picture", metavar="FILE.png", help="draw published against measured")
+            command.add_argument("--picture", dest="chart", metavar="FILE.png", help="draw published against measured")
         if name != "predict":
             _add_settings(command)
         command.add_argument("--json", metavar="FILE", help="write the figures there too")
@@ -180,8 +182,8 @@ def _published(options: argparse.Namespace) -> int:
 
         rows = work(meter, progress)
     print(latency_published.format_rows(rows))
-    if options.image:
-        latency_published.draw_rows(rows, Path(options.image))
+    if options.chart:
+        latency_published.draw_rows(rows, Path(options.chart))
     return _done(options, [row.to_dict() for row in rows])
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mindcv_mnasnet.errors import UserError, interrupts_wait
-from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.files import replace_file, require_writable
 from mindcv_mnasnet.inference.contact_sheet import MOST, contact_sheet, sheet_format
 from mindcv_mnasnet.recipe.command_line import Parser, add_keys, typed_keys
 from mindcv_mnasnet.recipe.evaluation import EVALUATION_KEYS
@@ -105,6 +105,8 @@ def _require_sense(options: argparse.Namespace) -> None:
         raise UserError("feature_maps: say where to with --features FILE.npz")
     if options.contact_sheet is not None:
         sheet_format(options.contact_sheet)
+    for name in ("output", "features", "contact_sheet"):
+        require_writable(f"--{name}", getattr(options, name))
 
 
 def _predict(

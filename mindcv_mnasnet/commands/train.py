@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError, interrupts_wait
-from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.files import replace_file, require_writable
 from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
 from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
 
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dry_run(recipe: Recipe, name: str, options: argparse.Namespace) -> int:
+    require_writable("--json", options.json)
     from mindcv_mnasnet.dry_run.run import dry_run
 
     report = dry_run(recipe, name, 1 if options.devices is None else options.devices)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindcv_mnasnet.errors import interrupts_wait
-from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.files import replace_file, require_writable
 from mindcv_mnasnet.networks.reported import format_table
 from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
 from mindcv_mnasnet.recipe.evaluation import VALIDATION_KEYS
@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.list_reported:
         print(format_table())
         return 0
+    require_writable("--json", options.json)
+    require_writable("--csv", options.csv)
     recipe = None if config is None else load_recipe(config)
     for name, value in overrides.items():
         typed(name, value, "command line")  # a typo is said before MindSpore loads

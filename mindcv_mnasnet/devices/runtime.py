@@ -209,11 +209,32 @@ def compiler() -> str:
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
-    """Where files are kept: ``cache``, else $MNASNET_CACHE, else mindcv_mnasnet in $XDG_CACHE_HOME or ~/.cache."""
+    """Where files are kept: ``cache``, else $MNASNET_CACHE, else mindcv_mnasnet in $XDG_CACHE_HOME or ~/.cache.
+
+    A user without a home, as in many containers, has a folder of their own among the temporary files.
+    """
     if cache or os.environ.get("MNASNET_CACHE"):
         return Path(cache or os.environ["MNASNET_CACHE"]).expanduser()
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (shared if shared.is_absolute() else Path.home() / ".cache") / "mindcv_mnasnet"
+    if shared.is_absolute():
+        return shared / "mindcv_mnasnet"
+    try:
+        home = Path.home()
+    except RuntimeError:  # no HOME, and no entry among the users
+        return _temporary_folder()
+    return home / ".cache" / "mindcv_mnasnet" if os.access(home, os.W_OK) else _temporary_folder()
+
+
+@cache
+def _temporary_folder() -> Path:
+    """Nobody else's: libraries are loaded from there."""
+    folder = Path(tempfile.gettempdir()) / f"mindcv_mnasnet-{os.getuid()}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+            return folder
+    return Path(tempfile.mkdtemp(prefix="mindcv_mnasnet-"))
 
 
 @contextmanager

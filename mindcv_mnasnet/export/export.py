@@ -16,7 +16,7 @@ from mindcv_mnasnet.export.artifact import open_artifact
 from mindcv_mnasnet.export.folded import fold
 from mindcv_mnasnet.export.images import evaluation_images
 from mindcv_mnasnet.export.metadata import ModelMetadata
-from mindcv_mnasnet.files import unwritable
+from mindcv_mnasnet.files import require_writable, unwritable
 from mindcv_mnasnet.recipe.recipe import with_evaluation
 from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
 from mindcv_mnasnet.train.evaluation import Evaluator
@@ -121,6 +121,7 @@ def _require_possible(path: Path, options: Options) -> None:
         raise UserError(f"output: there is no folder {path.parent}")
     if path.exists() and not options.overwrite:
         raise UserError(f"output: {path} is there already; name another file or say --overwrite")
+    require_writable("output", path)
     _require_numbers(options)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import getpass
 import os
 import tempfile
 import time
@@ -118,7 +117,7 @@ def _timed(call: Any, settings: LatencySettings) -> np.ndarray:
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
     """Within it, no other process of this user measures on this machine; waits for its turn."""
-    path = Path(tempfile.gettempdir()) / f"mindcv_mnasnet-latency-{getpass.getuser()}.lock"
+    path = Path(tempfile.gettempdir()) / f"mindcv_mnasnet-latency-{os.getuid()}.lock"
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from mindcv_mnasnet import console
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.latency.agreement import agreement
@@ -53,6 +54,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> None:
     _run(folder.stored_settings(**overrides), folder)
 
 
+@console.lenient()
 def _run(settings: Settings, folder: SearchFolder) -> None:
     folder.lock()
     replace_file(folder.settings, settings.dump().encode())

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mindcv_mnasnet import console
 from mindcv_mnasnet.data.pipeline import train_batches, train_stream
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import DivergedError
@@ -27,6 +28,7 @@ from mindcv_mnasnet.train.summary import summarize
 STOP_EVERY_STEPS = 10  # how often processes agree on whether to stop
 
 
+@console.lenient()
 def fit(recipe: Recipe, averaged_only: bool = False) -> dict[str, Any]:
     """Train as the recipe says and return the run's summary (also in ``summary.json``).
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.files import require_writable
 from mindcv_mnasnet.networks.families import CONVENTIONS
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.run.checkpoint import BrokenCheckpointError, Checkpoint, read_checkpoint, write_checkpoint
@@ -79,6 +80,7 @@ def convert(
         raise UserError(f"to: {target!r} for {dst}; say which of {', '.join(SOURCES)} it is for")
     if not overwrite and (dst.exists() or dst.with_name(dst.name + ".index").exists()):
         raise UserError(f"{dst} is there already; name another file or say that it may be overwritten")
+    require_writable("output", dst)
     if not dst.parent.is_dir():
         raise UserError(f"there is no folder {dst.parent}")
     weights = read_weights(src, source, model, raw, class_names, image_size, width_mult, evaluation)
