@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import pwd
 import re
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -180,6 +182,27 @@ def test_the_authors_weights_are_chosen_by_width_and_nearest_size(width_mult, im
 def test_what_is_not_published_is_said_with_what_is(name, width_mult, said):
     with pytest.raises(UserError, match=rf"no published weights for '?{name}.*{said}"):
         hub.find(name, width_mult)
+
+
+@pytest.mark.parametrize("home", [None, "/nowhere"])
+def test_a_user_without_a_home_has_a_cache_that_nobody_else_writes(home, tmp_path, monkeypatch):
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("MNASNET_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    runtime._temporary_folder.cache_clear()
+    first = runtime.cache_folder()
+    assert first.parent == tmp_path
+    assert first.stat().st_mode & 0o777 == 0o700
+    first.chmod(0o777)
+    runtime._temporary_folder.cache_clear()
+    assert runtime.cache_folder() not in (first, *first.parents)
+    runtime._temporary_folder.cache_clear()
 
 
 def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +217,23 @@ def test_mistakes_end_the_job_with_one_sentence_of_each_process(halves, tmp_path
     assert ended.returncode != 0
     assert "do not fill one step of 2000" in ended.stdout
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_wrong_folder_ends_all_processes(halves, tmp_path):
+    ended = msrun(ROOT / "train.py", "-c", halves, "--data_dir", "/nowhere", cwd=tmp_path, patient=False)
+    assert ended.returncode != 0
+    assert "error: data_dir: there is no folder /nowhere" in ended.stdout
+
+
+@pytest.mark.slow
+def test_a_port_in_use_ends_all_processes_with_its_number(halves, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = msrun(ROOT / "train.py", "-c", halves, cwd=tmp_path, options=(f"--master_port={port}",), patient=False)
+    assert ended.returncode != 0
+    assert f"error: port {port} is in use by process {os.getpid()}" in ended.stdout
+    assert "--master_port" in ended.stdout
 
 
 @pytest.mark.slow

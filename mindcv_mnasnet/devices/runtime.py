@@ -9,9 +9,11 @@ import os
 import platform
 import re
 import shutil
+import stat
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +26,7 @@ import numpy as np
 from mindspore import ops
 from mindspore.communication import get_group_size, get_rank, init
 
-from mindcv_mnasnet.devices import obstacles, simulation
+from mindcv_mnasnet.devices import meeting, obstacles, simulation
 from mindcv_mnasnet.devices.processor import instruction_set, processor_name
 from mindcv_mnasnet.errors import UserError
 
@@ -51,6 +53,11 @@ class Runtime:
 def under_msrun() -> bool:
     """Whether msrun started this process (it sets MS_ROLE for workers and scheduler)."""
     return os.environ.get("MS_ROLE") in ("MS_WORKER", "MS_SCHED")
+
+
+def alone_or_here() -> bool:
+    """Whether all processes of the job are on this machine, where each meets the same files."""
+    return not under_msrun() or meeting.on_this_machine()
 
 
 def tune_cpu() -> str | None:
@@ -128,6 +135,8 @@ def _choose_device(target: str) -> str:
 
 
 def _join_group(device: str) -> tuple[int, int]:
+    if under_msrun() and (reason := meeting.obstacle()):
+        raise UserError(reason)
     try:
         init()
     except (RuntimeError, ValueError, ImportError) as error:

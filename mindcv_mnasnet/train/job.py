@@ -118,8 +118,12 @@ def prepare(recipe: Recipe) -> Job:
     task.check(recipe)
     if recipe.tensorboard:
         require_tensorboard()
+    class_names = stored.class_names if stored else None
+    # On one machine every process sees a mistake at once; on several, where one may lack the data, those that are
+    # connected notice its end sooner than those that still wait for it.
+    opened = task.open_train_val(recipe, class_names) if runtime.alone_or_here() else None
     machine = runtime.start(recipe.device_target, recipe.distribute, recipe.jit_level, recipe.deterministic)
-    train, val = task.open_train_val(recipe, stored.class_names if stored else None)
+    train, val = opened or task.open_train_val(recipe, class_names)
     plan = Plan.make(recipe, len(train), len(val) if val else 0, machine.world, runtime.usable_cores())
     network = recipe.network(len(train.class_names))
     if stored is not None:

@@ -1,0 +1,58 @@
+"""What would keep the processes of a group from meeting, as sentences that name the port or the variables."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from mindcv_mnasnet.devices import meeting
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Sets what msrun tells a process; returns a free port."""
+
+    def tell(role: str, host: str = "127.0.0.1") -> int:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        for name, value in {"MS_ROLE": role, "MS_SCHED_HOST": host, "MS_SCHED_PORT": str(port)}.items():
+            monkeypatch.setenv(name, value)
+        return port
+
+    return tell
+
+
+def process(**variables: str) -> subprocess.Popen:
+    """One that waits, and was told that."""
+    return subprocess.Popen(["cat"], stdin=subprocess.PIPE, env=os.environ | variables)
+
+
+@pytest.mark.parametrize("role", ["MS_WORKER", "MS_SCHED"])
+def test_a_port_that_another_program_uses_is_named(told, role):
+    with socket.create_server(("127.0.0.1", told(role))) as server:
+        sentence = meeting.obstacle()
+        assert f"port {server.getsockname()[1]} is in use by process {os.getpid()} (" in sentence
+        assert "--master_port" in sentence
+
+
+@pytest.mark.parametrize(("role", "other"), [("MS_WORKER", "MS_SCHED"), ("MS_SCHED", "MS_WORKER")])
+def test_variables_that_an_earlier_job_left_are_named_and_a_partner_is_enough(told, role, other):
+    told(role)
+    sentence = meeting.obstacle(0.1)
+    assert f"MS_ROLE is {role}" in sentence
+    assert "unset MS_ROLE, MS_SCHED_HOST" in sentence
+    with process(MS_ROLE=other) as partner:
+        assert meeting.obstacle(5) is None
+        partner.stdin.close()
+
+
+def test_a_scheduler_elsewhere_cannot_be_looked_at(told):
+    told("MS_WORKER", "192.0.2.1")  # of a network for examples, RFC 5737
+    assert not meeting.on_this_machine()
+    assert meeting.obstacle(0.1) is None
