@@ -22,6 +22,7 @@ COMMANDS = {  # name -> (module of mindcv_mnasnet.commands, what it does)
     "search": ("search", "search for networks that suit a device"),
     "check-device": ("check_device", "check versions, losses, ranks and speeds of a device"),
     "check-dataset": ("check_dataset", "find every broken image of a data set"),
+    "convert-boxes": ("convert_boxes", "write VOC's or YOLO's boxes as COCO's"),
     "pack": ("pack", "pack an image folder into a few large files"),
 }
 

@@ -42,7 +42,7 @@ LAYER_OF = {name: layer for layer, name in enumerate(LAYERS)}
 
 # What is used by its owners alone; a name stands for everything below it too.
 OWNERS = {
-    "yaml": "recipe networks weights",
+    "yaml": "recipe networks weights detection",
     "os.environ": "devices weights",
     "os.getenv": "devices",
     "os.putenv": "devices",

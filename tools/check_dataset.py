@@ -1,4 +1,4 @@
-"""Find every broken image below a folder by decoding them all: python tools/check_dataset.py /data/imagenet."""
+"""Find every broken image and every fault of boxes: python tools/check_dataset.py /data/imagenet."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Find every broken image below a folder by decoding them all: mnasnet check-dataset /data/imagenet."""
+"""Find every broken image below a folder by decoding them all, and every fault of its boxes: mnasnet check-dataset D.
+
+Boxes are those of D/annotations/instances_SPLIT.json, with images in D/SPLIT. D may be one such file, too.
+"""
 
 from __future__ import annotations
 
@@ -12,37 +15,94 @@ from tqdm import tqdm
 
 from mindcv_mnasnet.data.images import check_image
 from mindcv_mnasnet.data.index import images_under
+from mindcv_mnasnet.detection.coco import judge
 from mindcv_mnasnet.errors import UserError
+
+_BEFORE_SPLIT = "instances_"
+Sizes = dict[str, tuple[int, int] | None]  # by an image's path: width and height as annotated
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("directory", type=Path, help="folder with images at any depth")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: the cores)")
-    arguments = parser.parse_args(argv)
-    if not arguments.directory.is_dir():
-        raise UserError(f"there is no folder {arguments.directory}")
+    arguments = _parser().parse_args(argv)
     if arguments.workers < 1:
         raise UserError(f"--workers {arguments.workers}: at least one process is needed")
-    names = images_under(str(arguments.directory))
-    if not names:
-        raise UserError(f"no images in {arguments.directory}")
-    bad = _check(arguments.directory, names, arguments.workers)
+    faults, root, sizes = _annotated(arguments.data, arguments.images)
+    if arguments.data.is_dir():
+        sizes = {name: sizes.get(name) for name in images_under(str(root))}
+        if not sizes:
+            raise UserError(f"no images in {root}")
+    bad = _check(root, sizes, arguments.workers)
     if arguments.json:
-        print(
-            json.dumps({"pictures": len(names), "bad": [{"name": name, "reason": bad[name]} for name in bad]}, indent=2)
-        )
+        report: dict[str, object] = {
+            "pictures": len(sizes),
+            "bad": [{"name": name, "reason": reason} for name, reason in bad.items()],
+        }
+        if faults:
+            report["annotations"] = [{"file": str(file), "faults": found} for file, found in faults.items()]
+        print(json.dumps(report, indent=2))
     else:
-        for name, reason in bad.items():
-            print(f"{name}: {reason}")
-        print(f"{len(bad)} of {len(names)} images are broken" if bad else f"all {len(names)} images are sound")
-    return 1 if bad else 0
+        for line in (*(f"{file}: {fault}" for file, found in faults.items() for fault in found), *_lines(bad)):
+            print(line)
+        for file, found in faults.items():
+            print(f"{file}: {len(found)} faults" if found else f"{file} is sound")
+        print(f"{len(bad)} of {len(sizes)} images are broken" if bad else f"all {len(sizes)} images are sound")
+    return 1 if bad or any(faults.values()) else 0
 
 
-def _check(root: Path, names: list[str], workers: int) -> dict[str, str]:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("data", type=Path, help="folder with images at any depth, or an annotation file")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="the annotation file's images, if elsewhere")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: the cores)")
+    return parser
+
+
+def _annotated(data: Path, images: Path | None) -> tuple[dict[Path, list[str]], Path, Sizes]:
+    """Faults by annotation file, the folder that images are relative to, and the annotated images that are there."""
+    if data.is_dir():
+        if images is not None:
+            raise UserError("images: the images of a folder are in it; it is for a single annotation file")
+        files, root = sorted((data / "annotations").glob(f"{_BEFORE_SPLIT}*.json")), data
+    elif data.is_file():
+        files, root = [data], images or data.parent.parent / data.stem.removeprefix(_BEFORE_SPLIT)
+    else:
+        raise UserError(f"there is no folder or annotation file {data}")
+    faults, sizes = {}, {}
+    for file in files:
+        folder = root / file.stem.removeprefix(_BEFORE_SPLIT) if data.is_dir() else root
+        faults[file], own = _check_boxes(file, folder)
+        sizes |= {(folder / name).relative_to(root).as_posix(): size for name, size in own.items()}
+    return faults, root, sizes
+
+
+def _check_boxes(file: Path, folder: Path) -> tuple[list[str], Sizes]:
+    """All faults of one annotation file, and the sizes of its images that are in the folder."""
+    try:
+        annotations, faults = judge(file)
+    except UserError as error:
+        return [str(error).removeprefix(f"{file} ")], {}
+    if not folder.is_dir():
+        return [*faults, f"there is no folder {folder} with its images"], {}
+    sizes: Sizes = {}
+    for picture in annotations.pictures:
+        if (folder / picture.file_name).is_file():
+            sizes[picture.file_name] = (picture.width, picture.height)
+        else:
+            faults.append(f"image id {picture.id}: {folder} has no {picture.file_name}")
+    return faults, sizes
+
+
+def _check(root: Path, sizes: Sizes, workers: int) -> dict[str, str]:
     """Reason by name of each broken image."""
     with ProcessPoolExecutor(workers) as pool:
-        reasons = pool.map(check_image, [str(root / name) for name in names], chunksize=16)
-        progress = tqdm(zip(names, reasons, strict=True), total=len(names), unit=" images", disable=None)
+        paths = [str(root / name) for name in sizes]
+        reasons = pool.map(check_image, paths, sizes.values(), chunksize=16)
+        progress = tqdm(zip(sizes, reasons, strict=True), total=len(sizes), unit=" images", disable=None)
         return {name: reason for name, reason in progress if reason is not None}
+
+
+def _lines(bad: dict[str, str]) -> list[str]:
+    return [f"{name}: {reason}" for name, reason in bad.items()]

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from mindcv_mnasnet.data.jpeg import JPEG, jpeg_orientation
 from mindcv_mnasnet.errors import JobError, UserError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY, _PNG_RGB = 0, 2
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 # Chunks that change what an image shows: transparency, EXIF (rotation), animation.
 _PNG_NOT_PLAIN = (b"tRNS", b"eXIf", b"acTL")
 
@@ -50,13 +51,32 @@ def read_plain(path: str, lossless: Literal["BMP", "PNG"] = "BMP") -> bytes:
     return data if _is_plain(data) else _convert(data, path, lossless)
 
 
-def check_image(path: str) -> str | None:
-    """Decode a file entirely; the reason why it is broken, or None."""
+def check_image(path: str, size: tuple[int, int] | None = None) -> str | None:
+    """Decode a file entirely; the reason why it is broken, or has not the ``size`` (width, height) said, or None."""
     try:
-        decode(read_plain(path), path)
+        found = decode(read_plain(path), path).size
     except BadImage as error:
         return error.reason
+    if size is not None and found != size:
+        return f"it has {found[0]} x {found[1]} pixels, its annotation says {size[0]} x {size[1]}"
     return None
+
+
+def upright_size(path: str) -> tuple[int, int]:
+    """Width and height of an image file as it is meant to be seen, from its header alone.
+
+    Raises:
+        BadImage: there is no such file, or it is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in _SIDEWAYS
+    except Image.UnidentifiedImageError:
+        raise BadImage(path, "no image that Pillow recognizes") from None
+    except Exception as error:  # as in ``decode``
+        raise BadImage(path, str(error) or type(error).__name__) from None
+    return (height, width) if rotated else (width, height)
 
 
 def _is_plain(data: bytes) -> bool:

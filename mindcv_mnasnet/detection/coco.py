@@ -75,12 +75,11 @@ def read_annotations(path: str | Path) -> Annotations:
         raise UserError(
             f"{path} has {len(faults)} faults: {'; '.join(faults[:_SHOWN])}{more}; mnasnet check-dataset lists them all"
         )
-    assert annotations is not None
     return annotations
 
 
-def judge(path: str | Path) -> tuple[Annotations | None, list[str]]:
-    """What a file says, and a sentence about each fault; None where there are any.
+def judge(path: str | Path) -> tuple[Annotations, list[str]]:
+    """What is sound in a file, and a sentence about each fault.
 
     Raises:
         UserError: there is no such file, it is no JSON, or it has another schema altogether.
@@ -91,16 +90,15 @@ def judge(path: str | Path) -> tuple[Annotations | None, list[str]]:
     categories = _categories(stored["categories"], faults)
     pictures = _pictures(stored["images"], faults)
     boxes = _boxes(stored["annotations"], categories, pictures, faults)
-    if faults:
-        return None, faults
     own: dict[int, list[Box]] = {number: [] for number in pictures}
     for image, box in boxes:
         own[image].append(box)
     found = tuple(
         Picture(number, *pictures[number], tuple(sorted(own[number], key=lambda box: box.id)))
         for number in sorted(pictures)
+        if _is_sound(*pictures[number])
     )
-    return Annotations(path, found, tuple(sorted(categories.items()))), []
+    return Annotations(path, found, tuple(sorted(categories.items()))), faults
 
 
 def _stored(path: Path) -> dict[str, list[Any]]:
@@ -162,6 +160,18 @@ def _categories(entries: Sequence[Any], faults: list[str]) -> dict[int, str]:
     return names
 
 
+def _leaves(name: str) -> bool:
+    return Path(name).is_absolute() or ".." in Path(name).parts
+
+
+def _is_size(width: Any, height: Any) -> bool:
+    return _whole(width) and _whole(height) and width > 0 and height > 0
+
+
+def _is_sound(name: Any, width: Any, height: Any) -> bool:
+    return isinstance(name, str) and name != "" and not _leaves(name) and _is_size(width, height)
+
+
 def _pictures(entries: Sequence[Any], faults: list[str]) -> dict[int, tuple[str, int, int]]:
     found: dict[int, tuple[str, int, int]] = {}
     files: dict[str, int] = {}
@@ -171,13 +181,13 @@ def _pictures(entries: Sequence[Any], faults: list[str]) -> dict[int, tuple[str,
         height: Any = entry.get("height")
         if not isinstance(name, str) or not name:
             faults.append(f"image id {number} has no file_name")
-        elif Path(name).is_absolute() or ".." in Path(name).parts:
+        elif _leaves(name):
             faults.append(f"image id {number}: file_name {name!r} leaves the folder of the images")
         elif name in files:
             faults.append(f"image id {number} has the file_name {name!r} of image id {files[name]}")
         else:
             files[name] = number
-        if not (_whole(width) and _whole(height) and width > 0 and height > 0):
+        if not _is_size(width, height):
             faults.append(f"image id {number} has no width and height in pixels, but {width!r} and {height!r}")
         found[number] = (name, width, height)
     return found
@@ -205,7 +215,7 @@ def _boxes(
         if area is not None and not (_number(area) and area >= 0):
             faults.append(f"annotation id {number}: area {area!r} is no number from 0 on")
         size = pictures[image][1:] if _whole(image) and image in pictures else None
-        if reason := _box_fault(box, size):
+        if reason := box_fault(box, size):
             faults.append(f"annotation id {number}: bbox {box!r} {reason}")
         if len(faults) == before:
             left, top, width, height = (float(value) for value in box)
@@ -215,14 +225,14 @@ def _boxes(
     return found
 
 
-def _box_fault(box: Any, size: tuple[Any, Any] | None) -> str | None:
+def box_fault(box: Any, size: tuple[Any, Any] | None) -> str | None:
     """What is wrong with a box; sizes of 0 are degenerate, not wrong, and are counted where they are left out."""
     if not isinstance(box, list) or len(box) != 4 or not all(_number(value) for value in box):
         return "is not four finite numbers"
     left, top, width, height = box
     if width < 0 or height < 0:
         return "has a negative size"
-    if size is None or not (_whole(size[0]) and _whole(size[1])):
+    if size is None or not _is_size(*size):
         return None
     if left < -_EDGE or top < -_EDGE or left + width > size[0] + _EDGE or top + height > size[1] + _EDGE:
         return f"leaves its image of {size[0]} x {size[1]} pixels"
