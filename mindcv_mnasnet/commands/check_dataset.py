@@ -70,7 +70,8 @@ def _annotated(data: Path, images: Path | None) -> tuple[dict[Path, list[str]], 
         files, root = [data], images or data.parent.parent / data.stem.removeprefix(_BEFORE_SPLIT)
     else:
         raise UserError(f"there is no folder or annotation file {data}")
-    faults, sizes = {}, {}
+    faults: dict[Path, list[str]] = {}
+    sizes: Sizes = {}
     for file in files:
         folder = root / file.stem.removeprefix(_BEFORE_SPLIT) if data.is_dir() else root
         faults[file], own = _check_boxes(file, folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class Labels:
     class_names: Sequence[str] | None = None
 
     def add(
-        self, label: str, folder: Path, image: str, boxes_of: Callable[[int, int], Sequence[ForeignBox | str]]
+        self, label: str, folder: Path, image: str, boxes_of: Callable[[int, int], Iterable[ForeignBox | str]]
     ) -> None:
         """Take an image, unless it is broken, with its sound boxes.
 

@@ -38,13 +38,14 @@ def read_yolo(source: Path, images: Path | None = None, class_names: Sequence[st
     names = images_under(str(folder))
     if not names:
         raise UserError(f"no images in {folder}")
-    found = Labels(class_names=class_names or _class_names(folder))
+    class_names = class_names or _class_names(folder)
+    found = Labels(class_names=class_names)
     labels = _labels_of(folder)
     used = set()
     for name in names:
         path = (labels / name).with_suffix(".txt")
         used.add(path)
-        found.add(path.name, folder, name, partial(_boxes, path, found.class_names))
+        found.add(path.name, folder, name, partial(_boxes, path, class_names))
     for path in sorted(set(labels.rglob("*.txt")) - used):
         if path.stem not in _OTHERS:
             found.faults.append(f"{path.relative_to(labels)}: there is no image of that name")
