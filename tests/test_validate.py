@@ -12,7 +12,7 @@ from processes import PLAIN, cli, refused, write_recipe
 
 import validate
 from mindcv_mnasnet.errors import JobError
-from mindcv_mnasnet.inference import validation
+from mindcv_mnasnet.inference import results
 from mindcv_mnasnet.inference.verdict import Verdict
 from mindcv_mnasnet.networks.reported import load_reported
 from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
@@ -162,9 +162,9 @@ def test_what_is_not_comparable_does_not_reproduce(trained, capsys):
 def test_require_reported_wants_a_comparable_result_inside_the_tolerance(difference, reason, reproduces):
     entry = next(one for one in load_reported() if one.top1 is not None)
     verdict = Verdict(entry, entry.top1 + difference, entry.top5, 0.1, reason)
-    result = validation.Result("some.safetensors", "ema", "m", Counts(1, 1, 1, 0.0), 0, 1.0, verdict)
+    result = results.Result("some.safetensors", "ema", "m", Counts(1, 1, 1, 0.0), 0, 1.0, verdict)
     with nullcontext() if reproduces else pytest.raises(JobError, match=r"some\.safetensors"):
-        validation.require_reported([result])
+        results.require_reported([result])
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------

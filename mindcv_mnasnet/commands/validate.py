@@ -24,6 +24,7 @@ def _parser() -> Parser:
     parser.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw weights (default: ema if there)")
     parser.add_argument("--backend", help="run checkpoints by mindspore (default), onnxruntime or litert")
     parser.add_argument("--json", metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--results", metavar="FILE", help="write a detector's detections in COCO's format")
     parser.add_argument("--csv", metavar="FILE", help="append the results to a CSV file")
     parser.add_argument("--tolerance", type=float, default=0.1, help="points that a reported result may differ by")
     parser.add_argument("--require_reported", action="store_true", help="exit 1 unless a reported result is reproduced")
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in overrides.items():
         typed(name, value, "command line")  # a typo is said before MindSpore loads
     with interrupts_wait():
-        from mindcv_mnasnet.inference import validation  # loads MindSpore
+        from mindcv_mnasnet.inference import results as output  # loads MindSpore
+        from mindcv_mnasnet.inference import validation
         from mindcv_mnasnet.weights.hub import pretrained_for
 
     asked = load_recipe(config, {name: overrides[name] for name in keys_for(Use.PUBLISHED) if name in overrides})
@@ -54,11 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     ema = None if options.weights is None else options.weights == "ema"
     results, machine = validation.validate(paths, recipe, overrides, ema, options.tolerance, options.backend)
     if machine.rank == 0:
-        print(validation.format_results(results))
+        print(output.format_results(results))
         if options.json:
             replace_file(Path(options.json), json.dumps([one.to_dict() for one in results], indent=2).encode())
+        if options.results:
+            output.write_detections(Path(options.results), results)
         if options.csv:
-            validation.append_csv(Path(options.csv), results)
+            output.append_csv(Path(options.csv), results)
     if options.require_reported:
-        validation.require_reported(results)
+        output.require_reported(results)
     return 0

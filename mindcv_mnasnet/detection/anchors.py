@@ -8,7 +8,7 @@ import numpy as np
 
 from mindcv_mnasnet.networks.detector import Detector
 
-_FIRST_SCALE = 0.1  # of the square anchor on a reduced first map
+_FIRST_SHARE = 0.5  # of the scale: the square anchor on a reduced first map, 0.1 with TensorFlow's scale of 0.2
 _FIRST_RATIOS = (2.0, 0.5)  # of the two beside it
 
 
@@ -42,7 +42,7 @@ def place(
     for number, size in enumerate(map_sizes):
         scale = scales[number]
         if number == 0 and reduced_first_map:
-            shapes = [(_FIRST_SCALE, 1.0), *((scale, ratio) for ratio in _FIRST_RATIOS)]
+            shapes = [(_FIRST_SHARE * scale, 1.0), *((scale, ratio) for ratio in _FIRST_RATIOS)]
         else:
             ratios = [1.0, *(value for ratio in aspect_ratios for value in (ratio, 1 / ratio))]
             shapes = [*((scale, ratio) for ratio in ratios), ((scale * scales[number + 1]) ** 0.5, 1.0)]

@@ -89,6 +89,7 @@ def export(checkpoint_path: str | Path, path: str | Path, options: Options) -> E
     path = Path(path)
     _require_possible(path, options)
     checkpoint = read_checkpoint(checkpoint_path)
+    checkpoint.require_classifier("export")
     require_sound(checkpoint.weights(options.ema), str(checkpoint_path))
     runtime.start("auto")
     recipe = with_evaluation(checkpoint.recipe, {**options.evaluation, **_sized(options)})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mindcv_mnasnet.inference import validation
+from mindcv_mnasnet.inference.results import Result
 from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
 from mindcv_mnasnet.run.folder import find_checkpoints
 
@@ -19,7 +20,7 @@ def validate(
     backend: str | None = None,
     tolerance: float = 0.1,
     **keys: Any,
-) -> list[validation.Result]:
+) -> list[Result]:
     """Evaluate checkpoints, run folders or exported files on a data set; one result per file.
 
     Args:

@@ -159,6 +159,7 @@ def open_classifier(
         require_honored(artifact, recipe, evaluation or {}, ema, backend)
         return Classifier(checkpoint, artifact, ema, batch_size, recipe)
     checkpoint = open_weights(path)
+    checkpoint.require_classifier("prediction")
     require_sound(checkpoint.weights(ema), str(path))
     recipe = with_evaluation(checkpoint.recipe, evaluation or {})
     through = None if backend is None else through_backend(checkpoint, backend, ema, recipe)

@@ -2,64 +2,33 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mindcv_mnasnet.data.sets import open_val
+from mindcv_mnasnet.detection import data as boxes
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.devices.runtime import Runtime
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
 from mindcv_mnasnet.export.backend import described, through_backend
-from mindcv_mnasnet.files import unwritable
+from mindcv_mnasnet.inference.results import Result
 from mindcv_mnasnet.inference.settings import merged_recipe, require_exportable, require_honored
-from mindcv_mnasnet.inference.verdict import EvalSettings, Verdict, compare
+from mindcv_mnasnet.inference.verdict import EvalSettings, compare, compare_boxes
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.evaluation import CONVENTION_KEYS
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.checkpoint import Checkpoint
+from mindcv_mnasnet.train.box_evaluation import BoxEvaluator
 from mindcv_mnasnet.train.evaluation import Counted, Evaluator, count_images
 from mindcv_mnasnet.train.metrics import Counts
 from mindcv_mnasnet.weights.convert import open_weights
 from mindcv_mnasnet.weights.sound import require_sound
-
-
-@dataclass(frozen=True)
-class Result:
-    """One checkpoint's accuracy."""
-
-    checkpoint: str
-    weights: str  # "ema" or "raw"
-    model: str
-    counts: Counts
-    skipped: int
-    images_per_second: float
-    verdict: Verdict
-    backend: str = "mindspore"
-    quantization: str | None = None
-    notes: tuple[str, ...] = ()  # sentences about the data
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; accuracies in percent."""
-        return {
-            "checkpoint": self.checkpoint,
-            "weights": self.weights,
-            "model": self.model,
-            "backend": self.backend,
-            "quantization": self.quantization,
-            **self.counts.to_dict(),
-            "skipped": self.skipped,
-            "notes": list(self.notes),
-            "images_per_second": round(self.images_per_second, 1),
-            "reported": self.verdict.to_dict(),
-        }
 
 
 def validate(
@@ -98,6 +67,9 @@ def validate(
         else:
             require_exportable(merged, backend)
             require_sound(checkpoint.weights(ema), str(path))
+            if checkpoint.detector is not None:
+                results.append(_validate_boxes(checkpoint, merged, machine, ema, tolerance, backend))
+                continue
             artifact = None if backend is None else through_backend(checkpoint, backend, ema, merged)
         results.append(_validate_one(checkpoint, artifact, merged, machine, ema, tolerance))
     assert machine is not None
@@ -114,9 +86,8 @@ def _validate_one(
 ) -> Result:
     image_index = open_val(recipe, checkpoint.class_names)
     plan = Plan.make(recipe, None, len(image_index), machine.world, runtime.usable_cores())
-    conventions = {name: getattr(recipe, name) for name in CONVENTION_KEYS if name in recipe.given}
-    network = replace(checkpoint.network, image_size=recipe.image_resize, **conventions)
-    weights = "ema" if checkpoint.has_ema and ema is not False else "raw"
+    conventions, network = _evaluated(checkpoint, recipe)
+    weights = _taken(checkpoint, ema)
     if artifact is None:
         evaluator = Evaluator(network, recipe, machine)
         evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
@@ -144,6 +115,44 @@ def _validate_one(
     )
 
 
+def _validate_boxes(
+    checkpoint: Checkpoint, recipe: Recipe, machine: Runtime, ema: bool | None, tolerance: float, backend: str | None
+) -> Result:
+    if backend not in (None, "mindspore"):
+        raise UserError(
+            f"backend: {backend} does not run detectors' checkpoints; export the detector and validate that"
+        )
+    detector = checkpoint.detector
+    assert detector is not None
+    image_index = boxes.open_val(recipe, checkpoint.class_names)
+    plan = Plan.make(recipe, None, len(image_index), machine.world, runtime.usable_cores())
+    network = _evaluated(checkpoint, recipe)[1]
+    evaluator = BoxEvaluator(replace(detector, network=network), recipe, machine)
+    evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
+    counts = evaluator.run(image_index, plan)
+    verdict = compare_boxes(counts.seen, len(checkpoint.class_names), counts.ap, tolerance)
+    return Result(
+        checkpoint=str(checkpoint.path),
+        weights=_taken(checkpoint, ema),
+        model=recipe.model,
+        counts=counts,
+        skipped=counts.skipped,
+        images_per_second=counts.images_per_second,
+        verdict=verdict,
+        notes=image_index.notes,
+    )
+
+
+def _evaluated(checkpoint: Checkpoint, recipe: Recipe) -> tuple[dict[str, Any], Network]:
+    """What a checkpoint's network is told to do otherwise, and the network that does so."""
+    conventions = {name: getattr(recipe, name) for name in CONVENTION_KEYS if name in recipe.given}
+    return conventions, replace(checkpoint.network, image_size=recipe.image_resize, **conventions)
+
+
+def _taken(checkpoint: Checkpoint, ema: bool | None) -> str:
+    return "ema" if checkpoint.has_ema and ema is not False else "raw"
+
+
 def _settings(recipe: Recipe, network: Network, counts: Counts, checkpoint: Checkpoint) -> EvalSettings:
     return EvalSettings(
         image_size=recipe.image_resize,
@@ -157,58 +166,3 @@ def _settings(recipe: Recipe, network: Network, counts: Counts, checkpoint: Chec
         images=counts.seen,
         source=checkpoint.meta.get("source"),
     )
-
-
-def format_results(results: Sequence[Result]) -> str:
-    """A text table, one row per checkpoint, with the verdict on each below it."""
-    header = ("checkpoint", "weights", "backend", "top-1 %", "top-5 %", "loss", "images", "images/s")
-    rows = [
-        (
-            *(r.checkpoint, r.weights, " ".join(filter(None, (r.backend, r.quantization)))),
-            *(f"{r.counts.top1:.3f}", f"{r.counts.top5:.3f}", f"{r.counts.mean_loss:.4f}"),
-            *(f"{r.counts.seen}", f"{r.images_per_second:.0f}"),
-        )
-        for r in results
-    ]
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)]
-    verdicts = [f"{r.checkpoint}: {r.verdict}" if len(results) > 1 else str(r.verdict) for r in results]
-    skipped = [f"{r.checkpoint}: {r.skipped} broken images skipped" for r in results if r.skipped]
-    notes = dict.fromkeys(note for r in results for note in r.notes)
-    return "\n".join([*lines, *skipped, *notes, *verdicts])
-
-
-def append_csv(path: Path, results: Sequence[Result]) -> None:
-    """Append one line per result to a CSV file, with a header where it is new.
-
-    Raises:
-        UserError: the file has other columns.
-        JobError: it cannot be written.
-    """
-    rows = [{**r.to_dict(), **{f"reported_{k}": v for k, v in r.verdict.to_dict().items()}} for r in results]
-    for row in rows:
-        del row["reported"], row["notes"]
-    try:
-        header = path.read_text().splitlines()[:1] if path.exists() else []
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]))
-        if not header:
-            writer.writeheader()
-        elif next(csv.reader(header)) != list(rows[0]):
-            raise UserError(f"csv: {path} has other columns than {','.join(rows[0])}; name another file")
-        writer.writerows(rows)
-        with path.open("a", newline="") as file:
-            file.write(text.getvalue())
-    except OSError as error:
-        raise unwritable(path, error) from None
-
-
-def require_reported(results: Sequence[Result]) -> None:
-    """Fail unless every result is comparable with a published one and inside the tolerance.
-
-    Raises:
-        JobError: naming the first that is not.
-    """
-    for result in results:
-        if not result.verdict.inside:
-            raise JobError(f"{result.checkpoint} does not reproduce a reported result: {result.verdict}")

@@ -11,6 +11,7 @@ from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.networks.reported import Reported, load_reported
 
 IMAGENET_VAL_IMAGES = 50_000
+COCO_VAL = (5_000, 80)  # images and classes of val2017
 _DESCRIPTION = (
     "blocks",
     "width_mult",
@@ -122,6 +123,16 @@ def compare(
         raise UserError(f"tolerance is {tolerance!r}, but must be 0 or more points")
     entry, reason = _counterpart(network, settings, top1)
     return Verdict(entry, top1, top5, tolerance, reason)
+
+
+def compare_boxes(images: int, classes: int, ap: float, tolerance: float = 0.1) -> Verdict:
+    """The verdict on a detector's AP (percent): what is reported of MnasNet's is of images without public boxes."""
+    entries = [entry for entry in load_reported() if entry.mean_ap is not None]
+    if (images, classes) == COCO_VAL:
+        listed = ", ".join(f"{one.mean_ap} by {one.source}'s {one.model} ({one.dataset})" for one in entries)
+        return Verdict(None, ap, None, tolerance, f"none is reported for MnasNet on val2017; there are {listed}")
+    found = f"these are {images:,} images with {classes} classes"
+    return Verdict(None, ap, None, tolerance, f"precisions are reported for COCO's 80 classes, {found}")
 
 
 def _counterpart(network: Network, settings: EvalSettings, top1: float) -> tuple[Reported | None, str | None]:

@@ -65,6 +65,15 @@ class Checkpoint:
         stored = self.meta.get("detector")
         return None if stored is None else Detector.from_dict(self.network, stored)
 
+    def require_classifier(self, command: str) -> None:
+        """Refuse a detector where ``command`` is for classifiers alone.
+
+        Raises:
+            UserError: naming the file.
+        """
+        if self.meta.get("detector") is not None:
+            raise UserError(f"{self.path} is a detector; {command} takes classifiers alone")
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""

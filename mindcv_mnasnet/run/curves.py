@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.run.scores import TITLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,10 +19,10 @@ Records = Sequence[dict[str, Any]]
 
 INK, GRID = "#333333", "#e3e3e3"
 LOSS, LR = "#1f5fa8", "#a0a0a0"
-ACCURACIES = {  # key of an epoch's record: label, color
-    "train_top1": ("training", "#9aa5b1"),
-    "val_top1": ("validation", "#d1731f"),
-    "val_top1_ema": ("validation, EMA weights", "#1a7f5a"),
+ACCURACIES = {  # key of an epoch's record, with the score's name in it: label, color
+    "train_{}": ("training", "#9aa5b1"),
+    "val_{}": ("validation", "#d1731f"),
+    "val_{}_ema": ("validation, EMA weights", "#1a7f5a"),
 }
 
 
@@ -78,9 +79,11 @@ def _draw_loss(axes: Axes, records: Records) -> None:
 
 
 def _draw_accuracy(axes: Axes, records: Records) -> None:
-    _style(axes, "top-1 (%)")
+    held = {key for record in records for key in record}
+    score = next((name for name in TITLES if {f"val_{name}", f"val_{name}_ema"} & held), "top1")
+    _style(axes, f"{TITLES[score]} (%)")
     for key, (label, color) in ACCURACIES.items():
-        steps, values = _series(records, key)
+        steps, values = _series(records, key.format(score))
         if len(steps):
             best = f", best {np.nanmax(values):.2f}" if key.startswith("val") and np.isfinite(values).any() else ""
             axes.plot(steps, values, color=color, linewidth=1.8, marker=".", markersize=5, label=label + best)

@@ -113,9 +113,9 @@ class RunLog:
             self.message(sentence)
 
     def epoch(self, epoch: int, step: int, **metrics: Any) -> None:
-        """Log the end of ``epoch`` after ``step`` steps. Accuracies are in percent.
+        """Log the end of ``epoch`` after ``step`` steps. Accuracies and precisions are in percent.
 
-        The curves show ``train_top1``, ``val_top1`` and ``val_top1_ema``.
+        The curves show the score that ``run.scores`` names: ``val_top1``, say, beside ``val_top1_ema``.
         """
         if not self._active:
             return

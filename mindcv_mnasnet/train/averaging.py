@@ -11,10 +11,8 @@ import numpy as np
 from mindspore import nn
 
 from mindcv_mnasnet.data.pipeline import train_batches
-from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.parameters import load_parameters
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.evaluation import EVALUATION_KEYS
@@ -23,10 +21,12 @@ from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.checkpoint import SUFFIX, Checkpoint, checkpoints_in, read_checkpoint, write_checkpoint
 from mindcv_mnasnet.run.scores import score_of
 from mindcv_mnasnet.train.preprocess import Preprocess
+from mindcv_mnasnet.train.task import task_of
 from mindcv_mnasnet.weights.convert import open_weights
 from mindcv_mnasnet.weights.sound import require_sound
 
 _STATISTICS = (".moving_mean", ".moving_variance")
+_DESCRIPTION = ("recipe", "network", "class_names", "detector", "category_ids")  # what an average takes over
 
 
 def choose(run: Path, last: int | None = None, best: int | None = None) -> list[Path]:
@@ -69,7 +69,7 @@ def average(
         raise UserError(f"{twice[0]} is named twice")
     first, *others = [open_weights(path) for path in paths]
     for other in others:
-        if (other.network, other.class_names) != (first.network, first.class_names):
+        if (other.network, other.class_names, other.detector) != (first.network, first.class_names, first.detector):
             raise UserError(f"{other.path} has another network or other classes than {first.path}")
         for key in EVALUATION_KEYS:
             mine, theirs = getattr(first.recipe, key), getattr(other.recipe, key)
@@ -82,7 +82,7 @@ def average(
     if batches > 0:
         tensors |= statistics(first, tensors, data_dir, batches)
     meta = {
-        **{key: first.meta[key] for key in ("recipe", "network", "class_names")},
+        **{key: first.meta[key] for key in _DESCRIPTION if key in first.meta},
         "source": first.meta.get("source"),
         "average": {"of": [path.name for path in paths], "statistics_batches": batches},
     }
@@ -94,7 +94,7 @@ class _Forward(nn.Cell):
     def __init__(self, network: Network, recipe: Recipe):
         super().__init__(auto_prefix=False)
         self.preprocess = Preprocess(*recipe.pixel_statistics())
-        self.model = create_model(network, kernels=recipe.kernels)
+        self.model = task_of(recipe).create(recipe, network, None)
 
     def construct(self, images):
         return self.model(self.preprocess(images))
@@ -107,7 +107,8 @@ def statistics(
     given = {} if data_dir is None else {"data_dir": data_dir}
     recipe = Recipe.from_dict({**checkpoint.recipe.to_dict(), **given}, "command line")
     machine = runtime.start(recipe.device_target)
-    image_index, _ = open_train_val(recipe, checkpoint.class_names)
+    task = task_of(recipe)
+    image_index, _ = task.open_train_val(recipe, checkpoint.class_names)
     plan = Plan.make(recipe, len(image_index), 0, machine.world, runtime.usable_cores())
     # With nothing kept of the old average, a batch's own statistics can be read after it.
     network = replace(
@@ -118,7 +119,8 @@ def statistics(
     cell.set_train(True)
     sums = {p.name: np.zeros(p.shape) for p in cell.model.get_parameters() if p.name.endswith(_STATISTICS)}
     done = 0
-    for images, _labels in islice(train_batches(image_index, recipe, plan, 0), batches):
+    preparation = task.preparation(recipe, network)
+    for images, _labels in islice(train_batches(image_index, recipe, plan, 0, preparation=preparation), batches):
         cell(images)
         done += 1
         for parameter in cell.model.get_parameters():

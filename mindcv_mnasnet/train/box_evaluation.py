@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mindcv_mnasnet.data.pipeline import eval_batches
 from mindcv_mnasnet.detection.anchors import anchors_of
 from mindcv_mnasnet.detection.data import DetectionIndex, preparation
-from mindcv_mnasnet.detection.evaluation import Scores, evaluate, results
+from mindcv_mnasnet.detection.evaluation import NAMES, Scores, evaluate, results
 from mindcv_mnasnet.detection.network import SSDLite, create_detector
 from mindcv_mnasnet.detection.postprocess import Detections, PostProcess
 from mindcv_mnasnet.devices import runtime, simulation
@@ -57,13 +57,28 @@ class BoxCounts:
     skipped: int
     images_per_second: float
 
+    @property
+    def ap(self) -> float:
+        """AP over IoU 0.5 to 0.95, in percent; NaN where there is nothing to find."""
+        value = _percent(self.scores["ap"])
+        return float("nan") if value is None else value
+
+    def ap50_of(self) -> dict[str, float | None]:
+        """AP50 by class name, in percent; None where there is nothing to find."""
+        return {name: _percent(value) for name, value in self.scores.ap50_of.items()}
+
     def metrics(self) -> dict[str, Any]:
-        """COCO's twelve numbers and AP50 by class, in percent; None where there is nothing to find."""
-        numbers = self.scores.to_dict()
-        by_class = numbers.pop("ap50_of")
-        percent = {name: 100 * value if value >= 0 else None for name, value in numbers.items()}
-        classes = {name: None if value != value else 100 * value for name, value in by_class.items()}
-        return {**percent, "ap50_of": classes}
+        """What an epoch's line in the log says: AP, AP50, AP75, and AP50 by class."""
+        return {**{name: _percent(self.scores[name]) for name in ("ap", "ap50", "ap75")}, "ap50_of": self.ap50_of()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """COCO's twelve numbers and AP50 by class, in percent, and the number of images."""
+        numbers = {name: _percent(self.scores[name]) for name in NAMES}
+        return {**numbers, "ap50_of": self.ap50_of(), "images": self.seen}
+
+
+def _percent(share: float) -> float | None:
+    return 100 * share if share >= 0 else None  # -1 or NaN say that there was nothing to find
 
 
 class BoxEvaluator:

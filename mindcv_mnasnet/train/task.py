@@ -94,6 +94,7 @@ class Classification:
         return create_model(network, seed=recipe.seed, quantization=quantization, kernels=recipe.kernels)
 
     def start_from(self, model: Any, checkpoint: Checkpoint) -> str:
+        checkpoint.require_classifier("task: classify")
         return start_from(model, checkpoint)
 
     def evaluator(self, recipe: Recipe, network: Network, machine: Runtime) -> Evaluates:

@@ -168,6 +168,7 @@ def _own(path: Path, source: str | None, raw: bool) -> Converted | None:
         if source == "own" or "is not a checkpoint of mindcv_mnasnet" not in str(error):
             raise
         return None
+    checkpoint.require_classifier("conversion")
     meta = checkpoint.meta
     return Converted(
         tensors=checkpoint.weights(False if raw else None),
