@@ -64,7 +64,7 @@ def test_keys_of_boxes_count_in_validation_and_a_classifiers_are_refused(trained
     ("program", "arguments"),
     [
         (predict, ("{model}", "{image}")),
-        (export, ("{model}", "{folder}/a.onnx")),
+        (export, ("{model}", "--format", "onnx", "--output", "{folder}/a.onnx")),
         (convert, ("{model}", "{folder}/a.pth", "--to", "timm")),
     ],
     ids=["predict", "export", "convert"],
