@@ -23,6 +23,7 @@ from mindcv_mnasnet.run.checkpoint import Checkpoint
 
 #: Where the names of the parameters begin that no classifier has.
 OWN_PARTS = ("extras.", "predictors.")
+OUTPUT_STD = 0.03  # of the predictors' last weights before training, as in TensorFlow's and torchvision's SSDLite
 FOCAL_PRIOR = 0.01  # score of every slot before training with focal loss, whose first steps diverge otherwise
 
 
@@ -148,14 +149,23 @@ def create_detector(detector: Detector, *, seed: int = 0, class_loss: str = "sof
     runtime.tune_cpu()
     cell = SSDLite(detector)
     initialize(cell, seed)
-    if class_loss == "focal":
-        prior = -math.log((1 - FOCAL_PRIOR) / FOCAL_PRIOR)
-        for predictor in cell.predictors:
-            bias = predictor.classes.output.bias
-            bias.set_data(ms.Tensor(np.full(bias.shape, prior, np.float32)))
+    _start_predictors(cell, seed, class_loss)
     if kernels and (library := built_kernels().path):
         _accelerate(cell, library)
     return cell
+
+
+def _start_predictors(cell: SSDLite, seed: int, class_loss: str) -> None:
+    """First values of the layers that answer: small, so that no slot begins by being sure of itself."""
+    rng = np.random.default_rng([seed, *b"predictors"])
+    for predictor in cell.predictors:
+        for output in (predictor.classes.output, predictor.boxes.output):
+            weights = rng.normal(0, OUTPUT_STD, output.weight.shape)
+            output.weight.set_data(ms.Tensor(weights.astype(np.float32)))
+        if class_loss == "focal":
+            prior = -math.log((1 - FOCAL_PRIOR) / FOCAL_PRIOR)
+            bias = predictor.classes.output.bias
+            bias.set_data(ms.Tensor(np.full(bias.shape, prior, np.float32)))
 
 
 def _accelerate(cell: SSDLite, library: str) -> None:
