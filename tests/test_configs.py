@@ -105,7 +105,10 @@ def test_a_recipe_files_header_gives_command_hardware_and_expectation(name):
     assert "# Expected: " in header
 
 
-@pytest.mark.parametrize("name", FILES)
+CLASSIFIERS = [name for name in FILES if not name.startswith("configs/detection/")]  # those have a test of their own
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_recipe_is_the_network_it_claims_to_be(name):
     network = load_recipe(ROOT / name).network(1000)
     if "_uniform_" in name:

@@ -17,9 +17,9 @@ from mindcv_mnasnet.networks.network import Network, known_names, resolve
 class Reported:
     """One published result; None is what its source does not say.
 
-    ``top1`` and ``top5`` are per cent, ``params_m`` and ``madds_m`` millions as published (what they count differs by
-    source and is in ``notes``), ``latency_ms`` is on one core of a Pixel 1. ``printed`` pairs fields
-    with what the source prints where ``misprint`` says that it is wrong.
+    ``top1``, ``top5`` and ``mean_ap`` (COCO's AP over IoU 0.5 to 0.95) are per cent, ``params_m`` and ``madds_m``
+    millions as published (what they count differs by source and is in ``notes``), ``latency_ms`` is on one core of a
+    Pixel 1. ``printed`` pairs fields with what the source prints where ``misprint`` says that it is wrong.
     """
 
     source: str
@@ -93,7 +93,20 @@ def format_table(entries: Sequence[Reported] | None = None) -> str:
     """The results (all of them by default) as a text table, notes and misprints numbered below it."""
     entries = load_reported() if entries is None else entries
     notes: list[str] = []
-    header = ("source", "model", "width", "px", "top-1", "top-5", "evaluation", "params M", "madds M", "ms", "notes")
+    header = (
+        "source",
+        "model",
+        "width",
+        "px",
+        "top-1",
+        "top-5",
+        "mAP",
+        "evaluation",
+        "params M",
+        "madds M",
+        "ms",
+        "notes",
+    )
     lines = [header, *(_row(entry, notes) for entry in entries)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
@@ -108,10 +121,10 @@ def _row(entry: Reported, notes: list[str]) -> tuple[str, ...]:
         if note:
             notes.extend([note] if note not in notes else [])
             marks.append(str(notes.index(note) + 1))
-    values = (entry.top1, entry.top5, entry.params_m, entry.madds_m, entry.latency_ms)
-    top1, top5, params, madds, latency = ("-" if value is None else str(value) for value in values)
+    values = (entry.top1, entry.top5, entry.mean_ap, entry.params_m, entry.madds_m, entry.latency_ms)
+    top1, top5, mean_ap, params, madds, latency = ("-" if value is None else str(value) for value in values)
     model = entry.checkpoint or entry.model
     if not model.startswith(entry.model):
         model = f"{entry.model} ({model})"
     where = (entry.source, model, f"{entry.width_mult:g}", str(entry.image_size))
-    return (*where, top1, top5, entry.describe_evaluation(), params, madds, latency, ",".join(marks))
+    return (*where, top1, top5, mean_ap, entry.describe_evaluation(), params, madds, latency, ",".join(marks))
