@@ -8,6 +8,7 @@ import numpy as np
 
 from mindcv_mnasnet.detection.boxes import PRIOR_SCALING, encode, overlaps, to_corners
 
+TARGET_COLUMNS = 5  # four codes and a class
 BACKGROUND = 0  # classes of objects count from 1
 
 
@@ -42,7 +43,7 @@ class Matcher:
             corners: float32 (N, 4), shares of the image, each with an area.
             classes: int (N,), from 1.
         """
-        targets = np.zeros((len(self._anchors), 5), np.float32)
+        targets = np.zeros((len(self._anchors), TARGET_COLUMNS), np.float32)
         matched = match(corners.astype(np.float32), self._corners, self._threshold)
         found = matched >= 0
         own = matched[found]

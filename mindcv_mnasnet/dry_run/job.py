@@ -26,11 +26,11 @@ from mindcv_mnasnet.errors import run_cli
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.train.engine import fit
-from mindcv_mnasnet.train.evaluation import Evaluator
 from mindcv_mnasnet.train.job import build_step
 from mindcv_mnasnet.train.random_inputs import draw_inputs
 from mindcv_mnasnet.train.schedule import learning_rates
 from mindcv_mnasnet.train.step import Accumulate
+from mindcv_mnasnet.train.task import task_of
 
 
 def main(argv: list[str]) -> int:
@@ -47,9 +47,11 @@ def main(argv: list[str]) -> int:
 def _train(recipe: Recipe, classes: int, machine: Runtime) -> None:
     images = recipe.batch_size * machine.world * recipe.gradient_accumulation_steps * 2
     plan = Plan.make(recipe, images, 0, machine.world, runtime.usable_cores())
-    step, layout = build_step(recipe, machine, recipe.network(classes), plan, learning_rates(recipe, plan))
+    network = recipe.network(classes)
+    step, layout = build_step(recipe, machine, network, plan, learning_rates(recipe, plan))
     shape = (recipe.batch_size, recipe.image_resize, recipe.image_resize, recipe.in_channels)
-    batch: list[Any] = [ms.Tensor(np.zeros(shape, np.uint8)), ms.Tensor(np.zeros(recipe.batch_size, np.int32))]
+    labels = task_of(recipe).no_labels(recipe, network)
+    batch: list[Any] = [ms.Tensor(np.zeros(shape, np.uint8)), ms.Tensor(labels)]
     drawn = draw_inputs(layout, recipe.batch_size, recipe.seed, 0, 0) if layout.columns else None
     batch.append(None if drawn is None else ms.Tensor(drawn))
     if plan.accumulation > 1:
@@ -60,19 +62,20 @@ def _train(recipe: Recipe, classes: int, machine: Runtime) -> None:
 
 
 def _validate(recipe: Recipe, classes: int, machine: Runtime) -> None:
-    evaluator = Evaluator(recipe.network(classes), recipe, machine)
+    evaluator = task_of(recipe).evaluator(recipe, recipe.network(classes), machine)
     size = recipe.image_resize
     images = np.zeros((recipe.val_batch_size or recipe.batch_size, size, size, recipe.in_channels), np.uint8)
     with _phase("validate"):
-        evaluator.logits(images, len(images))
+        evaluator.answer(images)
 
 
 def _loop(recipe: Recipe, classes: int, machine: Runtime) -> None:
     """The whole job on random images: input pipeline, queue, two steps, validation, checkpoint."""
     began = time.perf_counter()
     global_batch = recipe.batch_size * machine.world * recipe.gradient_accumulation_steps
-    _write_images(Path("data/train"), classes, 2 * global_batch)
-    _write_images(Path("data/val"), classes, machine.world)
+    written = _write_boxes if recipe.task == "detect" else _write_images
+    written(Path("data/train"), classes, 2 * global_batch)
+    written(Path("data/val"), classes, machine.world)
     here: dict[str, Any] = {
         "dataset": "",
         "data_dir": "data",
@@ -96,6 +99,24 @@ def _write_images(folder: Path, classes: int, count: int) -> None:
         target = folder / f"{number % classes:05d}" / f"{number}.jpg"
         target.parent.mkdir(exist_ok=True)
         os.link(first, target)
+
+
+def _write_boxes(folder: Path, classes: int, count: int) -> None:
+    """``count`` images of noise with a box each, and an annotation file."""
+    _write_images(folder.with_name(f"{folder.name}-classes"), 1, count)
+    folder.with_name(f"{folder.name}-classes").joinpath("00000").rename(folder)
+    numbers = range(count)
+    content = {
+        "images": [{"id": n, "file_name": f"{n}.jpg", "width": 128, "height": 96} for n in numbers],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 1 + n % classes, "bbox": [8, 8, 64, 64], "area": 4096, "iscrowd": 0}
+            for n in numbers
+        ],
+        "categories": [{"id": 1 + label, "name": f"class {label}"} for label in range(classes)],
+    }
+    annotations = folder.parent / "annotations"
+    annotations.mkdir(exist_ok=True)
+    (annotations / f"instances_{folder.name}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 _PHASES: dict[str, Callable[[Recipe, int, Runtime], None]] = {"train": _train, "validate": _validate, "loop": _loop}

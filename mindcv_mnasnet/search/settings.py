@@ -239,7 +239,11 @@ def _check_together(settings: Settings) -> None:
     settings.reward_function()
     if settings.recipe is not None:
         for rung in range(len(settings.rungs) + 1):
-            load_recipe(overrides=settings.rung_keys(rung))  # keys that contradict each other
+            recipe = load_recipe(overrides=settings.rung_keys(rung))  # keys that contradict each other
+            if recipe.task != "classify":
+                raise UserError(
+                    f"task: {recipe.task} (recipe {settings.recipe}) cannot be searched for; classifiers can"
+                )
 
 
 def changed(settings: Settings, **values: Any) -> Settings:

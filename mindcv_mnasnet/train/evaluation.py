@@ -46,12 +46,16 @@ class Evaluator:
         """
         load_parameters(self._model.get_parameters(), weights, origin)
 
+    def answer(self, images: np.ndarray) -> np.ndarray:
+        """Float32 logits (N, classes) of uint8 images (N, H, W, C), all at once."""
+        return np.asarray(self._step(ms.Tensor(images)).asnumpy())
+
     def logits(self, images: np.ndarray, batch: int) -> np.ndarray:
         """Float32 logits (N, classes) of uint8 images (N, H, W, C), ``batch`` at a time, the last one filled up."""
         parts = []
         for start in range(0, len(images), batch):
             part = np.resize(images[start : start + batch], (batch, *images.shape[1:]))
-            parts.append(self._step(ms.Tensor(part)).asnumpy())
+            parts.append(self.answer(part))
         return np.concatenate(parts)[: len(images)]
 
     def run(self, image_index: ImageIndex, plan: Plan) -> Counts:

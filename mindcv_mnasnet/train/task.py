@@ -15,6 +15,7 @@ from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.data.pipeline import Preparation
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.detection import data as boxes
+from mindcv_mnasnet.detection.matching import TARGET_COLUMNS
 from mindcv_mnasnet.detection.network import create_detector, start_detector
 from mindcv_mnasnet.devices.runtime import Runtime
 from mindcv_mnasnet.model.create import create_model
@@ -45,6 +46,9 @@ class Evaluates(Protocol):
 
     def load(self, weights: Mapping[str, np.ndarray], origin: str = ...) -> None: ...
 
+    def answer(self, images: np.ndarray) -> Any:
+        """What the network says to uint8 images (N, H, W, C)."""
+
     def run(self, image_index: Any, plan: Plan) -> Measured: ...
 
 
@@ -71,6 +75,9 @@ class Task(Protocol):
     def evaluator(self, recipe: Recipe, network: Network, machine: Runtime) -> Evaluates: ...
 
     def cost(self, recipe: Recipe, network: Network) -> Cost: ...
+
+    def no_labels(self, recipe: Recipe, network: Network) -> np.ndarray:
+        """What the step takes as labels of a batch, in shape and type, with nothing in it."""
 
     def meta(self, recipe: Recipe, network: Network, train: Any) -> dict[str, Any]:
         """What a checkpoint says of itself beyond recipe, network and class names."""
@@ -103,6 +110,9 @@ class Classification:
     def cost(self, recipe: Recipe, network: Network) -> Cost:
         return network_cost(network)
 
+    def no_labels(self, recipe: Recipe, network: Network) -> np.ndarray:
+        return np.zeros(recipe.batch_size, np.int32)
+
     def meta(self, recipe: Recipe, network: Network, train: Any) -> dict[str, Any]:
         return {}
 
@@ -134,6 +144,10 @@ class Detection:
 
     def cost(self, recipe: Recipe, network: Network) -> Cost:
         return detector_cost(recipe.detector(network))
+
+    def no_labels(self, recipe: Recipe, network: Network) -> np.ndarray:
+        anchors = recipe.detector(network).anchor_count(recipe.image_resize)
+        return np.zeros((recipe.batch_size, anchors, TARGET_COLUMNS), np.float32)
 
     def meta(self, recipe: Recipe, network: Network, train: Any) -> dict[str, Any]:
         return {"detector": recipe.detector(network).to_dict(), "category_ids": list(train.category_ids)}

@@ -13,9 +13,11 @@ from coco_files import colored_data_set
 from libraries_images import SHARED
 from processes import ROOT
 
+from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.cost import detector_cost
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.run.log import read_log
+from mindcv_mnasnet.search.settings import load_settings
 from mindcv_mnasnet.train.engine import fit
 from mindcv_mnasnet.train.job import prepare
 
@@ -101,3 +103,8 @@ def test_crowds_and_images_without_boxes_are_counted_and_left_out(tmp_path, cpu)
     assert summary["metrics"]["val_images"] == 177
     texts = [record["text"] for record in read_log(tmp_path / "run" / "log.jsonl") if record["kind"] == "message"]
     assert any("11 crowds" in text for text in texts)
+
+
+def test_a_search_is_for_classifiers():
+    with pytest.raises(UserError, match="is of a detector"):
+        load_settings(ROOT / "configs" / "search" / "digits_cpu.yaml", {"recipe": str(BCCD)})
