@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.networks.cost import detector_cost, network_cost
 from mindcv_mnasnet.recipe.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,6 +65,18 @@ def test_every_ratio_stands_in_the_column_of_its_machine(publish):
     ]
 
 
+def test_detectors_have_a_table_of_their_own(publish):
+    common = {"params_with_bn": 1.5e6, "cards": 1, "device": "CPU", "batch_size": 16, "resolution": "320x320"}
+    common |= {"jit_level": None, "graph_compile_seconds": 40.0, "ms_per_step": 500.0, "images_per_second": 32.0}
+    classifier = common | {"recipe": "configs/a.yaml", "top1": 70.0, "top5": 90.0, "minutes": 2.0}
+    detector = common | {"recipe": "configs/b.yaml", "ap": 40.0, "ap50": 76.25, "minutes": 20.0}
+    detector["ap50_of"] = {"cat": 81.0, "absent": None}
+    first, second = publish.table([classifier, detector]).split("\n\n")
+    assert "configs/b.yaml" not in first
+    assert second.splitlines()[-1].endswith("| 40.0 | 76.2 | cat 81.0 | 20.0 |")
+    assert publish.table([classifier]) == first
+
+
 def test_a_run_without_validation_is_not_published(publish, tmp_path):
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(UserError, match=r"validation\.json"):
@@ -74,9 +86,12 @@ def test_a_run_without_validation_is_not_published(publish, tmp_path):
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_a_result_names_a_recipe_as_it_stands_and_the_size_of_its_network(path):
     result = json.loads(path.read_text())
-    if "top1" not in result:
+    scores = [result[low] <= result[high] for low, high in (("top1", "top5"), ("ap", "ap50")) if low in result]
+    if not scores:
         pytest.skip("not a training result")
     recipe = load_recipe(ROOT / result["recipe"])
     assert result["recipe_fingerprint"] == recipe.fingerprint()
-    assert result["params"] == network_cost(recipe.network(result["num_classes"])).params
-    assert 0 <= result["top1"] <= result["top5"] <= 100
+    network = recipe.network(result["num_classes"])
+    detects = recipe.task == "detect"
+    assert result["params"] == (detector_cost(recipe.detector(network)) if detects else network_cost(network)).params
+    assert scores == [True]

@@ -26,7 +26,7 @@ from mindcv_mnasnet.run.log import read_log
 
 
 def collect(run: Path, recipe: str, note: str) -> dict[str, Any]:
-    """What a run's files say of its result; accuracies in percent, from a validation of the finished checkpoint.
+    """What a run's files say of its result; percentages are from a validation of the finished checkpoint.
 
     Raises:
         UserError: the run has no ``summary.json``, or no ``validation.json`` (validate.py --json) beside it.
@@ -42,8 +42,7 @@ def collect(run: Path, recipe: str, note: str) -> dict[str, Any]:
         "recipe": recipe,
         "recipe_fingerprint": summary["recipe_fingerprint"],
         "commit": _git("rev-parse", "HEAD") + ("-dirty" if _git("status", "--porcelain", "-uno") else ""),
-        "top1": validation["top1"],
-        "top5": validation["top5"],
+        **{key: validation[key] for key in _SCORES if key in validation},
         "images": validation["images"],
         "num_classes": read_checkpoint(find_checkpoints([str(run)])[0], only_meta=True).network.num_classes,
         "weights": validation["weights"],
@@ -60,6 +59,7 @@ def seconds_at_work(records: Sequence[dict[str, Any]]) -> float:
     return sum(b["time"] - a["time"] for a, b in steps if not str(b.get("text", "")).startswith("resuming from"))
 
 
+_SCORES = ("top1", "top5", "ap", "ap50", "ap75", "ap50_of")
 _SUMMARISED = (
     *("model", "params", "params_with_bn", "madds", "cards", "device", "batch_size", "resolution", "jit_level"),
     *("graph_compile_seconds", "ms_per_step", "images_per_second", "data_wait_percent", "epochs", "steps"),
@@ -68,21 +68,42 @@ _SUMMARISED = (
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """The results as a Markdown table, MindCV's columns and the time that training took."""
-    lines = [
-        "| recipe | params (M) | cards | batch size | resolution | jit level | graph compile | ms/step | img/s "
-        "| acc@top1 | acc@top5 | minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    """The results as Markdown, first those of classifiers: MindCV's columns and the time that training took."""
+    classifiers = [[*_columns(r), f"{r['top1']:.2f}", f"{r['top5']:.2f}", _minutes(r)] for r in results if "top1" in r]
+    detectors = [
+        [*_columns(r), f"{r['ap']:.1f}", f"{r['ap50']:.1f}", _by_class(r), _minutes(r)] for r in results if "ap" in r
     ]
-    for r in results:
-        name, level = Path(r["recipe"]).stem, r["jit_level"] or "default"
-        lines.append(
-            f"| [{name}]({r['recipe']}) | {r['params_with_bn'] / 1e6:.2f} | {r['cards']} x {r['device']} "
-            f"| {r['batch_size']} | {r['resolution']} | {level} | {r['graph_compile_seconds']:.0f} s "
-            f"| {r['ms_per_step']:.1f} | {r['images_per_second']:.0f} | {r['top1']:.2f} | {r['top5']:.2f} "
-            f"| {r['minutes']:.1f} |"
-        )
-    return "\n".join(lines)
+    whole = _markdown(("acc@top1", "acc@top5", "minutes"), classifiers)
+    return f"{whole}\n\n{_markdown(('AP', 'AP50', 'AP50 by class', 'minutes'), detectors)}" if detectors else whole
+
+
+def _columns(r: dict[str, Any]) -> list[str]:
+    return [
+        f"[{Path(r['recipe']).stem}]({r['recipe']})",
+        f"{r['params_with_bn'] / 1e6:.2f}",
+        f"{r['cards']} x {r['device']}",
+        f"{r['batch_size']}",
+        r["resolution"],
+        r["jit_level"] or "default",
+        f"{r['graph_compile_seconds']:.0f} s",
+        f"{r['ms_per_step']:.1f}",
+        f"{r['images_per_second']:.0f}",
+    ]
+
+
+def _minutes(r: dict[str, Any]) -> str:
+    return f"{r['minutes']:.1f}"
+
+
+def _by_class(r: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.1f}" for name, value in r["ap50_of"].items() if value is not None)
+
+
+def _markdown(scores: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    columns = ("recipe", "params (M)", "cards", "batch size", "resolution", "jit level", "graph compile")
+    header = (*columns, "ms/step", "img/s", *scores)
+    lines = [f"| {' | '.join(row)} |" for row in (header, *rows)]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
 
 
 def page_with(text: str, folder: Path) -> str:
@@ -105,7 +126,7 @@ def _between(text: str, what: str, content: str) -> str:
 def load_results(folder: Path) -> list[dict[str, Any]]:
     """All training results, by recipe."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    return [result for result in found if "top1" in result]
+    return [result for result in found if result.keys() & {"top1", "ap"}]
 
 
 def load_benchmarks(folder: Path) -> list[dict[str, Any]]:
