@@ -80,7 +80,7 @@ def test_a_classifier_gives_its_backbone_and_its_head(data, digits, tmp_path, cp
     places = {"data_dir": str(digits), "ckpt_save_dir": str(tmp_path / "classifier"), "run_name": "run"}
     fit(load_recipe(overrides={**BACKBONE, **one, **places}))
     start = stored(tmp_path / "classifier", 2)
-    keys = {"epoch_size": 1, "num_samples": 2, "lr": 1e-12, "init_from": str(start.path)}
+    keys = {"epoch_size": 1, "num_samples": 2, "lr": 1e-12, "min_lr": 0.0, "init_from": str(start.path)}
     fit(recipe(data, tmp_path / "detector", **keys))
     ended = stored(tmp_path / "detector", 1)
     shared = [name for name in start.weights() if name.endswith("weight") and not name.startswith("classifier")]
