@@ -241,9 +241,7 @@ def _check_together(settings: Settings) -> None:
         for rung in range(len(settings.rungs) + 1):
             recipe = load_recipe(overrides=settings.rung_keys(rung))  # keys that contradict each other
             if recipe.task != "classify":
-                raise UserError(
-                    f"task: {recipe.task} (recipe {settings.recipe}) cannot be searched for; classifiers can"
-                )
+                raise UserError(f"recipe: {settings.recipe} is of a detector; a search is for classifiers")
 
 
 def changed(settings: Settings, **values: Any) -> Settings:
