@@ -34,6 +34,11 @@ def require_extra(module: str, extra: str) -> Any:
         raise UserError(f"{module} is not installed here: pip install 'mindcv_mnasnet[{extra}]'") from None
 
 
+def first_line(error: Exception) -> str:
+    """What another library's error says, without its further lines; the error's kind where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 class DivergedError(JobError):
     """A training whose loss is not finite."""
 

@@ -1,9 +1,13 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, folders of jobs, and what names on a command line stand for."""
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from mindcv_mnasnet.errors import JobError, UserError
 
@@ -51,3 +55,49 @@ def require_writable(option: str, path: str | Path | None) -> None:
         attempt.unlink()
     except OSError as error:
         raise UserError(f"{option}: cannot write {path}: {error.strerror}") from None
+
+
+def new_folder(root: Path, name: str, exact: bool) -> Path:
+    """Make a folder of this name below ``root``; where it is taken, ``name-2``, ``name-3``, ... unless ``exact``.
+
+    Raises:
+        UserError: it is taken, and ``exact``.
+        JobError: it cannot be made.
+    """
+    path, number = root / name, 1
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        while True:
+            with suppress(FileExistsError):
+                path.mkdir()
+                return path
+            if exact:
+                raise UserError(f"run_name: {path} exists; --resume {path} goes on with it, another name starts anew")
+            number += 1
+            path = root / f"{name}-{number}"
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def lock_folder(path: Path, work: str) -> IO[str]:
+    """Keep other processes out of a folder until this one ends or the file that is returned is closed.
+
+    Args:
+        work: who may be in there already and what it does, for the error: "another job is training".
+    Raises:
+        UserError: somebody is in there.
+    """
+    try:
+        file = (path / ".lock").open("w")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{work} in {path}; wait for it, or start one elsewhere") from None
+    except OSError as error:
+        raise unwritable(path / ".lock", error) from None
+    return file
+
+
+def matching(name: str) -> list[Path]:
+    """The path of this name, or else what the glob pattern (``**`` is any depth) stands for, sorted; ~ is home."""
+    path = Path(name).expanduser()
+    return [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207

@@ -366,7 +366,7 @@ def test_a_reference_keeps_its_blocks_and_takes_the_ends_of_the_space():
         "mnasnet_small@0.5", replace(like.network(like.random(np.random.default_rng(0))), head=64)
     )
     assert (network.family, network.width_mult, network.head) == ("small", 0.5, 64)
-    with pytest.raises(UserError, match="references: 'mnasnet_small@x'"):
+    with pytest.raises(UserError, match="'mnasnet_small@x' is not a model's name"):
         reference_network("mnasnet_small@x", network)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from mindcv_mnasnet.data.images import check_image
 from mindcv_mnasnet.data.index import images_under
 from mindcv_mnasnet.detection.coco import judge
+from mindcv_mnasnet.devices.processor import usable_cores
 from mindcv_mnasnet.errors import UserError
 
 _BEFORE_SPLIT = "instances_"
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("data", type=Path, help="folder with images at any depth, or an annotation file")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="the annotation file's images, if elsewhere")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: the cores)")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (default: the cores)")
     return parser
 
 

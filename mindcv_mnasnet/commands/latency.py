@@ -17,9 +17,9 @@ from mindcv_mnasnet.files import replace_file, require_writable
 from mindcv_mnasnet.latency import published as latency_published
 from mindcv_mnasnet.latency import table as latency_table
 from mindcv_mnasnet.latency.record import LatencySettings, Meter
-from mindcv_mnasnet.networks.network import Network, resolve
+from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.command_line import Parser
-from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.recipe.recipe import network_named
 from mindcv_mnasnet.search.covering import networks_covering
 from mindcv_mnasnet.search.meters import open_meter
 from mindcv_mnasnet.search.settings import load_settings
@@ -118,17 +118,8 @@ def _measure(options: argparse.Namespace) -> int:
 
 
 def _network(name: str, image_size: int | None) -> Network:
-    sized: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
-    if name.endswith((".yaml", ".yml")):
-        recipe = load_recipe(name)
-        network = recipe.network(recipe.num_classes or 1000)
-        return replace(network, image_size=image_size or recipe.image_resize)
-    model, _, width = name.partition("@")
-    try:
-        scaled = {"width_mult": float(width)} if width else {}
-    except ValueError:
-        raise UserError(f"{name!r} is not a model's name, or one with @ and a width") from None
-    return resolve(model, **scaled, **sized)
+    network = network_named(name)
+    return network if image_size is None else replace(network, image_size=image_size)
 
 
 def _space(name: str) -> Space:

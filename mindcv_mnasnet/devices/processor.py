@@ -1,7 +1,8 @@
-"""The processor that a job runs on: its name, and the widest instruction set that matters here."""
+"""The processor that a job runs on: its name, its cores, and the widest instruction set that matters here."""
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -24,11 +25,24 @@ def processor_name() -> str:
     return _field("model name") or platform.processor() or platform.machine()
 
 
-@cache
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor_lines(*names: str) -> list[str]:
+    """The different lines of /proc/cpuinfo with these names, sorted; none where there is no such file."""
+    return sorted({line for line in _lines() if line.partition(":")[0].strip() in names})
+
+
 def _field(name: str) -> str:
-    """The first line of a name in /proc/cpuinfo; empty where there is none."""
+    """The value of the first line of a name; empty where there is none."""
+    return next((line.partition(":")[2].strip() for line in _lines() if line.partition(":")[0].strip() == name), "")
+
+
+@cache
+def _lines() -> tuple[str, ...]:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return tuple(Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines())
     except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), "")
+        return ()

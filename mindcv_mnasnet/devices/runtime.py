@@ -27,7 +27,7 @@ from mindspore import ops
 from mindspore.communication import get_group_size, get_rank, init
 
 from mindcv_mnasnet.devices import meeting, obstacles, simulation
-from mindcv_mnasnet.devices.processor import instruction_set, processor_name
+from mindcv_mnasnet.devices.processor import instruction_set, processor_name, usable_cores
 from mindcv_mnasnet.errors import UserError
 
 MINDSPORE_VERSION = tuple(int(part) for part in re.findall(r"\d+", ms.__version__)[:2])
@@ -267,12 +267,7 @@ def operator_threads() -> int:
     return min(int(ms.get_context("runtime_num_threads")), usable_cores())
 
 
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def worker_environment(workers: int) -> dict[str, str]:
     """The environment of one of ``workers`` processes that share this machine: each takes its part of the cores."""
-    share = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    share = str(max(1, usable_cores() // workers))
     return {**os.environ, "OMP_NUM_THREADS": share}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.errors import UserError, require_extra
+from mindcv_mnasnet.errors import UserError, first_line, require_extra
 from mindcv_mnasnet.export.metadata import KEY, ModelMetadata
 
 
@@ -33,7 +33,7 @@ class LiteRTSession:
             self._interpreter = interpreter.Interpreter(str(path), num_threads=threads)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"{path} is damaged: {str(error).strip().partition(chr(10))[0]}") from None
+            raise UserError(f"{path} is damaged: {first_line(error)}") from None
         self._input: dict[str, Any] = self._interpreter.get_input_details()[0]
         self._output: dict[str, Any] = self._interpreter.get_output_details()[0]
 

@@ -12,22 +12,10 @@ from mindspore import nn
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.metadata import ModelMetadata
 from mindcv_mnasnet.model.create import create_model
-from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import load_parameters
-from mindcv_mnasnet.train.preprocess import Preprocess
+from mindcv_mnasnet.train.preprocess import FromPixels
 
 METADATA_SUFFIX = ".json"
-
-
-class _FromPixels(nn.Cell):
-    """The network behind its normalization: uint8 (N, H, W, C) to logits."""
-
-    def __init__(self, model: MnasNet, mean: tuple[float, ...], std: tuple[float, ...]):
-        super().__init__(auto_prefix=False)
-        self.preprocess, self.model = Preprocess(mean, std), model
-
-    def construct(self, images):
-        return self.model(self.preprocess(images))
 
 
 def write_mindir(tensors: Mapping[str, np.ndarray], path: Path, metadata: ModelMetadata, form: str = "MINDIR") -> None:
@@ -50,7 +38,7 @@ def write_mindir(tensors: Mapping[str, np.ndarray], path: Path, metadata: ModelM
     cell: nn.Cell = model
     example = np.zeros((batch, channels, size, size), np.float32)
     if metadata.input == "uint8":
-        cell = _FromPixels(model, metadata.mean, metadata.std)
+        cell = FromPixels(model, metadata.mean, metadata.std)
         example = np.zeros((batch, size, size, channels), np.uint8)
     cell.set_train(False)
     ms.export(cell, ms.Tensor(example), file_name=str(path), file_format=form)

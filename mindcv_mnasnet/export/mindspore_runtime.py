@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import nn
 
 from mindcv_mnasnet.devices import runtime
-from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.errors import UserError, first_line
 from mindcv_mnasnet.export.metadata import ModelMetadata
 from mindcv_mnasnet.export.mindir import METADATA_SUFFIX
 
@@ -32,8 +32,7 @@ class MindIRSession:
         try:
             graph = ms.load(str(path))
         except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise UserError(f"{path} is damaged or not a MindIR file ({reason})") from None
+            raise UserError(f"{path} is damaged or not a MindIR file ({first_line(error)})") from None
         self._cell = nn.GraphCell(graph)
 
     def run(self, x: np.ndarray) -> np.ndarray:

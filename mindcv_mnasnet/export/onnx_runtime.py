@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindcv_mnasnet.errors import UserError, require_extra
+from mindcv_mnasnet.errors import UserError, first_line, require_extra
 from mindcv_mnasnet.export.metadata import KEY, ModelMetadata
 
 
@@ -29,8 +29,7 @@ class OnnxSession:
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime has exception types of its own and no common one
-            reason = str(error).strip().partition("\n")[0]
-            raise UserError(f"{path} is damaged or not an ONNX file ({reason[:200]})") from None
+            raise UserError(f"{path} is damaged or not an ONNX file ({first_line(error)[:200]})") from None
         properties = self._session.get_modelmeta().custom_metadata_map
         if KEY not in properties:
             raise UserError(f"{path} was not exported by mindcv_mnasnet: it does not say how images are prepared")

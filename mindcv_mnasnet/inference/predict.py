@@ -18,6 +18,7 @@ from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
 from mindcv_mnasnet.export.backend import described, through_backend
+from mindcv_mnasnet.files import matching
 from mindcv_mnasnet.inference.settings import require_honored
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.mnasnet import MnasNet
@@ -175,15 +176,11 @@ def find_images(names: Sequence[str]) -> list[str]:
     found: list[str] = []
     for name in names:
         path = Path(name).expanduser()
-        if path.is_dir():
-            matches = [str(path / inner) for inner in images_under(str(path))]
-        elif path.exists():
-            matches = [str(path)]
-        else:
-            matches = sorted(str(match) for match in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+        inside = path.is_dir()
+        matches = [path / inner for inner in images_under(str(path))] if inside else matching(name)
         if not matches:
-            raise UserError(f"{name}: there {'are no images in this folder' if path.is_dir() else 'is nothing'}")
-        found += matches
+            raise UserError(f"{name}: there {'are no images in this folder' if inside else 'is nothing'}")
+        found += map(str, matches)
     return found
 
 

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.devices.processor import processor_lines
 
 SOURCE = Path(__file__).with_name("operators.cpp")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
@@ -101,12 +102,8 @@ def _instructions() -> tuple[str, ...]:
 
 def processor() -> str:
     """What -march=native depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
     names = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU part")
-    return "\n".join(sorted({line for line in lines if line.partition(":")[0].strip() in names}))
+    return "\n".join(processor_lines(*names)) or platform.processor()
 
 
 def _reason(error: Exception) -> str:

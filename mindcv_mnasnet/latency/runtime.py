@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mindcv_mnasnet.devices.processor import processor_name, usable_cores
 from mindcv_mnasnet.errors import require_extra
 from mindcv_mnasnet.export.folded import Folded
 from mindcv_mnasnet.latency.models import write_folded, write_model
@@ -125,10 +126,4 @@ def one_at_a_time() -> Iterator[None]:
 
 def this_device() -> str:
     """The processor's name and its cores."""
-    name = "unknown processor"
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:
-        pass
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+    return f"{processor_name()}, {usable_cores()} cores"

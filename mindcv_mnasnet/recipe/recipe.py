@@ -148,6 +148,22 @@ def load_recipe(
     return fitted(_checked(merged, given=frozenset(merged)))
 
 
+def network_named(name: str, num_classes: int = 1000) -> Network:
+    """The network of a recipe file (.yaml), or of a model's name, ``NAME`` or ``NAME@WIDTH``.
+
+    Raises:
+        UserError: no such model or recipe, or an impossible width.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return load_recipe(name).network(num_classes)
+    model, _, width = name.partition("@")
+    try:
+        overrides = {"width_mult": float(width)} if width else {}
+    except ValueError:
+        raise UserError(f"{name!r} is not a model's name, or one with @ and a width") from None
+    return resolve(model, **overrides)
+
+
 def load_stored_recipe(path: str | Path) -> Recipe:
     """The recipe in a run folder: what it does not say has its default, as when the run was begun.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.files import replace_file, unwritable
+from mindcv_mnasnet.files import lock_folder, matching, new_folder, replace_file, unwritable
 from mindcv_mnasnet.recipe.recipe import Recipe, load_stored_recipe
 from mindcv_mnasnet.run.checkpoint import SUFFIX, newest_intact, next_serial, prune, publish, write_checkpoint
 
@@ -38,22 +36,11 @@ class RunFolder:
             UserError: ``run_name`` is taken.
             JobError: the folder cannot be made.
         """
-        root, name = Path(recipe.ckpt_save_dir).expanduser(), recipe.run_name or recipe.model
-        path, number = root / name, 1
+        path = new_folder(
+            Path(recipe.ckpt_save_dir).expanduser(), recipe.run_name or recipe.model, exact=bool(recipe.run_name)
+        )
+        folder = cls(path)
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            while True:
-                try:
-                    path.mkdir()
-                    break
-                except FileExistsError:
-                    if recipe.run_name:
-                        raise UserError(
-                            f"run_name: {path} exists; --resume {path} goes on with it, another name starts anew"
-                        ) from None
-                    number += 1
-                    path = root / f"{name}-{number}"
-            folder = cls(path)
             folder.checkpoints.mkdir()
         except OSError as error:
             raise unwritable(path, error) from None
@@ -78,13 +65,7 @@ class RunFolder:
         Raises:
             UserError: another job is at work in this folder.
         """
-        try:
-            self._lock = (self.path / ".lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another job is training in {self.path}; wait for it, or start one elsewhere") from None
-        except OSError as error:
-            raise unwritable(self.path / ".lock", error) from None
+        self._lock = lock_folder(self.path, "another job is training")
 
     def unlock(self) -> None:
         """Let others in."""
@@ -147,8 +128,7 @@ def find_checkpoints(names: Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for name in names:
-        path = Path(name).expanduser()
-        matches = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207 - absolute too
+        matches = matching(name)
         files = [file for match in matches for file in checkpoint_at(match)]
         if not files:
             what = "neither a checkpoint nor a run folder" if matches else "not there"

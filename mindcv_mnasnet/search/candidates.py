@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.latency.table import part_keys
-from mindcv_mnasnet.networks.network import Network, resolve
-from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.recipe.recipe import network_named
 from mindcv_mnasnet.search.decisions import Tokens
 
 #: Fields of ``Network`` that a reference takes from the space it is tried beside.
@@ -39,13 +38,5 @@ def reference_network(name: str, like: Network) -> Network:
     Raises:
         UserError: no such model or recipe.
     """
-    if name.endswith((".yaml", ".yml")):
-        known = load_recipe(name).network(like.num_classes)
-    else:
-        model, _, width = name.partition("@")
-        try:
-            overrides = {"width_mult": float(width)} if width else {}
-        except ValueError:
-            raise UserError(f"references: {name!r} is not a model's name, or one with @ and a width") from None
-        known = resolve(model, **overrides)
+    known = network_named(name, like.num_classes)
     return replace(known, **{field: getattr(like, field) for field in (*_SHARED, "dropout", "drop_connect")})

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 from pathlib import Path
 from typing import IO
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.files import replace_file, unwritable
+from mindcv_mnasnet.files import lock_folder, new_folder, replace_file
 from mindcv_mnasnet.search.anchor import anchored
 from mindcv_mnasnet.search.settings import Settings, load_settings
 
@@ -32,25 +31,8 @@ class SearchFolder:
             UserError: ``run_name`` is taken.
             JobError: it cannot be made.
         """
-        root = Path(settings.search_dir).expanduser()
-        name, number = settings.run_name or f"search_{settings.origin.stem}", 1
-        path = root / name
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            while True:
-                try:
-                    path.mkdir()
-                    break
-                except FileExistsError:
-                    if settings.run_name:
-                        raise UserError(
-                            f"run_name: {path} exists; --resume {path} goes on with it, another name starts anew"
-                        ) from None
-                    number += 1
-                    path = root / f"{name}-{number}"
-        except OSError as error:
-            raise unwritable(path, error) from None
-        folder = cls(path)
+        name = settings.run_name or f"search_{settings.origin.stem}"
+        folder = cls(new_folder(Path(settings.search_dir).expanduser(), name, exact=bool(settings.run_name)))
         replace_file(folder.settings, settings.dump().encode())
         return folder
 
@@ -76,10 +58,4 @@ class SearchFolder:
         Raises:
             UserError: another search is at work here.
         """
-        try:
-            self._lock = (self.path / ".lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another search is at work in {self.path}; wait for it, or start one elsewhere") from None
-        except OSError as error:
-            raise unwritable(self.path / ".lock", error) from None
+        self._lock = lock_folder(self.path, "another search is at work")

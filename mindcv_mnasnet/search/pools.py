@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mindcv_mnasnet.devices import runtime
-from mindcv_mnasnet.errors import JobError, require_extra
+from mindcv_mnasnet.errors import JobError, first_line, require_extra
 from mindcv_mnasnet.search.jobs import Job, WaitingJobs
 from mindcv_mnasnet.search.proxy import RESULT
 
@@ -175,9 +175,7 @@ class RayPool:
             try:
                 self._ray.init(**where, include_dashboard=False, log_to_driver=False)
             except (ConnectionError, RuntimeError, ValueError) as error:
-                raise JobError(
-                    f"ray_address {address or 'local'}: {str(error).strip().partition(chr(10))[0]}"
-                ) from None
+                raise JobError(f"ray_address {address or 'local'}: {first_line(error)}") from None
         npus = self._ray.cluster_resources().get("NPU", 0)
         # https://docs.ray.io/en/latest/ray-core/scheduling/accelerators.html: Ascend NPUs are the resource "NPU"
         resources = {"NPU": 1} if npus else {}
@@ -198,8 +196,7 @@ class RayPool:
                 try:
                     result = Result(**self._ray.get(task))
                 except self._ray.exceptions.RayError as error:
-                    said = str(error).strip().partition("\n")[0]
-                    result = Result("died", f"its Ray worker died: {said}", None, time.monotonic() - began)
+                    result = Result("died", f"its Ray worker died: {first_line(error)}", None, time.monotonic() - began)
                 if result.status == "died" and attempts > 0 and not self._stopped:
                     waiting.give_back((number, path, attempts - 1))
                 else:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mindcv_mnasnet.errors import DivergedError, JobError, UserError
+from mindcv_mnasnet.errors import DivergedError, JobError, UserError, first_line
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
 
@@ -56,11 +56,11 @@ def run(path: Path) -> dict[str, Any]:
         return {"status": "memory", "reason": f"more than trial_memory_gb {job['memory_gb']} needed"}
     except RuntimeError as error:
         short = "memory" in str(error).lower() or "bad_alloc" in str(error)
-        return {"status": "memory" if short else "failed", "reason": str(error).strip().partition("\n")[0]}
+        return {"status": "memory" if short else "failed", "reason": first_line(error)}
     if summary["stopped"]:
         return {"status": "failed", "reason": "stopped from outside"}
     metrics = summary["metrics"]
-    top1 = metrics.get("val_top1_ema", metrics.get("val_top1"))
+    top1 = score_of(metrics)
     if job["held_out"] is not None:
         shutil.rmtree(path.parent / "run" / "checkpoints", ignore_errors=True)  # of thousands of trials
     if top1 is None or not math.isfinite(top1):

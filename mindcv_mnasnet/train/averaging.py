@@ -8,19 +8,17 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from mindspore import nn
 
 from mindcv_mnasnet.data.pipeline import train_batches
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.model.parameters import load_parameters
-from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.evaluation import EVALUATION_KEYS
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.checkpoint import SUFFIX, Checkpoint, checkpoints_in, read_checkpoint, write_checkpoint
 from mindcv_mnasnet.run.scores import score_of
-from mindcv_mnasnet.train.preprocess import Preprocess
+from mindcv_mnasnet.train.preprocess import FromPixels
 from mindcv_mnasnet.train.task import task_of
 from mindcv_mnasnet.weights.convert import open_weights
 from mindcv_mnasnet.weights.sound import require_sound
@@ -90,16 +88,6 @@ def average(
     return len(tensors)
 
 
-class _Forward(nn.Cell):
-    def __init__(self, network: Network, recipe: Recipe):
-        super().__init__(auto_prefix=False)
-        self.preprocess = Preprocess(*recipe.pixel_statistics())
-        self.model = task_of(recipe).create(recipe, network, None)
-
-    def construct(self, images):
-        return self.model(self.preprocess(images))
-
-
 def statistics(
     checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], data_dir: str | None, batches: int
 ) -> dict[str, np.ndarray]:
@@ -114,7 +102,7 @@ def statistics(
     network = replace(
         checkpoint.network, image_size=recipe.image_resize, bn_momentum=0.0, dropout=0.0, drop_connect=0.0
     )
-    cell = _Forward(network, recipe)
+    cell = FromPixels(task_of(recipe).create(recipe, network, None), *recipe.pixel_statistics())
     load_parameters(cell.model.get_parameters(), tensors, str(checkpoint.path))
     cell.set_train(True)
     sums = {p.name: np.zeros(p.shape) for p in cell.model.get_parameters() if p.name.endswith(_STATISTICS)}

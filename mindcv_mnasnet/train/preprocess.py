@@ -23,6 +23,20 @@ class Preprocess(nn.Cell):
         return ops.transpose(images, (0, 3, 1, 2)).astype(ms.float32) * self.scale + self.shift
 
 
+class FromPixels(nn.Cell):
+    """A network behind its normalization: uint8 (batch, height, width, channels) -> what ``model`` answers.
+
+    Further arguments are handed on to ``model``; names of parameters are the model's own.
+    """
+
+    def __init__(self, model: nn.Cell, mean: Sequence[float], std: Sequence[float]):
+        super().__init__(auto_prefix=False)
+        self.preprocess, self.model = Preprocess(mean, std), model
+
+    def construct(self, images, *others):
+        return self.model(self.preprocess(images), *others)
+
+
 class MixAndErase(nn.Cell):
     """Mixup, cutmix and random erasing of normalized images, decided by ``random_inputs`` (see ``RandomLayout``)."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.errors import UserError, require_extra
+from mindcv_mnasnet.errors import UserError, first_line, require_extra
 
 _WRAPPERS = (
     *("state_dict", "model", "model_state_dict", "net", "network", "module", "weights", "params", "model_weights"),
@@ -60,8 +60,7 @@ def _complaint(path: Path, error: Exception) -> str:
             f"{path} holds more than tensors, a pickled {pickled[1]}, and is not opened; "
             "save the state_dict() of the model instead"
         )
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return f"{path} is damaged, or holds more than tensors and is not opened ({reason.split('. ')[0]})"
+    return f"{path} is damaged, or holds more than tensors and is not opened ({first_line(error).split('. ')[0]})"
 
 
 def _state_dict(content: Mapping[Any, Any], raw: bool) -> tuple[Mapping[Any, Any], str | None]:

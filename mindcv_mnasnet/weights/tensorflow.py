@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.errors import UserError, require_extra
+from mindcv_mnasnet.errors import UserError, first_line, require_extra
 from mindcv_mnasnet.files import unwritable
 from mindcv_mnasnet.networks.families import CONVENTIONS
 from mindcv_mnasnet.networks.network import Network
@@ -56,7 +56,7 @@ def _read(prefix: Path, raw: bool, origin: str) -> tuple[dict[str, np.ndarray], 
         shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
         kinds = reader.get_variable_to_dtype_map()
     except broken as error:
-        raise UserError(f"{origin} is damaged or not a TensorFlow checkpoint ({_first_line(error)})") from None
+        raise UserError(f"{origin} is damaged or not a TensorFlow checkpoint ({first_line(error)})") from None
     try:
         variables, note = _choose(shapes, raw)
         names = our_names(variables)
@@ -72,7 +72,7 @@ def _read(prefix: Path, raw: bool, origin: str) -> tuple[dict[str, np.ndarray], 
     try:
         tensors = {ours: our_layout(ours, reader.get_tensor(variables[name])) for ours, name in names.items()}
     except broken as error:
-        raise UserError(f"{origin} is damaged: {_first_line(error)}") from None
+        raise UserError(f"{origin} is damaged: {first_line(error)}") from None
     return tensors, network, note
 
 
@@ -136,7 +136,7 @@ def _save(path: Path, values: Mapping[str, np.ndarray]) -> None:
                     tensors=[tf.constant(value) for value in values.values()],
                 )
             except tf.errors.OpError as error:
-                raise OSError(_first_line(error)) from None
+                raise OSError(first_line(error)) from None
             for written in sorted(Path(folder).iterdir()):  # the index, which makes it a checkpoint, comes last
                 written.replace(path.parent / written.name)
     except OSError as error:
@@ -151,7 +151,3 @@ def load_tensorflow() -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # it is talkative
     return require_extra("tensorflow", "tensorflow")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

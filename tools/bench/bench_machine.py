@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
-from mindcv_mnasnet.devices.processor import instruction_set, processor_name
+from mindcv_mnasnet.devices.processor import instruction_set, processor_name, usable_cores
 
 PACKAGES = ("mindspore", "mindcv", "numpy", "pillow")
 VARIABLES = ("OMP_", "KMP_", "ONEDNN_", "DNNL_", "MS_", "GLOG_")  # environment variables that change speed
@@ -26,7 +26,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "cpu": processor_name(),
         "instruction_set": instruction_set(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "platform": platform.platform(),
         "python": platform.python_version(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
+from mindcv_mnasnet.devices.processor import usable_cores
 from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.recipe.recipe import Recipe
@@ -149,7 +149,7 @@ def mindcv_pipeline(settings: Settings, recipe: Recipe, passes: int) -> Result:
 def _mindcv_loader(settings: Settings, recipe: Recipe) -> Any:
     from mindcv.data import create_dataset, create_loader, create_transforms
 
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     root = settings["data_dir"]
     dataset = create_dataset(name="imagenet", root=root, split="train", shuffle=True, num_parallel_workers=cores)
     transforms = create_transforms(
@@ -190,7 +190,7 @@ def torch_pipeline(settings: Settings, recipe: Recipe, passes: int) -> Result:
     mean, std = ([value / 255 for value in values] for values in (recipe.mean, recipe.std))
     steps += [transforms.ToTensor(), transforms.Normalize(mean, std)]
     folder = datasets.ImageFolder(str(Path(settings["data_dir"]) / "train"), transforms.Compose(steps))
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     loader = torch.utils.data.DataLoader(
         folder, settings["batch_size"], shuffle=True, num_workers=cores, drop_last=True, persistent_workers=True
     )

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.search.supernet.network import SuperNetwork
-from mindcv_mnasnet.train.preprocess import Preprocess
+from mindcv_mnasnet.train.preprocess import FromPixels
 
 
 class Ranker:
@@ -44,7 +43,7 @@ class Ranker:
                 f"out, not {len(labels)} and {len(images)}"
             )
         self.supernet = supernet
-        self.forward = _Forward(supernet, mean, std)
+        self.forward = FromPixels(supernet, mean, std)
         self._calibration = [ms.Tensor(batch) for batch in calibration]
         batch = min(len(images), len(calibration[0]))
         padded = np.resize(images, (-(-len(images) // batch) * batch, *images.shape[1:]))
@@ -74,14 +73,3 @@ class Ranker:
                 sums[name] = sums[name] + value if name in sums else value.astype(np.float64)
         self.supernet.set_statistics({name: value / len(self._calibration) for name, value in sums.items()})
         self.forward.set_train(False)
-
-
-class _Forward(nn.Cell):
-    """uint8 images (batch, height, width, channels) and a candidate's masks -> logits."""
-
-    def __init__(self, supernet: SuperNetwork, mean: Sequence[float], std: Sequence[float]):
-        super().__init__(auto_prefix=False)
-        self.preprocess, self.supernet = Preprocess(mean, std), supernet
-
-    def construct(self, images, *masks):
-        return self.supernet(self.preprocess(images), *masks)
