@@ -183,10 +183,10 @@ OPERATOR(mnasnet_quantized_depthwise_backward) {
   return op.run<true>(settings);
 }
 
-// x range batches config {observes} timing -> y range state
-OPERATOR(mnasnet_point_train) {
-  TENSORS(8);
-  PointForward op{t.size(), t.take()};
+namespace {
+
+// What the operators below share, behind x and its summand if it has one: the range and all that follows.
+int train_point(Tensors& t, PointForward op) {
   Point point(t.take());
   const float* batches = t.take();
   const bool observes = t.integers()[0] != 0;
@@ -194,57 +194,57 @@ OPERATOR(mnasnet_point_train) {
   op.y = t.take();
   t.outputs_of(point);
   return op.run(point);
+}
+
+int infer_point(Tensors& t, PointForward op) {
+  Point point(t.take());
+  op.y = t.take();
+  point.state = t.take();
+  return op.run(point);
+}
+
+int point_gradient(Tensors& t, PointBackward op) {
+  const Quantizer quantize(t.take());
+  op.dx = t.take();
+  return op.run(quantize);
+}
+
+}  // namespace
+
+// x range batches config {observes} timing -> y range state
+OPERATOR(mnasnet_point_train) {
+  TENSORS(8);
+  return train_point(t, {t.size(), t.take()});
 }
 
 // x range -> y state
 OPERATOR(mnasnet_point_infer) {
   TENSORS(4);
-  PointForward op{t.size(), t.take()};
-  Point point(t.take());
-  op.y = t.take();
-  point.state = t.take();
-  return op.run(point);
+  return infer_point(t, {t.size(), t.take()});
 }
 
 // x dy state -> dx
 OPERATOR(mnasnet_point_backward) {
   TENSORS(4);
-  PointBackward op{t.size(), t.take(), nullptr, t.take()};
-  const Quantizer quantize(t.take());
-  op.dx = t.take();
-  return op.run(quantize);
+  return point_gradient(t, {t.size(), t.take(), nullptr, t.take()});
 }
 
 // x summand range batches config {observes} timing -> y range state, of the sum
 OPERATOR(mnasnet_point_add_train) {
   TENSORS(9);
-  PointForward op{t.size(), t.take(), t.take()};
-  Point point(t.take());
-  const float* batches = t.take();
-  const bool observes = t.integers()[0] != 0;
-  point.train(observes, batches, t.take(), nullptr);
-  op.y = t.take();
-  t.outputs_of(point);
-  return op.run(point);
+  return train_point(t, {t.size(), t.take(), t.take()});
 }
 
 // x summand range -> y state
 OPERATOR(mnasnet_point_add_infer) {
   TENSORS(5);
-  PointForward op{t.size(), t.take(), t.take()};
-  Point point(t.take());
-  op.y = t.take();
-  point.state = t.take();
-  return op.run(point);
+  return infer_point(t, {t.size(), t.take(), t.take()});
 }
 
 // x summand dy state -> dx, which is the summand's gradient too
 OPERATOR(mnasnet_point_add_backward) {
   TENSORS(5);
-  PointBackward op{t.size(), t.take(), t.take(), t.take()};
-  const Quantizer quantize(t.take());
-  op.dx = t.take();
-  return op.run(quantize);
+  return point_gradient(t, {t.size(), t.take(), t.take(), t.take()});
 }
 
 // w, output channels first -> y

@@ -17,6 +17,7 @@ from typing import Any
 from mindcv_mnasnet.errors import DivergedError, JobError, UserError, first_line
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
+from mindcv_mnasnet.run.scores import score_of
 
 RESULT = "result.json"
 
