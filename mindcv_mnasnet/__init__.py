@@ -21,8 +21,9 @@ _HOMES = {
     "load_recipe": "mindcv_mnasnet.recipe.recipe",
     "validate": "mindcv_mnasnet.inference.evaluate",
     "open_classifier": "mindcv_mnasnet.inference.predict",
+    "open_detector": "mindcv_mnasnet.inference.detect",
 }
-__all__ = ["create_model", "list_models", "load_recipe", "open_classifier", "train", "validate"]
+__all__ = ["create_model", "list_models", "load_recipe", "open_classifier", "open_detector", "train", "validate"]
 
 
 def __getattr__(name: str) -> _Any:

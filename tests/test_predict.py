@@ -17,7 +17,7 @@ from processes import ROOT
 from mindcv_mnasnet.data.decoder import decode_whole
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export.export import Options, export
-from mindcv_mnasnet.inference import predict, validation
+from mindcv_mnasnet.inference import image_paths, predict, validation
 from mindcv_mnasnet.inference.contact_sheet import contact_sheet
 from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
 
@@ -37,7 +37,7 @@ def tool(*words, **options):
 def test_they_are_right_as_often_as_validation_says(model, digits):
     (result,), _ = validation.validate([model], None, {})
     classifier = predict.open_classifier(str(model), batch_size=7)
-    paths = predict.find_images([str(digits / "val")])
+    paths = image_paths.find_images([str(digits / "val")])
     right = seen = 0
     for numbers, images in predict.batches(classifier, paths):
         for number, logits in zip(numbers, classifier.logits(images), strict=True):
@@ -93,7 +93,7 @@ def test_the_contact_sheet_shows_what_the_network_saw_in_the_format_of_its_suffi
 
 
 def test_images_can_be_prepared_otherwise(model, digits):
-    paths = predict.find_images([str(digits / "val" / "2")])
+    paths = image_paths.find_images([str(digits / "val" / "2")])
     first = {}
     for keys in ({}, {"mean": [0, 0, 0]}, {"crop_pct": 0.6}):
         ((one, *_), _), *_ = predict.predictions(predict.open_classifier(str(model), evaluation=keys), paths, 10)
@@ -164,7 +164,7 @@ def test_feature_maps_have_the_reductions_of_the_network(model, digits, tmp_path
 def test_other_runtimes_predict_the_same(model, digits, backend):
     for module in {"onnxruntime": ("onnx", "onnxruntime"), "litert": ("tensorflow", "ai_edge_litert")}[backend]:
         pytest.importorskip(module)
-    paths = predict.find_images([str(digits / "val" / "1")])
+    paths = image_paths.find_images([str(digits / "val" / "1")])
     ours, theirs = predict.open_classifier(str(model)), predict.open_classifier(str(model), backend)
     for _, images in predict.batches(ours, paths):
         np.testing.assert_allclose(theirs.logits(images), ours.logits(images), rtol=1e-3, atol=1e-4)

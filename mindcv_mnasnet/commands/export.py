@@ -40,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=(7, 8),
         help="int8 of ONNX: 7 (default) is exact on every processor, 8 on those with VNNI and on ARM",
     )
+    parser.add_argument(
+        "--nms", choices=("True", "False"), default="False", help="a detector's file suppresses overlaps (onnx, tflite)"
+    )
     add_keys(parser, only=_KEYS)
     return parser
 
@@ -68,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         min_agreement=options.min_agreement,
         overwrite=options.overwrite,
         weight_bits=options.weight_bits,
+        nms=options.nms == "True",
         evaluation=typed_keys(options, _KEYS),
     )
     print(export(path, output, wanted))

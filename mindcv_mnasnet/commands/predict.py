@@ -1,4 +1,4 @@
-"""Name what images show: mnasnet predict MODEL PICTURES...
+"""Name what images show, or find the objects in them: mnasnet predict MODEL PICTURES...
 
 MODEL is a checkpoint, a run folder, or an exported .onnx, .tflite or .mindir file; PICTURES are files, folders, glob
 patterns, or - for names on standard input.
@@ -12,13 +12,14 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from mindcv_mnasnet.errors import UserError, interrupts_wait
 from mindcv_mnasnet.files import replace_file, require_writable
+from mindcv_mnasnet.inference import image_paths
 from mindcv_mnasnet.inference.contact_sheet import MOST, contact_sheet, sheet_format
 from mindcv_mnasnet.recipe.command_line import Parser, add_keys, typed_keys
 from mindcv_mnasnet.recipe.evaluation import EVALUATION_KEYS
@@ -31,7 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="checkpoint, run folder or exported file")
     parser.add_argument("pictures", nargs="+", help="files, folders, glob patterns, or - (names on standard input)")
-    parser.add_argument("--top", type=int, default=5, help="classes per image (default 5)")
+    parser.add_argument("--top", type=int, help="classes per image (default 5)")
+    parser.add_argument("--min_score", type=float, help="a detector's least score to show (default 0.3)")
+    parser.add_argument("--drawn", type=Path, metavar="FOLDER", help="a detector's boxes drawn into the images")
     parser.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument("--features", type=Path, metavar="FILE", help="pooled features: .npy, or .npz with the names")
@@ -53,23 +56,53 @@ def main(argv: list[str] | None = None) -> int:
     ema = None if options.weights is None else options.weights == "ema"
     keys = typed_keys(options, EVALUATION_KEYS)
     paths, missing = _found(options.pictures)
-    classifier = predict.open_classifier(options.model, options.backend, ema, options.batch_size, keys)
-    sound, broken = predict.sound_images(paths)
-    predictions, seen = _predict(classifier, sound, options) if sound else ([], [])
-    text = _formatted(predictions, options.format)
+    model = predict.opened(options.model, options.backend, ema, options.batch_size, keys)
+    sound, broken = image_paths.sound_images(paths)
+    text = (_classify if model[0].detector is None else _detect)(model, ema, sound, options)
     if options.output is not None:
         replace_file(options.output, text.encode())
     else:
         print(text, end="")
+    for sentence in (*missing, *(f"{path}: {reason}" for path, reason in broken.items())):
+        print(f"failed: {sentence}", file=sys.stderr)
+    return 1 if broken or missing else 0
+
+
+def _classify(model: Any, ema: bool | None, paths: list[str], options: argparse.Namespace) -> str:
+    from mindcv_mnasnet.inference.predict import Classifier
+
+    checkpoint, artifact, recipe = model
+    _refuse(options, ("min_score", "drawn"), f"{checkpoint.path} is a classifier")
+    classifier = Classifier(checkpoint, artifact, ema, options.batch_size, recipe)
+    predictions, seen = _predict(classifier, paths, options) if paths else ([], [])
     if options.contact_sheet is not None and predictions:
         captions = [
             f"{Path(one.path).name}\n{one.titles[0]}\n{100 * one.probabilities[0]:.1f} %" for one in predictions
         ]
         shown = contact_sheet(options.contact_sheet, list(zip(seen, captions, strict=False)))
         print(f"{shown} of {len(captions)} images on {options.contact_sheet}", file=sys.stderr)
-    for sentence in (*missing, *(f"{path}: {reason}" for path, reason in broken.items())):
-        print(f"failed: {sentence}", file=sys.stderr)
-    return 1 if broken or missing else 0
+    return _formatted(predictions, options.format)
+
+
+def _detect(model: Any, ema: bool | None, paths: list[str], options: argparse.Namespace) -> str:
+    from mindcv_mnasnet.inference import detect
+
+    checkpoint, artifact, recipe = model
+    _refuse(options, ("top", "features", "contact_sheet"), f"{checkpoint.path} is a detector")
+    least = detect.MIN_SCORE if options.min_score is None else options.min_score
+    detect.require_score(least)
+    detector = detect.ObjectDetector(checkpoint, artifact, ema, options.batch_size, recipe)
+    found = detect.found_objects(detector, paths, least) if paths else []
+    objects = list(tqdm(found, total=len(paths), unit=" images", disable=None, delay=2))
+    if options.drawn is not None:
+        detect.write_drawn(options.drawn, objects)
+    return detect.formatted(objects, options.format)
+
+
+def _refuse(options: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UserError(f"{name}: {why}, which has no use for it; leave it out")
 
 
 def _found(pictures: list[str]) -> tuple[list[str], list[str]]:
@@ -78,15 +111,13 @@ def _found(pictures: list[str]) -> tuple[list[str], list[str]]:
     Raises:
         UserError: a name on the command line, or all names, stand for nothing.
     """
-    from mindcv_mnasnet.inference import predict
-
     if pictures != ["-"]:
-        return predict.find_images(pictures), []
+        return image_paths.find_images(pictures), []
     paths: list[str] = []
     missing: list[str] = []
     for name in (line.strip() for line in sys.stdin if line.strip()):
         try:
-            paths += predict.find_images([name])
+            paths += image_paths.find_images([name])
         except UserError as error:
             missing.append(str(error))
     if not paths:
@@ -95,7 +126,7 @@ def _found(pictures: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _require_sense(options: argparse.Namespace) -> None:
-    if options.top < 1:
+    if options.top is not None and options.top < 1:
         raise UserError(f"top: {options.top} classes are impossible; it is 1 or more")
     if options.features is not None:
         allowed = (".npz",) if options.feature_maps else (".npy", ".npz")
@@ -120,7 +151,7 @@ def _predict(
     features: list[list[np.ndarray]] = []
     seen: list[np.ndarray] = []
     with tqdm(total=len(paths), unit=" images", disable=None, delay=2) as progress:
-        for some, images in predict.predictions(classifier, paths, options.top):
+        for some, images in predict.predictions(classifier, paths, options.top or 5):
             predictions += some
             if options.contact_sheet is not None:
                 seen += list(images[: MOST - len(seen)])

@@ -7,18 +7,28 @@ import json
 from typing import Any
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.networks.cost import Cost, network_cost
+from mindcv_mnasnet.networks.cost import Cost, detector_cost, network_cost
 from mindcv_mnasnet.networks.network import Network, resolve
+
+_IMAGENET, _COCO = 1000, 80  # classes
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = vars(_parser().parse_args(argv))
-    model, layers, as_json, table = (arguments.pop(key) for key in ("model", "layers", "json", "table"))
-    if model is None and "blocks" not in arguments and not table:
-        raise UserError("name a model, or give --blocks or --table")
+    model, layers, as_json, table, config = (
+        arguments.pop(key) for key in ("model", "layers", "json", "table", "config")
+    )
+    if model is None and "blocks" not in arguments and not table and config is None:
+        raise UserError("name a model, or give --config, --blocks or --table")
     report: dict[str, Any] = {}
     text: list[str] = []
-    if model is not None or "blocks" in arguments:
+    if config is not None:
+        if model is not None or arguments.keys() - {"num_classes"}:
+            raise UserError("config: a recipe says what the network is; only --num_classes goes with it")
+        network, cost = _of_recipe(config, arguments.get("num_classes"))
+        report = _report(network, cost, layers)
+        text.append(_text(config, network, cost, layers))
+    elif model is not None or "blocks" in arguments:
         network = resolve(model, **arguments)
         cost = network_cost(network)
         report = _report(network, cost, layers)
@@ -30,9 +40,20 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _of_recipe(path: str, num_classes: int | None) -> tuple[Network, Cost]:
+    """Network and cost of a recipe's classifier or detector, of ImageNet's or COCO's classes where none are said."""
+    from mindcv_mnasnet.recipe.recipe import load_recipe  # here: it needs a YAML reader
+
+    recipe = load_recipe(path)
+    detects = recipe.task == "detect"
+    network = recipe.network(num_classes or recipe.num_classes or (_COCO if detects else _IMAGENET))
+    return network, detector_cost(recipe.detector(network)) if detects else network_cost(network)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, argument_default=argparse.SUPPRESS, allow_abbrev=False)
     parser.add_argument("model", nargs="?", default=None, help="a model name of any source, such as mnasnet-a1")
+    parser.add_argument("-c", "--config", default=None, metavar="FILE", help="a recipe of a classifier or detector")
     parser.add_argument("--width_mult", type=width_mult, help="width multiplier; none scales and rounds nothing")
     parser.add_argument("--image_size", type=int, help="side of the square image in pixels")
     parser.add_argument("--num_classes", type=int)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 PRIOR_SCALING = (0.1, 0.2)  # of centers and of sides; TensorFlow says 10, 10, 5, 5
-_MOST_GROWTH = np.log(1000 / 16)  # of a side against its anchor, as in torchvision: exp of more would overflow
+MOST_GROWTH = np.log(1000 / 16)  # of a side against its anchor, as in torchvision: exp of more would overflow
 
 
 def to_corners(centers: np.ndarray) -> np.ndarray:
@@ -53,5 +53,5 @@ def encode(corners: np.ndarray, anchors: np.ndarray, scaling: Sequence[float] = 
 def decode(codes: np.ndarray, anchors: np.ndarray, scaling: Sequence[float] = PRIOR_SCALING) -> np.ndarray:
     """Corners (..., 4) of codes (..., 4): the inverse of :func:`encode`."""
     centers = codes[..., :2] * scaling[0] * anchors[:, 2:] + anchors[:, :2]
-    sides = np.exp(np.minimum(codes[..., 2:] * scaling[1], _MOST_GROWTH)) * anchors[:, 2:]
+    sides = np.exp(np.minimum(codes[..., 2:] * scaling[1], MOST_GROWTH)) * anchors[:, 2:]
     return to_corners(np.concatenate([centers, sides], -1))

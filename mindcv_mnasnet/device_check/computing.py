@@ -135,7 +135,7 @@ def export(device: str) -> Outcome:
         path = Path(folder) / "check.mindir"
         tensors = {parameter.name: parameter.asnumpy() for parameter in model.get_parameters()}
         write_mindir(tensors, path, ModelMetadata.blank(network))
-        found = MindIRSession(path).run(images)
+        found = MindIRSession(path).run(images)[0]
     difference = float(np.abs(found - wanted).max() / max(wanted.std(), 1e-12))
     words = f"largest difference of a logit {difference:.2g} standard deviations"
     return Outcome(OK if difference <= 0.05 else FAILED, words, {"difference": difference})

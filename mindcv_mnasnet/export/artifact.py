@@ -1,4 +1,4 @@
-"""Exported files opened with their own runtime: uint8 images in, logits out."""
+"""Exported files opened with their own runtime: uint8 images in, logits or detections out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mindcv_mnasnet.detection.postprocess import Detections, PostProcess
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.metadata import ModelMetadata
 
@@ -21,20 +22,20 @@ class Session(Protocol):
     metadata: ModelMetadata
     channels_last: bool
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        """Logits (N, classes) for input as the file takes it."""
+    def run(self, x: np.ndarray) -> list[np.ndarray]:
+        """The file's outputs, float32, for input as it takes it."""
 
 
 class Artifact:
-    """An exported file that classifies images."""
+    """An exported file that classifies images, or finds objects in them."""
 
     def __init__(self, path: Path, session: Session):
         self.path, self._session = path, session
         self.metadata, self.batch = session.metadata, session.metadata.batch
         self.kind, self.runtime = path.suffix[1:], SUFFIXES[path.suffix]
 
-    def run_raw(self, x: np.ndarray) -> np.ndarray:
-        """Logits for input exactly as the file takes it (``prepare``), of ``batch`` images."""
+    def run_raw(self, x: np.ndarray) -> list[np.ndarray]:
+        """Outputs for input exactly as the file takes it (``prepare``), of ``batch`` images."""
         return self._session.run(x)
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
@@ -47,10 +48,18 @@ class Artifact:
         return x if self._session.channels_last else np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Float32 logits (N, classes) of uint8 images (N, H, W, C), N as it comes.
+        """A classifier's float32 logits (N, classes) of uint8 images (N, H, W, C), N as it comes.
 
         Raises:
             UserError: the images have another size than the file takes.
+        """
+        return self.outputs(images)[0]
+
+    def outputs(self, images: np.ndarray) -> list[np.ndarray]:
+        """All outputs for uint8 images (N, H, W, C); a raw detector's are logits (N, anchors, slots) and codes.
+
+        Raises:
+            UserError: as in ``logits``.
         """
         network = self.metadata.network_description()
         expected = (network.image_size, network.image_size, network.in_channels)
@@ -58,11 +67,26 @@ class Artifact:
             raise UserError(f"{self.path} takes images of shape {expected}, not {images.shape[1:]}")
         if self.batch is None:
             return self.run_raw(self.prepare(images))
-        parts = [self.run_raw(self.prepare(part)) for part in _filled(images, self.batch)]
-        return np.concatenate(parts)[: len(images)]
+        parts = [self.run_raw(self.prepare(part)) for part in filled(images, self.batch)]
+        return [np.concatenate(one)[: len(images)] for one in zip(*parts, strict=True)]
+
+    def detections(self, images: np.ndarray, post: PostProcess) -> list[Detections]:
+        """What a detector finds in uint8 images (N, H, W, C); ``post`` is for files that do not suppress themselves."""
+        if not self.metadata.suppresses:
+            return [post(*answer) for answer in zip(*self.outputs(images), strict=True)]
+        return [_suppressed(*self.outputs(image[None])) for image in images]
 
 
-def _filled(images: np.ndarray, batch: int) -> Iterator[np.ndarray]:
+def _suppressed(
+    boxes: np.ndarray, classes: np.ndarray, scores: np.ndarray, count: np.ndarray | None = None
+) -> Detections:
+    """Detections from the outputs of TFLite's post-processing: boxes (1, K, 4) are (top, left, bottom, right)."""
+    found = len(scores[0]) if count is None else round(float(count.item()))
+    corners = np.clip(boxes[0, :found, [1, 0, 3, 2]].T, 0, 1)
+    return Detections(corners, scores[0, :found], np.rint(classes[0, :found]).astype(np.int64))
+
+
+def filled(images: np.ndarray, batch: int) -> Iterator[np.ndarray]:
     """Batches of exactly ``batch`` images; the last one is filled with zeros."""
     for start in range(0, len(images), batch):
         part = images[start : start + batch]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
-from mindcv_mnasnet.export.folded import fold
-from mindcv_mnasnet.export.metadata import ModelMetadata
+from mindcv_mnasnet.export.metadata import ModelMetadata, folded_as
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.checkpoint import Checkpoint
 
@@ -30,7 +30,7 @@ def through_backend(
     if backend == "mindspore":
         return None
     metadata = ModelMetadata.of(checkpoint, recipe, ema=ema, batch=None)
-    folded = fold(metadata.network_description(), checkpoint.weights(ema))
+    folded = folded_as(metadata, checkpoint.weights(ema))
     suffix = next(suffix for suffix, runtime in SUFFIXES.items() if runtime == backend)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"network{suffix}"
@@ -48,10 +48,12 @@ def through_backend(
 def described(artifact: Artifact) -> Checkpoint:
     """What an exported file knows of its checkpoint; the tensors stay where they are."""
     metadata = artifact.metadata
-    meta = {
+    meta: dict[str, Any] = {
         "recipe": metadata.recipe,
         "network": metadata.network,
         "class_names": metadata.class_names,
         "source": metadata.source,
     }
+    if metadata.detector is not None:
+        meta |= {"detector": metadata.detector["description"], "category_ids": metadata.detector["category_ids"]}
     return Checkpoint(artifact.path, {}, meta)

@@ -13,9 +13,8 @@ import numpy as np
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export.artifact import open_artifact
-from mindcv_mnasnet.export.folded import fold
 from mindcv_mnasnet.export.images import evaluation_images
-from mindcv_mnasnet.export.metadata import ModelMetadata
+from mindcv_mnasnet.export.metadata import ModelMetadata, folded_as
 from mindcv_mnasnet.files import require_writable, unwritable
 from mindcv_mnasnet.recipe.recipe import with_evaluation
 from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
@@ -28,6 +27,8 @@ FORMATS = ("mindir", "onnx", "tflite", "air")
 BOUNDS: Mapping[str | None, float] = {None: 1e-3, "fp16": 0.1}
 #: Least share of images with the checkpoint's best class, per cent, where ``min_agreement`` does not say another.
 AGREEMENT: Mapping[str | None, float] = {"int8": 90.0}
+#: The same for detections of files that suppress overlaps: near-equal scores and overlaps near the threshold may swap.
+NMS_AGREEMENT = 95.0
 _OFFERED = {"mindir": (None,), "air": (None,), "onnx": (None, "int8"), "tflite": (None, "fp16", "dynamic", "int8")}
 _BATCH = 32
 
@@ -37,7 +38,7 @@ class Options:
     """What to export: see ``tools/export.py --help``. ``batch`` None leaves the number of images open.
 
     ``evaluation`` holds recipe keys on how images are prepared; ``weight_bits`` None is 7 for ONNX's int8, and TFLite's
-    has 8.
+    has 8. ``nms``: a detector's file suppresses overlaps itself, and gives detections.
     """
 
     format: str
@@ -52,6 +53,7 @@ class Options:
     min_agreement: float | None = None
     overwrite: bool = False
     weight_bits: int | None = None
+    nms: bool = False
     evaluation: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -60,7 +62,7 @@ class ExportReport:
     """How the file at ``path`` compares with its checkpoint on ``images`` images.
 
     ``difference``: the largest of a logit, in standard deviations of the checkpoint's logits; ``agreement``: percent of
-    images with the same best class.
+    images with the same best class. What they are for detectors is said at ``detector.compare``.
     """
 
     path: Path
@@ -72,10 +74,14 @@ class ExportReport:
 
     def __str__(self) -> str:
         kind = self.metadata.quantization or "float32"
+        if self.metadata.suppresses:
+            found = f"same detections {self.agreement:.2f} %, with scores that differ by up to {self.difference:.2g}"
+        else:
+            found = f"largest logit difference {self.difference:.2g} standard deviations, same best class "
+            found += f"{self.agreement:.2f} %" + (" of anchors" if self.metadata.detector else "")
         return (
             f"{self.path}: {kind}, {self.megabytes:.2f} MB, {self.metadata.input} input; against the checkpoint on "
-            f"{self.images} images: largest logit difference {self.difference:.2g} standard deviations, "
-            f"same best class {self.agreement:.2f} %"
+            f"{self.images} images: {found}"
         )
 
 
@@ -89,11 +95,13 @@ def export(checkpoint_path: str | Path, path: str | Path, options: Options) -> E
     path = Path(path)
     _require_possible(path, options)
     checkpoint = read_checkpoint(checkpoint_path)
-    checkpoint.require_classifier("export")
+    _require_offered(checkpoint, options)
     require_sound(checkpoint.weights(options.ema), str(checkpoint_path))
     runtime.start("auto")
     recipe = with_evaluation(checkpoint.recipe, {**options.evaluation, **_sized(options)})
-    metadata = ModelMetadata.of(checkpoint, recipe, options.input, options.ema, options.quantize, options.batch)
+    metadata = ModelMetadata.of(
+        checkpoint, recipe, options.input, options.ema, options.quantize, options.batch, options.nms
+    )
     pictures = evaluation_images(metadata, options.data_dir, options.check_images)
     tensors = checkpoint.weights(options.ema)
     try:
@@ -138,6 +146,20 @@ def _require_numbers(options: Options) -> None:
         raise UserError("weight_bits: it is a choice of --format onnx --quantize int8 alone")
 
 
+def _require_offered(checkpoint: Checkpoint, options: Options) -> None:
+    """Refuse what detectors, or classifiers, are not exported with."""
+    if checkpoint.detector is None:
+        if options.nms:
+            raise UserError(f"nms: {checkpoint.path} is a classifier, which has no boxes; leave it out")
+        return
+    if options.quantize is not None:
+        raise UserError(f"quantize: detectors are exported in float32, not {options.quantize}; leave it out")
+    if options.nms and options.format not in ("onnx", "tflite"):
+        raise UserError(f"nms: {options.format} files give a detector's raw answer; say --nms False")
+    if options.nms and options.batch != 1:
+        raise UserError("nms: a file that suppresses overlaps takes one image at a time; leave out --batch")
+
+
 def _sized(options: Options) -> dict[str, Any]:
     return {} if options.image_size is None else {"image_resize": options.image_size}
 
@@ -148,7 +170,7 @@ def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: ModelMetadat
 
         write_mindir(tensors, path, metadata, options.format.upper())
         return
-    folded = fold(metadata.network_description(), tensors)
+    folded = folded_as(metadata, tensors)
     ranges = {
         name.removeprefix("ranges."): (float(v[0]), float(v[1])) for name, v in tensors.items() if "ranges." in name
     }
@@ -175,12 +197,17 @@ def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: ModelMetadat
 def _compared(
     fresh: Path, path: Path, checkpoint: Checkpoint, metadata: ModelMetadata, pictures: np.ndarray, ema: bool | None
 ) -> ExportReport:
-    expected = checkpoint_logits(checkpoint, metadata, pictures, ema)
     if fresh.suffix == ".air":
         raise JobError(f"{path}: there is no runtime for AIR files here to compare it with the checkpoint")
-    got = open_artifact(fresh).logits(pictures)
-    difference = float(np.abs(got - expected).max() / max(float(expected.std()), 1e-12))
-    agreement = float((got.argmax(1) == expected.argmax(1)).mean() * 100)
+    if metadata.detector is not None:
+        from mindcv_mnasnet.export.detector import compare
+
+        difference, agreement = compare(checkpoint, open_artifact(fresh), pictures, ema)
+    else:
+        expected = checkpoint_logits(checkpoint, metadata, pictures, ema)
+        got = open_artifact(fresh).logits(pictures)
+        difference = float(np.abs(got - expected).max() / max(float(expected.std()), 1e-12))
+        agreement = float((got.argmax(1) == expected.argmax(1)).mean() * 100)
     return ExportReport(path, metadata, fresh.stat().st_size / 1e6, len(pictures), difference, agreement)
 
 
@@ -199,11 +226,13 @@ def checkpoint_logits(
 
 
 def _require_equal(report: ExportReport, options: Options) -> None:
-    bound = BOUNDS.get(options.quantize)
+    bound = None if options.nms else BOUNDS.get(options.quantize)
     if not np.isfinite(report.difference):
         raise JobError(f"{report.path} gives logits that are not finite; it is not kept")
     if bound is not None and report.difference > bound:
         raise JobError(f"{report}: more than {bound:g}; it is not kept")
-    least = AGREEMENT.get(options.quantize) if options.min_agreement is None else options.min_agreement
+    least = options.min_agreement
+    if least is None:
+        least = NMS_AGREEMENT if options.nms else AGREEMENT.get(options.quantize)
     if least is not None and report.agreement < least:
         raise JobError(f"{report}: less than the {least:g} % asked for (--min_agreement); it is not kept")

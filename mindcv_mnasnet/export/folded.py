@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.detector import Detector
 from mindcv_mnasnet.networks.network import Layer, Network
 
 
@@ -65,10 +66,52 @@ class Folded:
     classifier_bias: np.ndarray
 
 
-def fold(network: Network, tensors: Mapping[str, np.ndarray]) -> Folded:
+@dataclass(frozen=True)
+class FoldedDetector:
+    """A detector: a network without a classifier, and what is put on it.
+
+    ``extras`` are (reduce, depthwise, expand) of each; ``predictors`` (spatial, output) of classes and of boxes, for
+    each map. The first map is the tensor ``tapped``, the second the backbone's head.
+    """
+
+    detector: Detector
+    backbone: Folded
+    extras: tuple[tuple[Conv, Conv, Conv], ...]
+    predictors: tuple[tuple[tuple[Conv, Conv], tuple[Conv, Conv]], ...]
+
+    @property
+    def tapped(self) -> str:
+        """Name of the convolution that gives the finest map."""
+        return f"blocks.{self.detector.tapped_block}.expand"
+
+
+def fold_detector(detector: Detector, tensors: Mapping[str, np.ndarray]) -> FoldedDetector:
+    """The same as :func:`fold` for a detector's checkpoint, for images of ``detector.network.image_size``."""
+    folder = _Folder(detector.network, tensors)
+    sizes, widths = detector.map_sizes(), detector.map_widths
+
+    def predictor(number: int, task: str) -> tuple[Conv, Conv]:
+        name = f"predictors.{number}.{task}"
+        spatial = folder.conv(f"{name}.depthwise", sizes[number], groups=widths[number])
+        return spatial, folder.gate(f"{name}.output", None)
+
+    extras = []
+    for number, width in enumerate(detector.extras):
+        name, size = f"extras.{number}", sizes[number + 1]
+        spatial = folder.conv(f"{name}.depthwise", size, 2, groups=width // 2)
+        extras.append((folder.conv(f"{name}.reduce", size), spatial, folder.conv(f"{name}.expand", size)))
+    return FoldedDetector(
+        detector=detector,
+        backbone=fold(detector.network, tensors, classifier=False),
+        extras=tuple(extras),
+        predictors=tuple((predictor(number, "classes"), predictor(number, "boxes")) for number in range(len(sizes))),
+    )
+
+
+def fold(network: Network, tensors: Mapping[str, np.ndarray], classifier: bool = True) -> Folded:
     """Fold the tensors of a checkpoint (``Checkpoint.weights()``) for images of ``network.image_size``.
 
-    Folding is done in float64 and rounded once, to float32.
+    Folding is done in float64 and rounded once, to float32. Without ``classifier`` its two arrays are empty.
 
     Raises:
         UserError: a tensor is missing.
@@ -99,8 +142,8 @@ def fold(network: Network, tensors: Mapping[str, np.ndarray]) -> Folded:
         stem=stem,
         blocks=tuple(blocks),
         head=folder.conv("head", size),
-        classifier_weight=folder.tensor("classifier.weight"),
-        classifier_bias=folder.tensor("classifier.bias"),
+        classifier_weight=folder.tensor("classifier.weight") if classifier else np.zeros((0, network.head_width)),
+        classifier_bias=folder.tensor("classifier.bias") if classifier else np.zeros(0),
     )
 
 
@@ -137,7 +180,7 @@ class _Folder:
         pad = _padding(self._network.padding, weight.shape[2], stride, size)
         return Conv(name, weight.astype(np.float32), bias.astype(np.float32), stride, pad, groups, activation)
 
-    def gate(self, name: str, activation: Literal["relu", "sigmoid"]) -> Conv:
+    def gate(self, name: str, activation: Literal["relu", "sigmoid"] | None) -> Conv:
         return Conv(name, self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"), activation=activation)
 
 

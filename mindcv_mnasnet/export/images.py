@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.data.pipeline import eval_batches
 from mindcv_mnasnet.data.sets import open_train_val, open_val
+from mindcv_mnasnet.detection import data as boxes
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.metadata import ModelMetadata
@@ -26,14 +28,18 @@ def evaluation_images(metadata: ModelMetadata, data_dir: str | None, count: int,
         raise UserError("data_dir: real images are needed to check the exported file; name a data set that fits")
     given = {} if data_dir is None else {"data_dir": data_dir}
     recipe = Recipe.from_dict({**recipe.to_dict(), **given}, "command line")
-    if training:
+    detector, prepared = metadata.detector_description(), None
+    if detector is not None:
+        image_index: ImageIndex = boxes.open_val(recipe, None)
+        prepared = boxes.preparation(recipe, detector)
+    elif training:
         image_index, _ = open_train_val(recipe, None)
     else:
         image_index = open_val(recipe, None)
     chosen = image_index.subset(np.linspace(0, len(image_index) - 1, min(count, len(image_index))).astype(int))
     plan = Plan.make(recipe, None, len(chosen), 1, runtime.usable_cores())
     parts = []
-    for images, labels in eval_batches(chosen, recipe, plan, 0, 1):
+    for images, labels in eval_batches(chosen, recipe, plan, 0, 1, prepared):
         known = labels.asnumpy()
         parts.append(images.asnumpy()[known.reshape(len(known), -1)[:, 0] >= 0])
     return np.concatenate(parts)

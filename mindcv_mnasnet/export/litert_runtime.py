@@ -35,15 +35,19 @@ class LiteRTSession:
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{path} is damaged: {first_line(error)}") from None
         self._input: dict[str, Any] = self._interpreter.get_input_details()[0]
-        self._output: dict[str, Any] = self._interpreter.get_output_details()[0]
+        outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
+        self._outputs = sorted(outputs, key=lambda one: one["name"])  # their own order is not that of the function
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        """Logits (N, classes) for input as the file takes it."""
+    def run(self, x: np.ndarray) -> list[np.ndarray]:
+        """The file's outputs, float32, for input as it takes it."""
         if tuple(x.shape) != tuple(self._interpreter.get_input_details()[0]["shape"]):
             self._interpreter.resize_tensor_input(self._input["index"], x.shape)
             self._interpreter.allocate_tensors()
         self._interpreter.set_tensor(self._input["index"], x.astype(self._input["dtype"], copy=False))
         self._interpreter.invoke()
-        answer = self._interpreter.get_tensor(self._output["index"]).astype(np.float32)
-        scale, zero = self._output["quantization"]
-        return (answer - zero) * np.float32(scale) if scale else answer
+        return [self._floats(output) for output in self._outputs]
+
+    def _floats(self, output: dict[str, Any]) -> np.ndarray:
+        answer = np.asarray(self._interpreter.get_tensor(output["index"]), np.float32)
+        scale, zero = output["quantization"]
+        return np.asarray((answer - zero) * np.float32(scale)) if scale else answer

@@ -9,6 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from mindcv_mnasnet.detection.network import create_detector
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.metadata import ModelMetadata
 from mindcv_mnasnet.model.create import create_model
@@ -32,7 +33,8 @@ def write_mindir(tensors: Mapping[str, np.ndarray], path: Path, metadata: ModelM
         raise UserError("dynamic_batch: MindIR and AIR take a fixed number of images; say it with --batch")
     batch = metadata.batch
     network = metadata.network_description()
-    model = create_model(network, kernels=False)
+    detector = metadata.detector_description()
+    model = create_model(network, kernels=False) if detector is None else create_detector(detector, kernels=False)
     load_parameters(model.get_parameters(), tensors, str(path))
     size, channels = network.image_size, network.in_channels
     cell: nn.Cell = model

@@ -35,6 +35,7 @@ class MindIRSession:
             raise UserError(f"{path} is damaged or not a MindIR file ({first_line(error)})") from None
         self._cell = nn.GraphCell(graph)
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        """Logits (N, classes) for input as the file takes it."""
-        return self._cell(ms.Tensor(x)).asnumpy().astype(np.float32)
+    def run(self, x: np.ndarray) -> list[np.ndarray]:
+        """The file's outputs, float32, for input as it takes it."""
+        answer = self._cell(ms.Tensor(x))
+        return [one.asnumpy().astype(np.float32) for one in (answer if isinstance(answer, tuple) else (answer,))]

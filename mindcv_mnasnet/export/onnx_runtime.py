@@ -36,6 +36,6 @@ class OnnxSession:
         self.metadata = ModelMetadata.from_json(properties[KEY], path)
         self._input = self._session.get_inputs()[0].name
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        """Logits (N, classes) for input as the file takes it."""
-        return np.asarray(self._session.run(None, {self._input: x})[0], np.float32)
+    def run(self, x: np.ndarray) -> list[np.ndarray]:
+        """The file's outputs, float32, for input as it takes it."""
+        return [np.asarray(one, np.float32) for one in self._session.run(None, {self._input: x})]

@@ -2,93 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mindcv_mnasnet.errors import require_extra
-from mindcv_mnasnet.export.folded import Block, Conv, Folded
+from mindcv_mnasnet.export.folded import Block, Conv, Folded, FoldedDetector
 from mindcv_mnasnet.export.metadata import KEY, ModelMetadata
+from mindcv_mnasnet.networks.network import Network
 
 #: ReduceMean takes its axes as an input from 18 on; ONNX Runtime 1.18, the oldest allowed, knows up to 21.
 OPSET = 18
 IR_VERSION = 10  # of ONNX 1.16, the oldest allowed; newer ones would be refused by ONNX Runtime 1.18
 
 
-def onnx_model(folded: Folded, metadata: ModelMetadata) -> Any:
+def onnx_model(folded: Folded | FoldedDetector, metadata: ModelMetadata) -> Any:
     """An ``onnx.ModelProto`` for images as the metadata says.
 
     Activation tensors carry the names of the points of quantization: ``stem``, ``blocks.3.expand``, ...
     """
-    onnx = require_extra("onnx", "onnx")
-    graph = _Graph(onnx)
-    network = folded.network
-    size, channels = network.image_size, network.in_channels
-    axes: list[str | int] = ["batch" if metadata.batch is None else metadata.batch]
-    if metadata.input == "uint8":
-        entry = graph.value("image", onnx.TensorProto.UINT8, [*axes, size, size, channels])
-        x = graph.normalized("image", metadata)
-    else:
-        entry = graph.value("input", onnx.TensorProto.FLOAT, [*axes, channels, size, size])
-        x = "input"
-    if folded.stem is not None:
-        x = graph.conv(x, folded.stem)
-    for block in folded.blocks:
-        shortcut = x
-        if block.expand is not None:
-            x = graph.conv(x, block.expand)
-        x = graph.conv(x, block.spatial)
-        if block.reduce is not None and block.expand_gate is not None:
-            gates = graph.conv(graph.mean(x, f"{block.name}.se.pool"), block.reduce)
-            x = graph.add("Mul", [x, graph.conv(gates, block.expand_gate)], f"{block.name}.se")
-        if block.project is not None:
-            x = graph.conv(x, block.project)
-        if block.layer.residual:
-            x = graph.add("Add", [x, graph.shortcut(shortcut, block)], block.name)
+    graph = Graph(require_extra("onnx", "onnx"), metadata)
+    if isinstance(folded, FoldedDetector):
+        from mindcv_mnasnet.export.onnx_detector import add_detector
+
+        add_detector(graph, folded)
+        return graph.model()
+    x = graph.features(graph.entered(folded.network), folded)
     if folded.head is None:  # a part of a network
-        leave = graph.value(x, onnx.TensorProto.FLOAT, [*axes, None, None, None])
+        graph.leave(x, [None, None, None])
     else:
-        x = graph.conv(x, folded.head)
         x = graph.add("Flatten", [graph.mean(x, "pool")], "features", axis=1)
         weights = [graph.constant(f"classifier.{key}", value) for key, value in _classifier(folded).items()]
-        graph.add("Gemm", [x, *weights], "logits", transB=1)
-        leave = graph.value("logits", onnx.TensorProto.FLOAT, [*axes, network.num_classes])
-    body = onnx.helper.make_graph(graph.nodes, "mnasnet", [entry], [leave], graph.constants)
-    model = onnx.helper.make_model(
-        body,
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="mindcv_mnasnet",
-    )
-    onnx.helper.set_model_props(model, {KEY: metadata.to_json(), "names": "\n".join(metadata.class_names)})
-    onnx.checker.check_model(model, full_check=True)
-    return model
+        graph.leave(graph.add("Gemm", [x, *weights], "logits", transB=1), [folded.network.num_classes])
+    return graph.model()
 
 
 def _classifier(folded: Folded) -> dict[str, np.ndarray]:
     return {"weight": folded.classifier_weight, "bias": folded.classifier_bias}
 
 
-class _Graph:
+class Graph:
     """Nodes and constants of a graph under construction; every method returns the name of the tensor that it adds."""
 
-    def __init__(self, onnx: Any):
-        self._onnx = onnx
+    def __init__(self, onnx: Any, metadata: ModelMetadata):
+        self._onnx, self.metadata = onnx, metadata
+        self._batch: str | int = "batch" if metadata.batch is None else metadata.batch
+        self._entries: list[Any] = []
+        self._leaves: list[Any] = []
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
-    def value(self, name: str, kind: int, shape: Iterable[str | int | None]) -> Any:
-        return self._onnx.helper.make_tensor_value_info(name, kind, list(shape))
+    def entered(self, network: Network) -> str:
+        """Normalized images (N, C, H, W) from what the file takes."""
+        size, channels = network.image_size, network.in_channels
+        raw = self.metadata.input == "uint8"
+        name, kind = ("image", self._onnx.TensorProto.UINT8) if raw else ("input", self._onnx.TensorProto.FLOAT)
+        shape = [self._batch, size, size, channels] if raw else [self._batch, channels, size, size]
+        self._entries.append(self._onnx.helper.make_tensor_value_info(name, kind, shape))
+        return self.normalized(name, self.metadata) if raw else name
+
+    def leave(self, name: str, shape: Sequence[str | int | None]) -> None:
+        """Make float32 (N, *shape) an output."""
+        kind = self._onnx.TensorProto.FLOAT
+        self._leaves.append(self._onnx.helper.make_tensor_value_info(name, kind, [self._batch, *shape]))
+
+    def model(self) -> Any:
+        """The whole as a checked ``onnx.ModelProto``."""
+        helper = self._onnx.helper
+        body = helper.make_graph(self.nodes, "mnasnet", self._entries, self._leaves, self.constants)
+        model = helper.make_model(
+            body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="mindcv_mnasnet"
+        )
+        names = "\n".join(self.metadata.class_names)
+        helper.set_model_props(model, {KEY: self.metadata.to_json(), "names": names})
+        self._onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def features(self, x: str, folded: Folded) -> str:
+        """Stem, blocks and head, as far as there are any."""
+        if folded.stem is not None:
+            x = self.conv(x, folded.stem)
+        for block in folded.blocks:
+            shortcut = x
+            if block.expand is not None:
+                x = self.conv(x, block.expand)
+            x = self.conv(x, block.spatial)
+            if block.reduce is not None and block.expand_gate is not None:
+                gates = self.conv(self.mean(x, f"{block.name}.se.pool"), block.reduce)
+                x = self.add("Mul", [x, self.conv(gates, block.expand_gate)], f"{block.name}.se")
+            if block.project is not None:
+                x = self.conv(x, block.project)
+            if block.layer.residual:
+                x = self.add("Add", [x, self.shortcut(shortcut, block)], block.name)
+        return x if folded.head is None else self.conv(x, folded.head)
 
     def constant(self, name: str, value: np.ndarray) -> str:
-        self.constants.append(self._onnx.numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.constants.append(self._onnx.numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
-    def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(self._onnx.helper.make_node(operator, inputs, [output], output, **attributes))
-        return output
+    def add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        return self.add_all(operator, inputs, [output], **attributes)[0]
+
+    def add_all(self, operator: str, inputs: Sequence[str], outputs: list[str], **attributes: Any) -> list[str]:
+        """An operator of several outputs."""
+        self.nodes.append(self._onnx.helper.make_node(operator, list(inputs), outputs, outputs[0], **attributes))
+        return outputs
 
     def conv(self, x: str, conv: Conv) -> str:
         weight = self.constant(f"{conv.name}.weight", conv.weight)
@@ -126,7 +146,7 @@ class _Graph:
         return self.add("Transpose", [x], "input", perm=[0, 3, 1, 2])
 
 
-def write_onnx(folded: Folded, path: Path, metadata: ModelMetadata) -> None:
+def write_onnx(folded: Folded | FoldedDetector, path: Path, metadata: ModelMetadata) -> None:
     """Write a float32 ONNX file; see ``onnx_model``.
 
     Raises:

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from mindcv_mnasnet.data.images import check_image
-from mindcv_mnasnet.data.index import ImageIndex, images_under
-from mindcv_mnasnet.data.pipeline import eval_batches
+from mindcv_mnasnet.data.index import ImageIndex
+from mindcv_mnasnet.data.pipeline import Preparation, eval_batches
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
 from mindcv_mnasnet.export.backend import described, through_backend
-from mindcv_mnasnet.files import matching
+from mindcv_mnasnet.inference.image_paths import sound_paths
 from mindcv_mnasnet.inference.settings import require_honored
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.mnasnet import MnasNet
@@ -89,11 +88,7 @@ class Classifier:
         """
         if top < 1:
             raise UserError(f"top: {top} classes are impossible; it is 1 or more")
-        paths = find_images([str(one) for one in ([images] if isinstance(images, str | Path) else images)])
-        _, broken = sound_images(paths)
-        for path, reason in broken.items():
-            raise JobError(f"{path}: {reason}")
-        return [one for some, _ in predictions(self, paths, top) for one in some]
+        return [one for some, _ in predictions(self, sound_paths(images), top) for one in some]
 
     def features(self, maps: bool) -> Callable[[np.ndarray], list[np.ndarray]]:
         """A function of uint8 images (N, H, W, C): [(N, head width)] pooled, or all feature maps, finest first.
@@ -148,6 +143,16 @@ def open_classifier(
     Raises:
         UserError: no such file, a damaged one, several, a missing extra, or what an exported file cannot do any more.
     """
+    checkpoint, artifact, recipe = opened(name, backend, ema, batch_size, evaluation)
+    if checkpoint.detector is not None:
+        raise UserError(f"{checkpoint.path} is a detector; open_detector opens it")
+    return Classifier(checkpoint, artifact, ema, batch_size, recipe)
+
+
+def opened(
+    name: str, backend: str | None, ema: bool | None, batch_size: int | None, evaluation: Mapping[str, Any] | None
+) -> tuple[Checkpoint, Artifact | None, Recipe]:
+    """A model of any task: its checkpoint, or what its file knows of that, the file, and the recipe to prepare by."""
     path, *others = find_checkpoints([name])
     if others:
         raise UserError(f"{name} stands for {1 + len(others)} files; name one")
@@ -158,37 +163,27 @@ def open_classifier(
         checkpoint = described(artifact)
         recipe = with_evaluation(checkpoint.recipe, evaluation or {})
         require_honored(artifact, recipe, evaluation or {}, ema, backend)
-        return Classifier(checkpoint, artifact, ema, batch_size, recipe)
+        return checkpoint, artifact, recipe
     checkpoint = open_weights(path)
-    checkpoint.require_classifier("prediction")
     require_sound(checkpoint.weights(ema), str(path))
     recipe = with_evaluation(checkpoint.recipe, evaluation or {})
-    through = None if backend is None else through_backend(checkpoint, backend, ema, recipe)
-    return Classifier(checkpoint, through, ema, batch_size, recipe)
+    return checkpoint, None if backend is None else through_backend(checkpoint, backend, ema, recipe), recipe
 
 
-def find_images(names: Sequence[str]) -> list[str]:
-    """Paths of all images that files, folders (at any depth) and glob patterns stand for, in that order.
+class Prepares(Protocol):
+    """A model of any task: its recipe says how images are prepared."""
 
-    Raises:
-        UserError: a name that stands for nothing.
-    """
-    found: list[str] = []
-    for name in names:
-        path = Path(name).expanduser()
-        inside = path.is_dir()
-        matches = [path / inner for inner in images_under(str(path))] if inside else matching(name)
-        if not matches:
-            raise UserError(f"{name}: there {'are no images in this folder' if inside else 'is nothing'}")
-        found += map(str, matches)
-    return found
+    recipe: Recipe
+    class_names: tuple[str, ...]
 
 
-def batches(classifier: Classifier, paths: Sequence[str]) -> Iterator[tuple[list[int], np.ndarray]]:
+def batches(
+    model: Prepares, paths: Sequence[str], preparation: Preparation | None = None
+) -> Iterator[tuple[list[int], np.ndarray]]:
     """Images as the network sees them, uint8 (N, H, W, C), each batch with the numbers of its paths."""
-    image_index = ImageIndex(".", tuple(paths), np.arange(len(paths), dtype=np.int32), classifier.class_names)
-    plan = Plan.make(classifier.recipe, None, len(paths), 1, runtime.usable_cores())
-    for images, labels in eval_batches(image_index, classifier.recipe, plan):
+    image_index = ImageIndex(".", tuple(paths), np.arange(len(paths), dtype=np.int32), model.class_names)
+    plan = Plan.make(model.recipe, None, len(paths), 1, runtime.usable_cores())
+    for images, labels in eval_batches(image_index, model.recipe, plan, preparation=preparation):
         numbers = labels.asnumpy()
         real = numbers >= 0
         yield [int(number) for number in numbers[real]], images.asnumpy()[real]
@@ -201,13 +196,6 @@ def predictions(
     for numbers, images in batches(classifier, paths):
         pairs = zip(numbers, classifier.logits(images), strict=True)
         yield [best_classes(classifier, paths[number], logits, top) for number, logits in pairs], images
-
-
-def sound_images(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The images that can be decoded, and the reason for each that cannot."""
-    reasons = {path: check_image(path) for path in paths}
-    broken = {path: reason for path, reason in reasons.items() if reason is not None}
-    return [path for path in paths if path not in broken], broken
 
 
 def best_classes(classifier: Classifier, path: str, logits: np.ndarray, top: int) -> Prediction:

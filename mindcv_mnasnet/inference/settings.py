@@ -69,6 +69,9 @@ def require_honored(
     for name in keys_for(Use.CONVENTION | Use.MINDSPORE):
         if name in given and getattr(recipe, name) != getattr(metadata.own_recipe(), name):
             raise UserError(f"{name}: {artifact.path} is compiled already and cannot be changed")
+    for name in ("nms_threshold", "min_score", "max_boxes"):
+        if metadata.suppresses and name in given and getattr(recipe, name) != getattr(metadata.own_recipe(), name):
+            raise UserError(f"{name}: {artifact.path} suppresses overlaps itself; export the checkpoint again")
     for name, asked in zip(("mean", "std"), recipe.pixel_statistics(), strict=True):
         if tuple(asked) != tuple(getattr(metadata, name)):
             raise UserError(

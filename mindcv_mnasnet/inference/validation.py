@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mindcv_mnasnet.recipe.evaluation import CONVENTION_KEYS
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.checkpoint import Checkpoint
-from mindcv_mnasnet.train.box_evaluation import BoxEvaluator
+from mindcv_mnasnet.train.box_evaluation import BoxEvaluator, score_images
 from mindcv_mnasnet.train.evaluation import Counted, Evaluator, count_images
 from mindcv_mnasnet.train.metrics import Counts
 from mindcv_mnasnet.weights.convert import open_weights
@@ -67,11 +68,9 @@ def validate(
         else:
             require_exportable(merged, backend)
             require_sound(checkpoint.weights(ema), str(path))
-            if checkpoint.detector is not None:
-                results.append(_validate_boxes(checkpoint, merged, machine, ema, tolerance, backend))
-                continue
             artifact = None if backend is None else through_backend(checkpoint, backend, ema, merged)
-        results.append(_validate_one(checkpoint, artifact, merged, machine, ema, tolerance))
+        validate_one = _validate_one if checkpoint.detector is None else _validate_boxes
+        results.append(validate_one(checkpoint, artifact, merged, machine, ema, tolerance))
     assert machine is not None
     return results, machine
 
@@ -94,8 +93,7 @@ def _validate_one(
         counts = evaluator.run(image_index, plan)
         counted = Counted(counts, evaluator.skipped, evaluator.images_per_second)
     else:
-        if conventions:
-            raise UserError(f"{next(iter(conventions))}: {artifact.path} is compiled already and cannot be changed")
+        _require_compiled(artifact, conventions)
         weights = artifact.metadata.weights
         counted = count_images(lambda images: artifact.logits(images.asnumpy()), image_index, recipe, plan, machine)
     counts = counted.counts
@@ -116,31 +114,42 @@ def _validate_one(
 
 
 def _validate_boxes(
-    checkpoint: Checkpoint, recipe: Recipe, machine: Runtime, ema: bool | None, tolerance: float, backend: str | None
+    checkpoint: Checkpoint,
+    artifact: Artifact | None,
+    recipe: Recipe,
+    machine: Runtime,
+    ema: bool | None,
+    tolerance: float,
 ) -> Result:
-    if backend not in (None, "mindspore"):
-        raise UserError(
-            f"backend: {backend} does not run detectors' checkpoints; export the detector and validate that"
-        )
-    detector = checkpoint.detector
-    assert detector is not None
+    assert checkpoint.detector is not None
     image_index = boxes.open_val(recipe, checkpoint.class_names)
     plan = Plan.make(recipe, None, len(image_index), machine.world, runtime.usable_cores())
-    network = _evaluated(checkpoint, recipe)[1]
-    evaluator = BoxEvaluator(replace(detector, network=network), recipe, machine)
-    evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
-    counts = evaluator.run(image_index, plan)
-    verdict = compare_boxes(counts.seen, len(checkpoint.class_names), counts.ap, tolerance)
+    conventions, network = _evaluated(checkpoint, recipe)
+    detector = replace(checkpoint.detector, network=network)
+    if artifact is None:
+        evaluator = BoxEvaluator(detector, recipe, machine)
+        evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
+        counts = evaluator.run(image_index, plan)
+    else:
+        _require_compiled(artifact, conventions)
+        find = partial(artifact.detections, post=artifact.metadata.post_process(recipe))
+        counts = score_images(find, detector, image_index, recipe, plan, machine)
     return Result(
         checkpoint=str(checkpoint.path),
-        weights=_taken(checkpoint, ema),
+        weights=_taken(checkpoint, ema) if artifact is None else artifact.metadata.weights,
         model=recipe.model,
         counts=counts,
         skipped=counts.skipped,
         images_per_second=counts.images_per_second,
-        verdict=verdict,
+        verdict=compare_boxes(counts.seen, len(checkpoint.class_names), counts.ap, tolerance),
+        backend="mindspore" if artifact is None else artifact.runtime,
         notes=image_index.notes,
     )
+
+
+def _require_compiled(artifact: Artifact, conventions: Mapping[str, Any]) -> None:
+    if conventions:
+        raise UserError(f"{next(iter(conventions))}: {artifact.path} is compiled already and cannot be changed")
 
 
 def _evaluated(checkpoint: Checkpoint, recipe: Recipe) -> tuple[dict[str, Any], Network]:

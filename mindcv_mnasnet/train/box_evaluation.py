@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,8 @@ from mindcv_mnasnet.train.preprocess import Preprocess
 
 _ROW = 6  # corners, score, class of a detection where ranks bring theirs together
 
-#: uint8 images (N, H, W, C) to float32 logits (N, anchors, slots) and codes (N, anchors, 4).
-Answer = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+#: uint8 images (N, H, W, C) to what is in each of them.
+Finds = Callable[[np.ndarray], Iterable[Detections]]
 
 
 class BoxStep(nn.Cell):
@@ -91,6 +91,7 @@ class BoxEvaluator:
         if machine.device != "CPU" and recipe.val_amp_level != "O0":
             runtime.mixed_precision(self._model, recipe.val_amp_level, recipe.amp_dtype)
         self._step = BoxStep(self._model, *recipe.pixel_statistics())
+        self._post = post_process(detector, recipe)
 
     def load(self, weights: Mapping[str, np.ndarray], origin: str = "the training state") -> None:
         """Take over weights by name.
@@ -105,13 +106,17 @@ class BoxEvaluator:
         logits, codes = self._step(ms.Tensor(images))
         return logits.asnumpy(), codes.asnumpy()
 
+    def detections(self, images: np.ndarray) -> Iterator[Detections]:
+        """What is in each of uint8 images (N, H, W, C)."""
+        return map(self._post, *self.answer(images))
+
     def run(self, image_index: DetectionIndex, plan: Plan) -> BoxCounts:
         """Evaluate on all ranks together; every rank returns the numbers of the whole data set.
 
         Raises:
             JobError: not every image was seen.
         """
-        return score_images(self.answer, self.detector, image_index, self._recipe, plan, self._machine)
+        return score_images(self.detections, self.detector, image_index, self._recipe, plan, self._machine)
 
 
 def post_process(detector: Detector, recipe: Recipe) -> PostProcess:
@@ -127,27 +132,25 @@ def post_process(detector: Detector, recipe: Recipe) -> PostProcess:
 
 
 def score_images(
-    answer: Answer, detector: Detector, image_index: DetectionIndex, recipe: Recipe, plan: Plan, machine: Runtime
+    find: Finds, detector: Detector, image_index: DetectionIndex, recipe: Recipe, plan: Plan, machine: Runtime
 ) -> BoxCounts:
-    """Score the detections in every image, over all ranks.
+    """Score what ``find`` finds in every image, over all ranks; the images are prepared for ``detector``.
 
     Raises:
         JobError: not every image was seen.
     """
     assert image_index.annotations is not None
     rank, world = machine.rank, machine.world
-    post = post_process(detector, recipe)
     batches = eval_batches(image_index, recipe, plan, rank, world, preparation(recipe, detector))
     found = np.zeros((len(image_index), recipe.max_boxes, _ROW), np.float32)
     seen = np.zeros(len(image_index), np.int32)
     began = time.perf_counter()
     shown = rank == 0 and sys.stderr.isatty()
     for images, numbers in tqdm(batches, "validating", len(batches), leave=False, disable=not shown, delay=2):
-        logits, codes = answer(images.asnumpy())
-        for place, number in enumerate(numbers.asnumpy()):
+        for number, objects in zip(numbers.asnumpy(), find(images.asnumpy()), strict=True):
             if number >= 0:
                 seen[number] = 1
-                _store(found[number], post(logits[place], codes[place]))
+                _store(found[number], objects)
     counts = runtime.sum_over_ranks(np.array([seen.sum(), len(batches.skipped)], np.int32), world)
     found = runtime.sum_over_ranks(found, world)
     speed = float(counts[0]) / (time.perf_counter() - began)

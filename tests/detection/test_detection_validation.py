@@ -1,4 +1,4 @@
-"""Detectors validated by the command: numbers, results file, CSV; commands for classifiers refuse them by name."""
+"""Detectors validated by the command: numbers, results file, CSV, and those of exported files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from processes import cli, refused
 from tiny_detector import BACKBONE, recipe, stored, words
 
 import validate
-from mindcv_mnasnet.commands import convert, export, predict
+from mindcv_mnasnet.commands import convert
 from mindcv_mnasnet.detection.evaluation import NAMES
+from mindcv_mnasnet.export.export import Options, export
 from mindcv_mnasnet.run.curves import draw_curves
 from mindcv_mnasnet.train.engine import fit
 
@@ -60,20 +61,26 @@ def test_keys_of_boxes_count_in_validation_and_a_classifiers_are_refused(trained
     assert "crop_pct: 0.5" in refused(capsys, "--ckpt_path", path, "--crop_pct", 0.5, program=validate)
 
 
+def test_a_conversion_refuses_a_detector_by_name(trained, tmp_path, capsys):
+    path = stored(trained[1], 120).path
+    assert f"{path} is a detector" in refused(capsys, path, tmp_path / "a.pth", "--to", "timm", program=convert)
+
+
 @pytest.mark.parametrize(
-    ("program", "arguments"),
-    [
-        (predict, ("{model}", "{image}")),
-        (export, ("{model}", "--format", "onnx", "--output", "{folder}/a.onnx")),
-        (convert, ("{model}", "{folder}/a.pth", "--to", "timm")),
-    ],
-    ids=["predict", "export", "convert"],
+    ("form", "nms"), [("mindir", False), ("onnx", False), ("onnx", True), ("tflite", False), ("tflite", True)]
 )
-def test_commands_for_classifiers_refuse_a_detector_by_name(program, arguments, trained, tmp_path, capsys):
-    data, folder, _ = trained
-    known = {"model": str(stored(folder, 120).path), "image": str(data / "val" / "0.png"), "folder": str(tmp_path)}
-    sentence = refused(capsys, *(one.format(**known) for one in arguments), program=program)
-    assert f"{known['model']} is a detector" in sentence
+def test_an_exported_file_has_the_precision_of_its_checkpoint(form, nms, trained, tmp_path, capsys):
+    for module in {"onnx": ("onnx", "onnxruntime"), "tflite": ("tensorflow", "ai_edge_litert")}.get(form, ()):
+        pytest.importorskip(module)
+    data, folder, summary = trained
+    file, found = tmp_path / f"a.{form}", tmp_path / "a.json"
+    export(stored(folder, 120).path, file, Options(form, nms=nms, data_dir=str(data)))
+    assert cli(file, "--data_dir", data, "--json", found, program=validate) == 0
+    (row,) = json.loads(found.read_text())
+    assert abs(row["ap"] - summary["ap"]) < 0.1
+    assert row["images"] == 4
+    if nms:
+        assert "max_boxes: " in refused(capsys, file, "--data_dir", data, "--max_boxes", 1, program=validate)
 
 
 def test_a_classifier_does_not_start_from_a_detector(trained, digits, tmp_path, capsys):

@@ -1,0 +1,194 @@
+"""Objects in images, by a detector's checkpoint or exported file, in the pixels of the original image."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindcv_mnasnet.data.images import decode, eight_bits, upright_size
+from mindcv_mnasnet.detection.data import preparation
+from mindcv_mnasnet.detection.drawing import draw
+from mindcv_mnasnet.detection.postprocess import Detections
+from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.export.artifact import Artifact
+from mindcv_mnasnet.export.detector import CheckpointDetector
+from mindcv_mnasnet.export.metadata import ModelMetadata
+from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.inference.image_paths import sound_paths
+from mindcv_mnasnet.inference.predict import batches, opened
+from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.run.checkpoint import Checkpoint
+
+MIN_SCORE = 0.3  # of what is worth showing; for precisions, a recipe's min_score goes much lower
+
+
+@dataclass(frozen=True)
+class FoundObjects:
+    """What is in one image of ``width`` x ``height`` pixels, upright, best first.
+
+    ``boxes`` are (left, top, right, bottom) in its pixels, ``numbers`` those of the classes.
+    """
+
+    path: str
+    width: int
+    height: int
+    classes: tuple[str, ...]
+    numbers: tuple[int, ...]
+    scores: tuple[float, ...]
+    boxes: tuple[tuple[float, float, float, float], ...]
+
+
+class ObjectDetector:
+    """A checkpoint or exported file that finds objects; open it with ``open_detector``."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        artifact: Artifact | None,
+        ema: bool | None,
+        batch_size: int | None,
+        recipe: Recipe,
+    ):
+        self.checkpoint, self.class_names = checkpoint, checkpoint.class_names
+        self.recipe: Recipe = replace(recipe, on_bad_image="skip", val_batch_size=batch_size or recipe.val_batch_size)
+        self._artifact = artifact
+        if artifact is None:
+            metadata = ModelMetadata.of(checkpoint, recipe, ema=ema, batch=None)
+            self._checkpoint = CheckpointDetector(checkpoint, metadata, ema, batch_size or 8)
+        else:
+            metadata = artifact.metadata
+        self._post = metadata.post_process(recipe)
+        detector = metadata.detector_description()
+        assert detector is not None
+        self.prepared = preparation(self.recipe, detector)
+
+    def detections(self, images: np.ndarray) -> list[Detections]:
+        """What is in uint8 images (N, H, W, C) of the network's size, as shares of them.
+
+        Raises:
+            JobError: the network's answer is not finite.
+        """
+        if self._artifact is not None:
+            found = self._artifact.detections(images, self._post)
+        else:
+            outputs = self._checkpoint.outputs(images)
+            if not all(np.isfinite(one).all() for one in outputs):
+                raise JobError(f"{self.checkpoint.path} gives answers that are not finite")
+            found = [self._post(*answer) for answer in zip(*outputs, strict=True)]
+        return found
+
+    def predict(self, images: str | Path | Sequence[str | Path], min_score: float = MIN_SCORE) -> list[FoundObjects]:
+        """The objects in every image with at least this score, in the order of the paths.
+
+        Args:
+            images: files, folders (all images below them) or glob patterns.
+        Raises:
+            UserError: a name that stands for nothing, or an impossible score.
+            JobError: an image that cannot be decoded.
+        """
+        require_score(min_score)
+        return list(found_objects(self, sound_paths(images), min_score))
+
+
+def require_score(min_score: float) -> None:
+    """Refuse a score that none has."""
+    if not 0 <= min_score <= 1:
+        raise UserError(f"min_score: {min_score} is impossible; scores are 0 to 1")
+
+
+def open_detector(
+    name: str,
+    backend: str | None = None,
+    ema: bool | None = None,
+    batch_size: int | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+) -> ObjectDetector:
+    """A detector from a checkpoint, a run folder or an exported file; the arguments are those of ``open_classifier``.
+
+    Raises:
+        UserError: what ``open_classifier`` raises it for, or a classifier.
+    """
+    checkpoint, artifact, recipe = opened(name, backend, ema, batch_size, evaluation)
+    if checkpoint.detector is None:
+        raise UserError(f"{checkpoint.path} is a classifier; open_classifier opens it")
+    return ObjectDetector(checkpoint, artifact, ema, batch_size, recipe)
+
+
+def found_objects(detector: ObjectDetector, paths: Sequence[str], min_score: float) -> Iterator[FoundObjects]:
+    """Objects image by image, in the order of the paths."""
+    for numbers, images in batches(detector, paths, detector.prepared):
+        for number, found in zip(numbers, detector.detections(images), strict=True):
+            yield _in_pixels(paths[number], found.above(min_score), detector.class_names)
+
+
+def _in_pixels(path: str, found: Detections, names: Sequence[str]) -> FoundObjects:
+    width, height = upright_size(path)
+    corners = found.corners * np.tile([width, height], 2)
+    return FoundObjects(
+        path=path,
+        width=width,
+        height=height,
+        classes=tuple(names[number] for number in found.classes),
+        numbers=tuple(found.classes.tolist()),
+        scores=tuple(found.scores.tolist()),
+        boxes=tuple((left, top, right, bottom) for left, top, right, bottom in corners.tolist()),
+    )
+
+
+def formatted(found: Sequence[FoundObjects], form: str) -> str:
+    """All objects as "table", "csv" or "jsonl": class, score and (left, top, right, bottom) in pixels."""
+    out = io.StringIO()
+    if form == "csv":
+        csv.writer(out).writerow(["path", "rank", "class", "score", "left", "top", "right", "bottom"])
+    for one in found:
+        rows = list(zip(one.classes, one.scores, one.boxes, strict=True))
+        if form == "csv":
+            csv.writer(out).writerows(
+                [one.path, rank, name, f"{score:.6f}", *(f"{value:.1f}" for value in box)]
+                for rank, (name, score, box) in enumerate(rows, 1)
+            )
+        elif form == "jsonl":
+            objects = [
+                {"class": name, "score": round(score, 6), "box": [round(value, 2) for value in box]}
+                for name, score, box in rows
+            ]
+            line = {"path": one.path, "width": one.width, "height": one.height, "objects": objects}
+            out.write(json.dumps(line) + "\n")
+        else:
+            out.write(f"{one.path}: {len(rows) or 'no'} object{'s' if len(rows) != 1 else ''}\n")
+            for name, score, box in rows:
+                out.write(f"  {100 * score:5.1f} %  {'  '.join(f'{value:7.1f}' for value in box)}  {name}\n")
+    return out.getvalue()
+
+
+def write_drawn(folder: Path, found: Sequence[FoundObjects]) -> None:
+    """Draw every image with its objects to ``folder``, as PNG with its own name, numbered where two have the same.
+
+    Raises:
+        UserError: the folder cannot be made.
+        JobError: an image cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"drawn: cannot make the folder {folder}: {error.strerror or error}") from None
+    taken: set[str] = set()
+    for one in found:
+        stem = name = Path(one.path).stem
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name)
+        image = eight_bits(decode(Path(one.path).read_bytes(), one.path), one.path)
+        captions = [f"{kind} {100 * score:.0f} %" for kind, score in zip(one.classes, one.scores, strict=True)]
+        content = io.BytesIO()
+        draw(image, list(zip(one.boxes, captions, one.numbers, strict=True))).save(content, "PNG")
+        replace_file(folder / f"{name}.png", content.getvalue())
