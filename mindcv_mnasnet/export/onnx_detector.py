@@ -6,7 +6,7 @@ import numpy as np
 
 from mindcv_mnasnet.detection.boxes import MOST_GROWTH
 from mindcv_mnasnet.export.folded import Conv, FoldedDetector
-from mindcv_mnasnet.export.onnx_writer import Graph
+from mindcv_mnasnet.export.onnx_graph import Graph
 
 
 def add_detector(graph: Graph, folded: FoldedDetector) -> None:

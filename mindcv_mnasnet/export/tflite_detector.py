@@ -9,7 +9,7 @@ import numpy as np
 
 from mindcv_mnasnet.export.folded import Conv, FoldedDetector
 from mindcv_mnasnet.export.metadata import ModelMetadata
-from mindcv_mnasnet.export.tflite import Graph
+from mindcv_mnasnet.export.tflite_graph import Graph
 
 POST_PROCESS = "TFLite_Detection_PostProcess"
 
