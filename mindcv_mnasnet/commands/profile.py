@@ -44,9 +44,9 @@ def _of_recipe(path: str, num_classes: int | None) -> tuple[Network, Cost]:
     """Network and cost of a recipe's classifier or detector, of ImageNet's or COCO's classes where none are said."""
     from mindcv_mnasnet.recipe.recipe import load_recipe  # here: it needs a YAML reader
 
-    recipe = load_recipe(path)
+    recipe = load_recipe(path, {} if num_classes is None else {"num_classes": num_classes})
     detects = recipe.task == "detect"
-    network = recipe.network(num_classes or recipe.num_classes or (_COCO if detects else _IMAGENET))
+    network = recipe.network(recipe.num_classes or (_COCO if detects else _IMAGENET))
     return network, detector_cost(recipe.detector(network)) if detects else network_cost(network)
 
 
