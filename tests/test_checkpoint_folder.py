@@ -71,7 +71,7 @@ def test_pruning_keeps_the_newest_and_drops_the_unreadable_first(tmp_path):
 
 def test_pruning_by_score_keeps_the_newest_and_the_best(tmp_path):
     scores = {1: 50.0, 2: 70.0, 3: 60.0, 4: 10.0}
-    paths = {n: write(tmp_path, n, {"metrics": {"val_top1": 99 - s, "val_top1_ema": s}}) for n, s in scores.items()}
+    paths = {n: write(tmp_path, n, {"metrics": {"val_top1": s - 5, "val_top1_ema": s}}) for n, s in scores.items()}
     paths[5] = write(tmp_path, 5)  # between validations
     paths[6] = write(tmp_path, 6, {"metrics": {"val_top1": 1.0}})
     prune(tmp_path, 3, "top_k")

@@ -221,7 +221,8 @@ def test_mistakes_end_the_job_with_one_sentence_of_each_process(halves, tmp_path
 
 @pytest.mark.slow
 def test_a_wrong_folder_ends_all_processes(halves, tmp_path):
-    ended = msrun(ROOT / "train.py", "-c", halves, "--dataset", "imagenet", "--data_dir", "/none", cwd=tmp_path, patient=False)
+    words = ("-c", halves, "--dataset", "imagenet", "--data_dir", "/none")
+    ended = msrun(ROOT / "train.py", *words, cwd=tmp_path, patient=False)
     assert ended.returncode != 0
     assert "error: data_dir: there is no folder /none" in ended.stdout
 

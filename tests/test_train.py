@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from processes import PLAIN, cli, messages, refused, state, steps, write_recipe
+from processes import PLAIN, TINY, cli, messages, refused, state, steps, unequal, write_recipe
 
 from mindcv_mnasnet.errors import interrupts_wait, run_cli
 from mindcv_mnasnet.recipe.recipe import load_recipe
@@ -170,13 +170,29 @@ def test_a_broken_image_ends_training_with_its_name_or_is_skipped_and_counted(tm
     folder = make_folder(tmp_path / "set", images("train", 16) | images("val", 4))
     broken = folder / "train" / "c1" / "3.png"
     broken.write_bytes(broken.read_bytes()[:60])
+    unseen = next((folder / "val").rglob("*.png"))
+    unseen.write_bytes(unseen.read_bytes()[:60])
     words = job_on(folder, tmp_path)
     sentence = refused(capsys, *words, code=1)
     assert str(broken) in sentence
     assert "--on_bad_image skip" in sentence
     assert cli(*words[:-1], "skipping", "--on_bad_image", "skip") == 0
-    assert epochs(tmp_path / "skipping")[-1]["skipped_images"] == 1
+    last = epochs(tmp_path / "skipping")[-1]
+    assert (last["skipped_images"], last["val_images"], last["val_skipped_images"]) == (1, 3, 1)
     assert str(broken) in messages(tmp_path / "skipping")
+
+
+def test_raw_weights_are_kept_as_the_best_where_the_average_is_not_ready(tmp_path, digits):
+    """A decay of 0.9999 over a few steps: the averaged weights are nearly those of the start."""
+    recipe = write_recipe(tmp_path, TINY, data_dir=str(digits), ema_ramp=False)
+    assert cli("-c", recipe, "--ckpt_save_dir", tmp_path, "--run_name", "run") == 0
+    last = epochs(tmp_path / "run")[-1]
+    best = read_checkpoint(tmp_path / "run" / "checkpoints" / "best.safetensors")
+    assert last["val_top1"] > last["val_top1_ema"]
+    assert (best.meta["best"]["weights"], best.meta["best"]["top1"]) == ("raw", best.meta["metrics"]["val_top1"])
+    assert best.chosen() == "raw"
+    assert unequal(best.weights(), best.weights(ema=False)) == []
+    assert "ema_decay 0.9999 is long for 60 steps: 99 %" in messages(tmp_path / "run")
 
 
 # --- unusual data ----------------------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def start_detector(model: SSDLite, checkpoint: Checkpoint) -> str:
     taken = [name for name in parameters if not name.startswith(OWN_PARTS) or fits(name)]
     offered = {name: value for name, value in weights.items() if not name.startswith(OWN_PARTS) or name in taken}
     load_parameters([parameters[name] for name in taken], offered, str(checkpoint.path))
-    kind = "averaged (EMA)" if checkpoint.has_ema else "raw"
+    kind = "averaged (EMA)" if checkpoint.chosen() == "ema" else "raw"
     new = len(parameters) - len(taken)
     rest = f"; {new} tensors of extras and predictors are new" if new else ""
     return f"started from {len(taken)} {kind} tensors of {checkpoint.path}{rest}"

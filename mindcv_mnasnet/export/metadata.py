@@ -80,7 +80,7 @@ class ModelMetadata:
             network=network.to_dict(),
             class_names=checkpoint.class_names,
             source=checkpoint.meta.get("source"),
-            weights="ema" if checkpoint.has_ema and ema is not False else "raw",
+            weights=checkpoint.chosen(ema),
             checkpoint=checkpoint.path.name,
             input=input,
             mean=tuple(float(value) for value in mean),

@@ -86,7 +86,7 @@ def _validate_one(
     image_index = open_val(recipe, checkpoint.class_names)
     plan = Plan.make(recipe, None, len(image_index), machine.world, runtime.usable_cores())
     conventions, network = _evaluated(checkpoint, recipe)
-    weights = _taken(checkpoint, ema)
+    weights = checkpoint.chosen(ema)
     if artifact is None:
         evaluator = Evaluator(network, recipe, machine)
         evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
@@ -104,7 +104,7 @@ def _validate_one(
         weights=weights,
         model=recipe.model,
         counts=counts,
-        skipped=len(counted.skipped),
+        skipped=counted.skipped,
         images_per_second=counted.images_per_second,
         verdict=compare(network, _settings(recipe, network, counts, checkpoint), counts.top1, counts.top5, tolerance),
         backend="mindspore" if artifact is None else artifact.runtime,
@@ -136,7 +136,7 @@ def _validate_boxes(
         counts = score_images(find, detector, image_index, recipe, plan, machine)
     return Result(
         checkpoint=str(checkpoint.path),
-        weights=_taken(checkpoint, ema) if artifact is None else artifact.metadata.weights,
+        weights=checkpoint.chosen(ema) if artifact is None else artifact.metadata.weights,
         model=recipe.model,
         counts=counts,
         skipped=counts.skipped,
@@ -156,10 +156,6 @@ def _evaluated(checkpoint: Checkpoint, recipe: Recipe) -> tuple[dict[str, Any], 
     """What a checkpoint's network is told to do otherwise, and the network that does so."""
     conventions = {name: getattr(recipe, name) for name in CONVENTION_KEYS if name in recipe.given}
     return conventions, replace(checkpoint.network, image_size=recipe.image_resize, **conventions)
-
-
-def _taken(checkpoint: Checkpoint, ema: bool | None) -> str:
-    return "ema" if checkpoint.has_ema and ema is not False else "raw"
 
 
 def _settings(recipe: Recipe, network: Network, counts: Counts, checkpoint: Checkpoint) -> EvalSettings:

@@ -111,5 +111,5 @@ def start_from(model: MnasNet, checkpoint: Checkpoint) -> str:
     load_parameters(parameters, weights, str(checkpoint.path))
     fresh = "classifier." in left_out and not model.features_only
     head = f"; classifier new: {model.network.num_classes} classes instead of {theirs}" if fresh else ""
-    kind = "averaged (EMA)" if checkpoint.has_ema else "raw"
+    kind = "averaged (EMA)" if checkpoint.chosen() == "ema" else "raw"
     return f"started from {len(weights)} {kind} tensors of {checkpoint.path}{head}"

@@ -84,8 +84,18 @@ class Checkpoint:
         """Whether averaged weights are there beside the raw ones."""
         return any(name.startswith("ema.") for name in self.tensors)
 
+    def chosen(self, ema: bool | None = None) -> str:
+        """``ema`` or ``raw``, whatever ``ema`` asks for; None means averaged ones where they are.
+
+        Where the run's last validation found its raw weights to be better, it means those: an average over more steps
+        than there were still holds much of the first weights.
+        """
+        if ema is None:
+            ema = self.has_ema and self.meta.get("better_weights", "ema") == "ema"
+        return "ema" if ema else "raw"
+
     def weights(self, ema: bool | None = None) -> dict[str, np.ndarray]:
-        """The model's tensors by name: averaged or raw ones; None takes averaged ones where they are.
+        """The model's tensors by name: averaged or raw ones; None takes those that :meth:`chosen` names.
 
         Raises:
             UserError: averaged weights are asked for and there are none.
@@ -93,7 +103,7 @@ class Checkpoint:
         if ema and not self.has_ema:
             raise UserError(f"{self.path} has no averaged (EMA) weights; its run had ema: False")
         raw = {name: value for name, value in self.tensors.items() if not name.startswith(_NOT_MODEL)}
-        return {name: self.tensors[f"ema.{name}"] for name in raw} if ema or (ema is None and self.has_ema) else raw
+        return {name: self.tensors[f"ema.{name}"] for name in raw} if self.chosen(ema) == "ema" else raw
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The number that epochs and checkpoints are ranked by: one for each task, of averaged weights where there are some."""
+"""The number that epochs and checkpoints are ranked by: one for each task, of averaged weights or raw ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,21 @@ TITLES = {"top1": "top-1", "ap": "AP"}
 
 
 def score_of(metrics: Mapping[str, Any]) -> float | None:
-    """The score among an epoch's metrics, or None where nothing was validated."""
+    """The score among an epoch's metrics, of the better set of weights, or None where nothing was validated."""
+    found = [score for score in _scores(metrics) if score is not None]
+    return max(found, default=None)
+
+
+def better_weights(metrics: Mapping[str, Any]) -> str:
+    """``ema``, or ``raw`` where an epoch's metrics say that the raw weights score higher."""
+    averaged, raw = _scores(metrics)
+    return "raw" if averaged is not None and raw is not None and raw > averaged else "ema"
+
+
+def _scores(metrics: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """The scores of averaged and of raw weights."""
     for name in TITLES:
-        score = metrics.get(f"val_{name}_ema", metrics.get(f"val_{name}"))
-        if score is not None:
-            return float(score)
-    return None
+        averaged, raw = metrics.get(f"val_{name}_ema"), metrics.get(f"val_{name}")
+        if averaged is not None or raw is not None:
+            return averaged, raw
+    return None, None

@@ -54,7 +54,7 @@ def average(
     """Write the mean (taken in float64) of the model tensors of several checkpoints; returns how many tensors.
 
     Args:
-        ema: averaged or raw weights of each; None takes averaged ones where they are.
+        ema: averaged or raw weights of each; None takes averaged ones where all have them.
         data_dir, batches: re-estimate the batch-norm statistics as the mean over this many training batches, if any.
     Raises:
         UserError: fewer than two checkpoints, or different networks or classes.
@@ -73,6 +73,8 @@ def average(
             mine, theirs = getattr(first.recipe, key), getattr(other.recipe, key)
             if mine != theirs:
                 raise UserError(f"{key}: {first.path} was made with {mine!r}, {other.path} with {theirs!r}")
+    if ema is None:
+        ema = all(checkpoint.chosen() == "ema" for checkpoint in (first, *others))
     weights = [checkpoint.weights(ema) for checkpoint in (first, *others)]
     for path, one in zip(paths, weights, strict=True):
         require_sound(one, str(path))

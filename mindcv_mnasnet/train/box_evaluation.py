@@ -92,6 +92,7 @@ class BoxEvaluator:
             runtime.mixed_precision(self._model, recipe.val_amp_level, recipe.amp_dtype)
         self._step = BoxStep(self._model, *recipe.pixel_statistics())
         self._post = post_process(detector, recipe)
+        self.skipped = 0
 
     def load(self, weights: Mapping[str, np.ndarray], origin: str = "the training state") -> None:
         """Take over weights by name.
@@ -116,7 +117,9 @@ class BoxEvaluator:
         Raises:
             JobError: not every image was seen.
         """
-        return score_images(self.detections, self.detector, image_index, self._recipe, plan, self._machine)
+        found = score_images(self.detections, self.detector, image_index, self._recipe, plan, self._machine)
+        self.skipped = found.skipped
+        return found
 
 
 def post_process(detector: Detector, recipe: Recipe) -> PostProcess:

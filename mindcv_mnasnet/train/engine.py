@@ -19,7 +19,7 @@ from mindcv_mnasnet.kernels.build import kernels
 from mindcv_mnasnet.recipe.plan import passed
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.log import RunLog
-from mindcv_mnasnet.run.scores import TITLES, score_of
+from mindcv_mnasnet.run.scores import TITLES, better_weights, score_of
 from mindcv_mnasnet.train.compile_cache import CompileCache
 from mindcv_mnasnet.train.feed import Feed, Sunk, Throughput
 from mindcv_mnasnet.train.job import Job, prepare
@@ -177,7 +177,8 @@ class _Training:
         score = score_of(metrics)
         better = score is not None and score > job.best.get(name, -1.0)
         if better:
-            job.best = {name: score, "epoch": epoch, "weights": "ema" if f"val_{name}_ema" in metrics else "raw"}
+            averaged = f"val_{name}_ema" in metrics
+            job.best = {name: score, "epoch": epoch, "weights": better_weights(metrics) if averaged else "raw"}
         job.step.start_epoch()
         return better
 
@@ -203,6 +204,8 @@ class _Training:
             measured = self.evaluator.run(self.job.val, self.job.plan)
             found |= {f"val_{name}{suffix}": value for name, value in measured.metrics().items()}
             found["val_images"] = measured.seen
+            if self.job.recipe.on_bad_image == "skip":
+                found["val_skipped_images"] = self.evaluator.skipped
         return found
 
     def _save(self, best: bool = False) -> None:

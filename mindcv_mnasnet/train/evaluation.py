@@ -36,7 +36,7 @@ class Evaluator:
             runtime.mixed_precision(self._model, recipe.val_amp_level, recipe.amp_dtype)
         self._step = EvalStep(self._model, *recipe.pixel_statistics())
         self.images_per_second = float("nan")
-        self.skipped: list[str] = []
+        self.skipped = 0
 
     def load(self, weights: Mapping[str, np.ndarray], origin: str = "the training state") -> None:
         """Take over weights by name.
@@ -75,10 +75,10 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class Counted:
-    """What was counted over all ranks; ``skipped`` names this rank's broken images."""
+    """What was counted, and how many broken images were skipped, over all ranks."""
 
     counts: Counts
-    skipped: list[str]
+    skipped: int
     images_per_second: float
 
 
@@ -105,4 +105,4 @@ def count_images(
     if whole[0] + whole[3] != labeled and not simulation.simulated():
         raise JobError(f"{whole[0]} of {labeled} validation images were counted and {whole[3]} skipped")
     counts = Counts(int(whole[0]), int(whole[1]), int(whole[2]), float(loss[0]) if world > 1 else own.loss)
-    return Counted(counts, batches.skipped, speed)
+    return Counted(counts, int(whole[3]), speed)

@@ -26,6 +26,7 @@ from mindcv_mnasnet.run import resume
 from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
 from mindcv_mnasnet.run.folder import RunFolder, checkpoint_at, storable
 from mindcv_mnasnet.run.log import require_tensorboard
+from mindcv_mnasnet.run.scores import better_weights
 from mindcv_mnasnet.train.random_inputs import RandomLayout
 from mindcv_mnasnet.train.schedule import learning_rates
 from mindcv_mnasnet.train.step import TrainStep
@@ -97,6 +98,7 @@ class Job:
             "world": self.plan.world_size,
             "best": self.best,
             "metrics": self.metrics,
+            "better_weights": better_weights(self.metrics),
             "versions": runtime.describe(),
             **self.task.meta(self.recipe, self.network, self.train),
         }
@@ -129,6 +131,7 @@ def prepare(recipe: Recipe) -> Job:
     if stored is not None:
         network = _adopting(network, stored.network, recipe.allow_changes)
     notes += [*machine.notes, *_precision_notes(recipe, machine), *_kernel_notes(recipe), *train.notes, *plan.notes]
+    notes += _average_notes(recipe, plan)
     notes += val.notes if val else [f"{recipe.data_dir} has no images for validation: no accuracy will be measured"]
     if start is not None:
         network = _adopting(network, start.network, recipe.given)
@@ -221,6 +224,17 @@ def _random_layout(recipe: Recipe, model: MnasNet) -> RandomLayout:
         erase_ratio=(recipe.re_ratio[0], recipe.re_ratio[1]),
         erase_attempts=recipe.re_max_attempts,
     )
+
+
+def _average_notes(recipe: Recipe, plan: Plan) -> list[str]:
+    """A warning where averaged weights will still hold much of the first ones when training ends."""
+    share = recipe.ema_decay**plan.total_steps
+    if not recipe.ema or recipe.ema_ramp or share < 0.1:
+        return []
+    return [
+        f"ema_decay {recipe.ema_decay:g} is long for {plan.total_steps} steps: {100 * share:.0f} % of the averaged "
+        "weights will be those of the start; --ema_ramp True averages over fewer steps at first"
+    ]
 
 
 def _precision_notes(recipe: Recipe, machine: Runtime) -> list[str]:

@@ -42,7 +42,12 @@ class Measured(Protocol):
 
 
 class Evaluates(Protocol):
-    """A network compiled once for evaluation, whose weights can be changed."""
+    """A network compiled once for evaluation, whose weights can be changed.
+
+    ``skipped``: broken images of the last evaluation, over all ranks.
+    """
+
+    skipped: int
 
     def load(self, weights: Mapping[str, np.ndarray], origin: str = ...) -> None: ...
 

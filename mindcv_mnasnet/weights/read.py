@@ -179,7 +179,7 @@ def _own(path: Path, source: str | None, raw: bool) -> Converted | None:
         origin="own",
         counters=meta.get("conversion", {}).get("counters", {}),
         reported=meta.get("reported"),
-        notes=(f"{'raw' if raw or not checkpoint.has_ema else 'averaged (EMA)'} weights",),
+        notes=(f"{'averaged (EMA)' if checkpoint.chosen(False if raw else None) == 'ema' else 'raw'} weights",),
     )
 
 
