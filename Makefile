@@ -47,8 +47,9 @@ lint: .venv/.installed-dev ## ruff and mypy
 docs: .venv/.installed-docs ## the documentation site, in docs/_build; a warning fails
 	@.venv/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build $(ARGS)
 
-bench: .venv-all/.installed ## speed beside MindCV, PyTorch, ONNX Runtime and LiteRT
+bench: .venv-all/.installed ## speed beside MindCV, PyTorch, ONNX Runtime and LiteRT; without ARGS kernels of a step too
 	@.venv-all/bin/python tools/bench/benchmark.py $(ARGS)
+	@$(if $(ARGS),,.venv-all/bin/python tools/bench/launches.py)
 
 clean: ## remove environments, caches and build products (runs and data sets stay)
 	@rm -rf .venv .venv-*/ build docs/_build docs/reference/_*.md *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -44,6 +44,9 @@ def test_kernels_are_counted_by_phase_without_views():
             "Used peak memory usage (without fragments): 1236M",
             "Actual peak memory usage (with fragments): 1254M",
             "something else",
+            "[ERROR] before the end",
+            mark(facts={"loop_seconds": 2.0}),
+            "[ERROR] after the end",
         ]
     )
     train, validate = report.phases
@@ -51,7 +54,8 @@ def test_kernels_are_counted_by_phase_without_views():
     assert (train.seconds, train.collective_bytes, train.kernels["Conv2D"]) == (3.5, 64, 2)
     assert validate.launched == 1
     assert (report.peak_bytes, report.peak_bytes_with_fragments) == (1236 << 20, 1254 << 20)
-    assert others == ["something else"]
+    assert others == ["something else", "[ERROR] before the end"]
+    assert report.errors == ["[ERROR] after the end"]
     assert json.loads(json.dumps(report.to_dict()))["phases"][0]["launched"] == 4
     assert "rank 0 of 8 devices" in report.text()
 
@@ -63,8 +67,12 @@ def test_kernels_are_counted_by_phase_without_views():
         (
             [
                 "RuntimeError: Unsupported op [Foo] on Ascend",
-                "# 0 In file /somewhere/mindcv_mnasnet/train/step.py:42, 8",
+                "In file /somewhere/mindcv_mnasnet/train/step.py:42, 8",
+                "In file /somewhere/mindcv_mnasnet/train/step.py:40~42, 4",
+                "# 0 In file /somewhere/mindcv_mnasnet/train/step.py:40~42, 4",
+                "# 1 In file /somewhere/mindcv_mnasnet/train/step.py:42, 8",
                 "C++ Call Stack",
+                "In file /somewhere/mindcv_mnasnet/train/step.py:40~42, 4",
             ],
             "RuntimeError: Unsupported op [Foo] on Ascend (mindcv_mnasnet/train/step.py:42)",
         ),

@@ -1,10 +1,16 @@
-"""One part of a device check in a process of its own, or one rank of it: child.py PART DEVICE RESULT.json."""
+"""Parts of a device check in a process of their own, or one rank of one: child.py PART,... DEVICE FOLDER.
+
+What came of each is PART.json in the folder, of ranks ranks.RANK.json.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +51,9 @@ def _function(part: str) -> Callable[[str], Outcome]:
 
 
 if __name__ == "__main__":
-    name, target, result = sys.argv[1:]
-    found = outcome(name, target)
-    if name == "ranks":
-        result = f"{result}.{found.facts.get('rank', 'failed')}"
-    replace_file(Path(result), json.dumps(found.to_dict()).encode())
+    names, target, folder = sys.argv[1:]
+    for name in names.split(","):
+        began = time.perf_counter()
+        found = replace(outcome(name, target), seconds=time.perf_counter() - began)
+        file = f"ranks.{os.environ.get('RANK_ID', 0)}" if name == "ranks" else name
+        replace_file(Path(folder) / f"{file}.json", json.dumps(found.to_dict()).encode())

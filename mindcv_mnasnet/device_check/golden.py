@@ -26,5 +26,7 @@ KEYS: dict[str, Any] = {
 
 LOSSES = (8.146927, 7.854972, 7.433581, 6.958321, 6.465968, 5.960095, 5.462516, 4.998502, 4.600642, 4.239446)
 
-# Relative. float32 allows for HF32, in which 910B convolves by default; the others for 8 and 11 bits.
-TOLERANCES = {"float32": 0.02, "float16": 0.05, "bfloat16": 0.1}
+# Relative: at least twice what rounding does. With all that convolutions read and give rounded to the type on the CPU,
+# the losses are off by 1.7 % (float32, as HF32, to which 910B rounds what it convolves), 1.7 % and 23 % at most
+# (tests/test_device_check.py); without rounding by 0.3 %. Steps that do not train are 92 % off.
+TOLERANCES = {"float32": 0.04, "float16": 0.04, "bfloat16": 0.5}

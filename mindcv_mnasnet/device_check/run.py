@@ -19,6 +19,8 @@ from mindcv_mnasnet.devices.simulation import simulated
 
 Progress = Callable[[str, Outcome | None], object]
 _RANKS = 2
+# What one process answers on a CPU, where starting and compiling are most of the time; on NPUs each has its own.
+SHARED = ("float32", "training", "validation", "export")
 
 
 def check(device: str, parts: Sequence[str], progress: Progress = lambda name, outcome: None) -> dict[str, Outcome]:
@@ -29,14 +31,21 @@ def check(device: str, parts: Sequence[str], progress: Progress = lambda name, o
         progress: called with a part's name before it and with its outcome after it.
     """
     found: dict[str, Outcome] = {}
+    answered: dict[str, Outcome] = {}
     for name in parts:
         progress(name, None)
         began = time.perf_counter()
         try:
-            outcome = _unable(name, device) or _run(name, device)
+            outcome = _unable(name, device) or answered.get(name)
+            if outcome is None:
+                shares = device == "CPU" and name in SHARED
+                answered |= _run(
+                    [one for one in SHARED if one in parts and one not in found] if shares else [name], device
+                )
+                outcome = answered[name]
         except Exception as error:  # the check goes on
             outcome = Outcome(FAILED, f"{type(error).__name__}: {error}")
-        found[name] = replace(outcome, seconds=round(time.perf_counter() - began, 1))
+        found[name] = replace(outcome, seconds=round(outcome.seconds or time.perf_counter() - began, 1))
         progress(name, found[name])
     return found
 
@@ -50,36 +59,40 @@ def _unable(name: str, device: str) -> Outcome | None:
     return machine.absent(max(part.devices, _RANKS if name == "ranks" else 0)) if device != "CPU" else None
 
 
-def _run(name: str, device: str) -> Outcome:
-    if name == "versions":
-        return machine.versions()
-    if name == "machine":
-        return machine.machine()
+def _run(names: Sequence[str], device: str) -> dict[str, Outcome]:
+    """What came of parts that one process answers: of the first one, and of others as far as it came."""
+    if names == ["versions"]:
+        return {"versions": machine.versions()}
+    if names == ["machine"]:
+        return {"machine": machine.machine()}
     with TemporaryDirectory() as folder:
-        if name == "ranks":
-            return _two_ranks(device, Path(folder))
-        result = Path(folder) / "result.json"
-        return _child([sys.executable, *_words(name, device, result)], name, Path(folder))[0]
+        if names == ["ranks"]:
+            return {"ranks": _two_ranks(device, Path(folder))}
+        limit = sum(PARTS[name].seconds for name in names)
+        return _child([sys.executable, *_words(names, device, folder)], names, Path(folder), limit)
 
 
-def _words(name: str, device: str, result: Path) -> list[str]:
-    return [str(Path(__file__).with_name("child.py")), name, device, str(result)]
+def _words(names: Sequence[str], device: str, folder: Path | str) -> list[str]:
+    return [str(Path(__file__).with_name("child.py")), ",".join(names), device, str(folder)]
 
 
-def _child(command: list[str], name: str, folder: Path, ranks: int = 1) -> list[Outcome]:
-    """Run a process and read what it left; one that died or hung is an outcome too."""
-    limit = PARTS[name].seconds
+def _child(command: list[str], names: Sequence[str], folder: Path, limit: float) -> dict[str, Outcome]:
+    """Run a process and read what it left of ``names``; the first that a process that died or hung left out failed."""
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=limit, check=False
         )
+        words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no message"]
+        ended = f"the process ended with exit code {done.returncode}: {words[-1].strip()[:500]}"
     except subprocess.TimeoutExpired:
-        return [Outcome(FAILED, f"no end after {limit} s")]
-    found = [Outcome(**json.loads(path.read_text())) for path in sorted(folder.glob("result.json*"))]
-    if len(found) >= ranks or any(one.state == FAILED for one in found):
-        return found
-    words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no message"]
-    return [Outcome(FAILED, f"the process ended with exit code {done.returncode}: {words[-1].strip()[:500]}")]
+        ended = f"no end after {limit:g} s"
+    found: dict[str, Outcome] = {}
+    for name in names:
+        path = folder / f"{name}.json"
+        if not path.exists():
+            return {**found, name: Outcome(FAILED, ended)}
+        found[name] = Outcome(**json.loads(path.read_text()))
+    return found
 
 
 def _two_ranks(device: str, folder: Path) -> Outcome:
@@ -87,8 +100,9 @@ def _two_ranks(device: str, folder: Path) -> Outcome:
     if msrun is None:
         return Outcome(FAILED, "msrun is not on the PATH")
     options = [f"--worker_num={_RANKS}", f"--local_worker_num={_RANKS}", "--join=True", f"--master_port={_free_port()}"]
-    command = [msrun, *options, f"--log_dir={folder}/log", *_words("ranks", device, folder / "result.json")]
-    found = _child(command, "ranks", folder, _RANKS)
+    command = [msrun, *options, f"--log_dir={folder}/log", *_words(["ranks"], device, folder)]
+    names = [f"ranks.{rank}" for rank in range(_RANKS)]
+    found = list(_child(command, names, folder, PARTS["ranks"].seconds).values())
     failed = next((one for one in found if one.state != OK), None)
     if failed is not None:
         return failed

@@ -124,7 +124,7 @@ def effective_jit_level(level: str | None, device: str) -> tuple[str | None, str
 
 def _choose_device(target: str) -> str:
     if target == "auto":
-        target = "Ascend" if Path("/dev/davinci_manager").exists() else "CPU"
+        target = "Ascend" if simulation.simulated() or Path("/dev/davinci_manager").exists() else "CPU"
     if target not in DEVICES:
         raise UserError(f"device_target is {target!r}; it can be auto, {' or '.join(DEVICES)}")
     try:

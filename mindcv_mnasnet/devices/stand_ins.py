@@ -126,6 +126,7 @@ def _write(made: Path, final: Path, compiler: str, machine: str) -> None:
     root = made / "cann/latest"
     for folder in (root / "lib64", root / "opp", made / "python/hccl"):
         folder.mkdir(parents=True)
+    (made / "cann/lib64").symlink_to("latest/lib64")  # where MindSpore 2.7 looks: it cuts the path after "cann"
     (made / "python/hccl/__init__.py").touch()
     (made / "python/hccl/sys_version.py").write_text(f'__sys_version__ = "{CANN_VERSION}"\n')
     (made / "all.s").write_text(_assembly({name for name in wanted if not _WRITTEN_OUT.search(name)}, machine))

@@ -1,4 +1,4 @@
-"""The job of a dry run, in a process of its own: python -m mindcv_mnasnet.dry_run.job REQUEST.json.
+"""The job of a dry run, in a process of its own: python -m mindcv_mnasnet.dry_run.job REQUEST, which is JSON.
 
 It prints marks between the lines of MindSpore's log, so that the reader knows which graph's kernels it sees.
 """
@@ -23,8 +23,15 @@ from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.devices.runtime import Runtime
 from mindcv_mnasnet.dry_run.report import MARK
 from mindcv_mnasnet.errors import run_cli
+from mindcv_mnasnet.export.metadata import ModelMetadata
+from mindcv_mnasnet.export.mindir import write_mindir
+from mindcv_mnasnet.export.mindspore_runtime import MindIRSession
+from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.search.settings import Settings, load_settings
+from mindcv_mnasnet.search.supernet.evaluator import open_supernet
+from mindcv_mnasnet.search.supernet.training import SuperTrainer, SuperTraining
 from mindcv_mnasnet.train.engine import fit
 from mindcv_mnasnet.train.job import build_step
 from mindcv_mnasnet.train.random_inputs import draw_inputs
@@ -35,12 +42,16 @@ from mindcv_mnasnet.train.task import task_of
 
 def main(argv: list[str]) -> int:
     """Compile the phases that the request names."""
-    request = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    request = json.loads(argv[0])
     recipe = Recipe.from_dict(request["recipe"], "the dry run's recipe")
     machine = runtime.start("Ascend", None, recipe.jit_level, recipe.deterministic)
     _mark(facts={"MindSpore": runtime.describe()["mindspore"], "batch": recipe.batch_size})
     for name in request["phases"]:
-        _PHASES[name](recipe, request["classes"], machine)
+        if name == "supernet":
+            Path("search.yaml").write_text(request["search"], encoding="utf-8")
+            _supernet(recipe, load_settings("search.yaml"))
+        else:
+            _PHASES[name](recipe, request["classes"], machine)
     return 0
 
 
@@ -55,9 +66,9 @@ def _train(recipe: Recipe, classes: int, machine: Runtime) -> None:
     drawn = draw_inputs(layout, recipe.batch_size, recipe.seed, 0, 0) if layout.columns else None
     batch.append(None if drawn is None else ms.Tensor(drawn))
     if plan.accumulation > 1:
-        with _phase("accumulate"):
+        with phase("accumulate"):
             Accumulate(step)(*batch)
-    with _phase("train", 4 * sum(step.shared_sizes) if machine.world > 1 else 0):
+    with phase("train", 4 * sum(step.shared_sizes) if machine.world > 1 else 0):
         step(*batch)
 
 
@@ -65,8 +76,32 @@ def _validate(recipe: Recipe, classes: int, machine: Runtime) -> None:
     evaluator = task_of(recipe).evaluator(recipe, recipe.network(classes), machine)
     size = recipe.image_resize
     images = np.zeros((recipe.val_batch_size or recipe.batch_size, size, size, recipe.in_channels), np.uint8)
-    with _phase("validate"):
+    with phase("validate"):
         evaluator.answer(images)
+
+
+def _export(recipe: Recipe, classes: int, machine: Runtime) -> None:
+    """A MindIR file of the network, written, loaded and run on one image."""
+    network = recipe.network(classes)
+    model, path = create_model(network, kernels=False), Path("network.mindir")
+    tensors = {parameter.name: parameter.asnumpy() for parameter in model.get_parameters()}
+    with phase("export"):
+        write_mindir(tensors, path, ModelMetadata.blank(network))
+        MindIRSession(path).run(np.zeros((1, network.in_channels, *(network.image_size,) * 2), np.float32))
+
+
+def _supernet(recipe: Recipe, settings: Settings) -> None:
+    """Gradients of the largest candidate, and the update of the weights that all candidates share."""
+    supernet = open_supernet(settings, recipe, settings.open_space()).set_train()
+    largest = supernet.choices.largest
+    trainer = SuperTrainer(supernet, lambda _: [], SuperTraining(2), *recipe.pixel_statistics())
+    shape = (recipe.batch_size, largest.image_size, largest.image_size, largest.in_channels)
+    images, labels = ms.Tensor(np.zeros(shape, np.uint8)), ms.Tensor(np.zeros(recipe.batch_size, np.int32))
+    masks, rate = supernet.masks(largest), ms.Tensor(recipe.lr, ms.float32)
+    with phase("gradients"):
+        trainer.step(images, labels, *masks)
+    with phase("update"):
+        trainer.update(rate)
 
 
 def _loop(recipe: Recipe, classes: int, machine: Runtime) -> None:
@@ -119,11 +154,17 @@ def _write_boxes(folder: Path, classes: int, count: int) -> None:
     (annotations / f"instances_{folder.name}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-_PHASES: dict[str, Callable[[Recipe, int, Runtime], None]] = {"train": _train, "validate": _validate, "loop": _loop}
+_PHASES: dict[str, Callable[[Recipe, int, Runtime], None]] = {
+    "train": _train,
+    "validate": _validate,
+    "export": _export,
+    "loop": _loop,
+}
 
 
 @contextmanager
-def _phase(name: str, collective_bytes: int = 0) -> Iterator[None]:
+def phase(name: str, collective_bytes: int = 0) -> Iterator[None]:
+    """What is compiled meanwhile is a phase of the report that reads this process's log."""
     ms.runtime.synchronize()
     _mark(begin=name)
     began = time.perf_counter()

@@ -50,7 +50,10 @@ class Phase:
 
 @dataclass
 class Report:
-    """A dry run: its ``phases``, peak memory in bytes (without and with fragments), and what was run."""
+    """A dry run: its ``phases``, peak memory in bytes (without and with fragments), and what was run.
+
+    ``errors`` is what MindSpore logged as errors after the whole job had gone through.
+    """
 
     recipe: str
     jit_level: str
@@ -60,6 +63,7 @@ class Report:
     peak_bytes_with_fragments: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def phase(self, name: str) -> Phase:
         """The phase of that name.
@@ -87,6 +91,8 @@ class Report:
             elif peak := _PEAK.search(line):
                 which = "peak_bytes" if peak[1] == "Used" else "peak_bytes_with_fragments"
                 setattr(self, which, int(peak[2]) << 20)
+            elif line.startswith(("[ERROR]", "[CRITICAL]")) and "loop_seconds" in self.facts:
+                self.errors.append(line.rstrip("\n"))
             elif not line.startswith(("[INFO]", "[WARNING]")):
                 others = [*others[-199:], line.rstrip("\n")]
         return others
@@ -130,5 +136,7 @@ class Report:
             lines.append(
                 f"  loop        two steps, validation and checkpoint went through: {self.facts['loop_seconds']:.0f} s"
             )
+        if self.errors:
+            lines.append(f"  errors      {len(self.errors)} lines after the end, the first: {self.errors[0]}")
         lines += [f"  note        {note}" for note in self.notes]
         return "\n".join([*lines, f"  not proven  {NOT_PROVEN}"])

@@ -10,21 +10,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+
+import numpy as np
 
 from mindcv_mnasnet.devices import runtime, simulation
 from mindcv_mnasnet.dry_run.report import Report
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
+from mindcv_mnasnet.search.evaluators import network_keys
+from mindcv_mnasnet.search.settings import Settings
 
 LEVELS = ("O0", "O1")
-PHASES = ("train", "validate", "loop")
+PHASES = ("train", "validate", "export", "loop")
 DEFAULT_CLASSES = 1000
 _MOST_SECONDS = 1800
 
 
 def dry_run(
-    recipe: Recipe, name: str, devices: int = 1, jit_level: str | None = None, phases: Sequence[str] = PHASES
+    recipe: Recipe,
+    name: str,
+    devices: int = 1,
+    jit_level: str | None = None,
+    phases: Sequence[str] = ("train", "validate", "loop"),
+    search: Settings | None = None,
 ) -> Report:
     """Compile a job for NPUs and go through a step of it without computing; nothing is left behind.
 
@@ -32,8 +40,10 @@ def dry_run(
         name: what the report calls the recipe.
         devices: how many NPUs the job runs on; rank 0 of them is compiled.
         jit_level: O0 or O1; None is the recipe's, where O2 and unset stand for O1.
-        phases: ``train`` (with ``accumulate`` where the recipe accumulates), ``validate``, and ``loop``: the whole job
-            for two steps on random images.
+        phases: ``train`` (with ``accumulate`` where the recipe accumulates), ``validate``, ``export`` (a MindIR file,
+            written and run), ``loop`` (the whole job for two steps on random images), and ``supernet``, which makes
+            ``gradients`` and ``update``, the halves of a supernet's step.
+        search: the search whose supernet that is.
     Raises:
         UserError: an impossible number of devices or level, or the back end cannot be had here.
         JobError: the job does not compile; the sentence names the operator and the line of our code.
@@ -48,22 +58,29 @@ def dry_run(
     given = replace(
         recipe, jit_level=level, device_target="Ascend", resume=None, init_from=None, ckpt_path="", pretrained=False
     )
-    request = {"recipe": given.to_dict(), "classes": classes}
+    request = {"recipe": given.to_dict(), "classes": classes, "search": search and search.dump()}
     counted = [one for one in phases if one != "loop"]
     for names, logged in ((counted, True), (["loop"] if "loop" in phases else [], False)):
         if names:
-            _run(report, {**request, "phases": names}, simulation.environment(runtime.cache_folder(), devices, logged))
+            words = ["-m", "mindcv_mnasnet.dry_run.job", json.dumps({**request, "phases": names})]
+            follow(report, words, logged)
     return report
 
 
-def _run(report: Report, request: dict[str, Any], environment: dict[str, str]) -> None:
-    """Run a request in a process of its own and take what its log says."""
+def follow(report: Report, words: Sequence[str], logged: bool = True) -> None:
+    """Let Python run ``words`` as rank 0 of the report's devices, in a folder that is deleted, and read its log.
+
+    Args:
+        logged: let MindSpore log the kernels that it chooses.
+    Raises:
+        UserError: the back end cannot be had here.
+        JobError: it fails; the sentence names the operator and the line of our code.
+    """
+    environment = simulation.environment(runtime.cache_folder(), report.devices, logged)
     environment["PYTHONPATH"] = ":".join([str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")])
     with TemporaryDirectory(prefix="dry-run-") as scratch:
-        asked = Path(scratch) / "request.json"
-        asked.write_text(json.dumps(request), encoding="utf-8")
         process = subprocess.Popen(
-            [sys.executable, "-m", "mindcv_mnasnet.dry_run.job", str(asked)],
+            [sys.executable, *words],
             cwd=scratch,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -86,6 +103,22 @@ def _run(report: Report, request: dict[str, Any], environment: dict[str, str]) -
         )
 
 
+def dry_run_search(settings: Settings, name: str, jit_level: str | None = None) -> Report:
+    """``dry_run`` of what a search computes on an NPU: a trial's training, or its supernet's step.
+
+    Raises:
+        UserError: the search trains nothing.
+    """
+    if settings.evaluator not in ("proxy", "supernet"):
+        raise UserError(f"{name}: evaluator {settings.evaluator} trains nothing that could be dry-run")
+    space = settings.open_space()
+    network = space.network(space.random(np.random.default_rng(settings.seed)))
+    keys = {**settings.rung_keys(0), "num_classes": network.num_classes}
+    if settings.evaluator == "supernet":
+        return dry_run(load_recipe(overrides=keys), name, 1, jit_level, ("supernet",), settings)
+    return dry_run(load_recipe(overrides=keys | network_keys(network)), name, 1, jit_level, ("train", "validate"))
+
+
 def _notes(recipe: Recipe, level: str) -> list[str]:
     notes = (
         [] if simulation.cann_folder() else ["CANN is not installed: stand-ins for its libraries, built from the wheel"]
@@ -105,6 +138,8 @@ def explained(lines: Sequence[str]) -> str:
     reasons = [line for line in lines if re.match(r"\w*(?:Error|Exception)\b", line)]
     reason = reasons[-1] if reasons else (lines[-1] if lines else "it ended without a word")
     text = "\n".join(lines)
-    places = re.findall(r'[Ii]n file "?\S*?(mindcv_mnasnet/\S+?\.py)"?(?:, line |:)(\d+)', text)
+    # MindSpore's traceback, which it marks with #, ends in the line that fails; other lists of its begin with it.
+    places = re.findall(r"^# .*[Ii]n file \S*?(mindcv_mnasnet/\S+?\.py):(\d+)", text, re.MULTILINE)
+    places = places or re.findall(r"[Ii]n file \S*?(mindcv_mnasnet/\S+?\.py):(\d+)", text)[::-1]
     places = [place for place in places if "dry_run" not in place[0]]
     return f"{reason} ({places[-1][0]}:{places[-1][1]})" if places else reason

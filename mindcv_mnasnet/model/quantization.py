@@ -20,6 +20,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.recipe.training_keys import OptimizerKeys
 
 LEVELS = 255  # steps between the ends of an activation's range
@@ -148,23 +149,35 @@ class FreezingBatchNorm2d(nn.BatchNorm2d):
     def __init__(self, width: int, eps: float, momentum: float, batches: ms.Parameter, freeze: int):
         super().__init__(width, eps=eps, momentum=momentum)
         self.batches, self.freeze, self.kept = batches, float(freeze), momentum
+        self.reduces_slowly = runtime.current_device() == "CPU"
 
     def construct(self, x):
         mean, variance = self.moving_mean.value(), self.moving_variance.value()
         if self.training:
             frozen = (self.batches.value() > self.freeze).astype(ms.float32)
-            own_mean = _channel_means(x)
-            own_variance = _channel_means(ops.square(x - own_mean.reshape(1, -1, 1, 1)))
+            own_mean = self.channel_means(x)
+            own_variance = self.channel_means(ops.square(x - own_mean.reshape(1, -1, 1, 1)))
             count = x.size // x.shape[1]
             share = (1 - frozen) * (1 - self.kept)
             unbiased = ops.stop_gradient(own_variance) * (count / max(count - 1, 1))
-            ops.assign_add(self.moving_mean, share * (ops.stop_gradient(own_mean) - mean))
-            ops.assign_add(self.moving_variance, share * (unbiased - variance))
+            mean = mean + share * (ops.stop_gradient(own_mean) - mean)
+            variance = variance + share * (unbiased - variance)
+            ops.assign(self.moving_mean, mean)
+            ops.assign(self.moving_variance, variance)
+            # What is frozen has not moved; reading the values of before here would make NPUs copy them.
             mean = own_mean * (1 - frozen) + mean * frozen
             variance = own_variance * (1 - frozen) + variance * frozen
         scale = self.gamma / ops.sqrt(variance + self.eps)
         shift = self.beta - mean * scale
         return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+
+    def channel_means(self, x):
+        """Mean of (N, C, H, W) per channel; on the CPU a product with ones, because reductions are slow there."""
+        if not self.reduces_slowly:
+            return ops.mean(x, (0, 2, 3))
+        batch, width, height, length = x.shape
+        sums = ops.matmul(x.reshape(batch * width, height * length), ops.ones((height * length, 1), ms.float32))
+        return ops.mean(sums.reshape(batch, width), 0) / (height * length)
 
 
 class FakeQuant(nn.Cell):
@@ -180,29 +193,33 @@ class FakeQuant(nn.Cell):
         self.decay = RANGE_DECAY
         self.positive, self.observes = positive, fixed is None
         self.quantize = QuantizeActivation(positive)
-        self.always = ms.Tensor(True)
+        self.always, self.zero = ms.Tensor(True), ms.Tensor(0.0, ms.float32)
         self.fused = None
 
     def construct(self, x):
         if self.fused is not None:
             return self.fused(x)
         span, on = self.range.value(), self.always
+        low, high = self.zero if self.positive else span[0], span[1]
         if self.training:
-            on = self.batches.value()[0] > self.delay
+            on = self.batches.value().reshape(()) > self.delay
             if self.observes:
-                span = ops.stop_gradient(self.observed(ops.stop_gradient(x)))
-        scale = ops.maximum(span[1] - span[0], TINY) / LEVELS
-        zero = ops.floor(ops.clamp(-span[0] / scale, 0.0, float(LEVELS)) + 0.5)
+                low, high = self.observed(ops.stop_gradient(x), low, high)
+        scale = ops.maximum(high - low, TINY) / LEVELS
+        zero = low
+        if not self.positive:
+            zero = ops.floor(ops.minimum(ops.maximum(-low / scale, 0.0), float(LEVELS)) + 0.5)
         return self.quantize(x, scale, zero, on)
 
-    def observed(self, x):
-        """The range with this batch in it."""
-        most = ops.maximum(ops.amax(x), 0.0)
-        least = ops.zeros_like(most) if self.positive else ops.minimum(ops.amin(x), 0.0)
-        old = self.range.value()
-        unset = (old[1] <= old[0]).astype(ms.float32)
+    def observed(self, x, low, high):
+        """The ends of the range with this batch in it."""
+        unset = (high <= low).astype(ms.float32)
         share = unset + (1 - unset) * (1 - self.decay)
-        return ops.assign(self.range, old + share * (ops.stack([least, most]) - old))
+        high = high + share * (ops.maximum(ops.amax(x), 0.0) - high)
+        if not self.positive:
+            low = low + share * (ops.minimum(ops.amin(x), 0.0) - low)
+        ops.assign(self.range, ops.stack([low, high]))
+        return ops.stop_gradient(low), ops.stop_gradient(high)
 
 
 class QuantizeWeight(nn.Cell):
@@ -248,10 +265,3 @@ class QuantizeActivation(nn.Cell):
 
 
 UNBOUNDED = 1e38  # beyond any activation
-
-
-def _channel_means(x):
-    """Mean of (N, C, H, W) per channel; a product with ones, because reductions are slow on the CPU."""
-    batch, width, height, length = x.shape
-    sums = ops.matmul(x.reshape(batch * width, height * length), ops.ones((height * length, 1), ms.float32))
-    return ops.mean(sums.reshape(batch, width), 0) / (height * length)

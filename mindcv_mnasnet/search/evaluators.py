@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.network import Network
@@ -78,22 +78,24 @@ class Proxy:
         self._pool.close()
 
 
-def proxy_job(settings: Settings, candidate: Candidate, folder: Path) -> Path:
-    """Put down the short training of a candidate, of its rung, for a process of ``pools``; returns the job's file.
-
-    A finalist is trained on all training images and validated as its recipe says.
-    """
-    network = candidate.network
-    own = {
+def network_keys(network: Network) -> dict[str, Any]:
+    """A candidate as keys of a recipe."""
+    return {
         "model": "mnasnet_100",
         "blocks": list(network.block_strings),
         "stem": network.stem,
         "width_mult": network.width_mult or 1.0,
         "divisor": 1 if network.width_mult is None else network.divisor,
         "residual_rule": network.residual_rule,
-        "seed": candidate.seed,
     }
-    recipe = {**settings.rung_keys(candidate.rung), **own}
+
+
+def proxy_job(settings: Settings, candidate: Candidate, folder: Path) -> Path:
+    """Put down the short training of a candidate, of its rung, for a process of ``pools``; returns the job's file.
+
+    A finalist is trained on all training images and validated as its recipe says.
+    """
+    recipe = {**settings.rung_keys(candidate.rung), **network_keys(candidate.network), "seed": candidate.seed}
     held_out = None if candidate.rung > len(settings.rungs) else settings.held_out
     return write_job(folder, recipe, held_out, settings.trial_memory_gb)
 

@@ -42,6 +42,7 @@ class Feed:
         self._accumulate = Accumulate(step) if plan.accumulation > 1 else None
         self._graphs = graphs
         self._compiled: list[Any] = []
+        self._sunk: list[Any] = []  # data sets that the device pulls from
         self.seconds_waiting = 0.0
         self.seconds_total = 0.0
 
@@ -109,6 +110,10 @@ class Feed:
         finally:
             for part in parts:
                 part.batches.close()
+            for dataset in self._sunk:  # else their threads ask on while the interpreter ends, and fail at length
+                if queue := getattr(dataset, "__transfer_dataset__", None):
+                    queue.release()
+            self._sunk = []
 
     def _queue(self, part: Sunk, epochs: range) -> Any:
         dataset = part.batches.dataset
@@ -117,6 +122,7 @@ class Feed:
             columns = _RandomSource(self, numbers)
             source = ds.GeneratorDataset(columns, ["random_inputs"], shuffle=False, num_parallel_workers=1)
             dataset = ds.zip((dataset, source))
+        self._sunk.append(dataset)
         with part.batches.seeded():
             return ms.data_sink(self._step, dataset, sink_size=part.steps, jit_config=self._jit)
 

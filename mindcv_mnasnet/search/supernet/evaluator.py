@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,11 +43,8 @@ class SupernetEvaluator:
         self._settings, self._stopped = settings, False
         recipe = self._recipe = load_recipe(overrides=settings.rung_keys(0))
         runtime.start(recipe.device_target)
-        self._fields = {"image_size": recipe.image_resize, "dropout": 0.0, "drop_connect": 0.0}
         self._space, self._path = space, folder / "supernet.safetensors"
-        self._supernet = SuperNetwork(
-            Choices.of_space(space, **self._fields), seed=settings.seed, kernels=recipe.kernels
-        )
+        self._supernet = open_supernet(settings, recipe, space)
         self._ranker: Ranker | None = None
 
     def prepare(self) -> Ranker | None:
@@ -95,7 +93,7 @@ class SupernetEvaluator:
                 yield candidate.number, Result("failed", "a supernet ranks networks of its space only")
                 continue
             began = time.monotonic()
-            accuracy = self._ranker.accuracy(self._space.network(candidate.tokens, **self._fields))
+            accuracy = self._ranker.accuracy(self._space.network(candidate.tokens, **_fields(self._recipe)))
             yield candidate.number, Result("ok", "", accuracy, time.monotonic() - began)
 
     def stop(self) -> None:
@@ -106,13 +104,21 @@ class SupernetEvaluator:
         """See ``evaluators.Evaluator``."""
 
 
+def open_supernet(settings: Settings, recipe: Recipe, space: Space) -> SuperNetwork:
+    """The supernet of a space, with new weights, for images as ``recipe`` has them."""
+    return SuperNetwork(Choices.of_space(space, **_fields(recipe)), seed=settings.seed, kernels=recipe.kernels)
+
+
+def _fields(recipe: Recipe) -> dict[str, Any]:
+    return {"image_size": recipe.image_resize, "dropout": 0.0, "drop_connect": 0.0}
+
+
 def time_steps(settings: Settings, space: Space, seconds: float) -> tuple[float, float]:
     """Images per second of steps on random images, for so many seconds, and the seconds before the second step."""
     began = time.monotonic()
     recipe = load_recipe(overrides=settings.rung_keys(0))
     runtime.start(recipe.device_target)
-    fields = {"image_size": recipe.image_resize, "dropout": 0.0, "drop_connect": 0.0}
-    supernet = SuperNetwork(Choices.of_space(space, **fields), seed=settings.seed, kernels=recipe.kernels)
+    supernet = open_supernet(settings, recipe, space)
     rng = np.random.default_rng(settings.seed)
     shape = (recipe.batch_size, recipe.image_resize, recipe.image_resize, supernet.choices.base.in_channels)
     images, labels = rng.integers(0, 256, shape, np.uint8), np.zeros(recipe.batch_size, np.int32)
