@@ -50,7 +50,15 @@ def trained(tmp_path_factory, digits):
 
 def test_the_run_folder_holds_what_it_promises(trained):
     names = {path.name for path in trained.iterdir() if not path.name.startswith(".")}
-    assert names == {"recipe.yaml", "environment.json", "log.jsonl", "curves.png", "summary.json", "checkpoints"}
+    assert names == {
+        "recipe.yaml",
+        "data.json",
+        "environment.json",
+        "log.jsonl",
+        "curves.png",
+        "summary.json",
+        "checkpoints",
+    }
     checkpoints = {path.name for path in (trained / "checkpoints").iterdir()}
     assert checkpoints == {"best.safetensors", "step_00000004.safetensors", "step_00000008.safetensors"}
     assert Image.open(trained / "curves.png").size > (300, 200)

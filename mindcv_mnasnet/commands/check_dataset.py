@@ -1,6 +1,8 @@
-"""Find every broken image below a folder by decoding them all, and every fault of its boxes: mnasnet check-dataset D.
+"""Find whatever training would refuse in a data set: mnasnet check-dataset /data/imagenet.
 
-Boxes are those of D/annotations/instances_SPLIT.json, with images in D/SPLIT. D may be one such file, too.
+All images are decoded as training decodes them, and the folders are read as it reads them. A folder without folders of
+images, such as one of photographs to predict, is checked for broken images alone. Boxes are those of
+D/annotations/instances_SPLIT.json, with images in D/SPLIT, every fault of which is named; D may be one such file, too.
 """
 
 from __future__ import annotations
@@ -12,11 +14,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mindcv_mnasnet.data.images import check_image
-from mindcv_mnasnet.data.index import images_under
+from mindcv_mnasnet.data.decoder import check_image
+from mindcv_mnasnet.data.index import list_folder
+from mindcv_mnasnet.data.packs import is_pack
+from mindcv_mnasnet.data.sets import open_train_val, open_val
+from mindcv_mnasnet.data.walk import LeftOut, class_folders, images_under
 from mindcv_mnasnet.detection.coco import judge
 from mindcv_mnasnet.devices.processor import usable_cores
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.recipe.recipe import load_recipe
 
 _BEFORE_SPLIT = "instances_"
 Sizes = dict[str, tuple[int, int] | None]  # by an image's path: width and height as annotated
@@ -27,26 +33,64 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.workers < 1:
         raise UserError(f"--workers {arguments.workers}: at least one process is needed")
     faults, root, sizes = _annotated(arguments.data, arguments.images)
+    refusal: str | None = None
+    notes: tuple[str, ...] = ()
     if arguments.data.is_dir():
-        sizes = {name: sizes.get(name) for name in images_under(str(root))}
-        if not sizes:
-            raise UserError(f"no images in {root}")
+        sizes, left_out = _found(root, sizes)
+        if not faults:
+            refusal, notes = _as_data_set(root, arguments)
+        notes = notes or left_out
     bad = _check(root, sizes, arguments.workers)
     if arguments.json:
         report: dict[str, object] = {
-            "pictures": len(sizes),
+            "images": len(sizes),
             "bad": [{"name": name, "reason": reason} for name, reason in bad.items()],
+            "refusal": refusal,
+            "notes": notes,
         }
         if faults:
             report["annotations"] = [{"file": str(file), "faults": found} for file, found in faults.items()]
         print(json.dumps(report, indent=2))
     else:
-        for line in (*(f"{file}: {fault}" for file, found in faults.items() for fault in found), *_lines(bad)):
+        for line in (*(f"{file}: {fault}" for file, found in faults.items() for fault in found), *_lines(bad), *notes):
             print(line)
         for file, found in faults.items():
             print(f"{file}: {len(found)} faults" if found else f"{file} is sound")
-        print(f"{len(bad)} of {len(sizes)} images are broken" if bad else f"all {len(sizes)} images are sound")
-    return 1 if bad or any(faults.values()) else 0
+        if refusal:
+            print(f"training refuses it: {refusal}")
+        print(f"{len(bad)} of {len(sizes)} images are broken" if bad else f"all {len(sizes)} images can be read")
+    return 1 if bad or refusal or any(faults.values()) else 0
+
+
+def _found(root: Path, sizes: Sizes) -> tuple[Sizes, tuple[str, ...]]:
+    """All images of a folder, with the sizes that are known, and notes on what was left out."""
+    left_out = LeftOut()
+    names = images_under(root, left_out)
+    if not names:
+        packed = is_pack(root) or any(is_pack(folder) for folder in root.iterdir())
+        raise UserError(
+            f"{root} is a pack; mnasnet pack SRC {root} --verify checks it" if packed else f"no images in {root}"
+        )
+    return {name: sizes.get(name) for name in names}, left_out.notes(str(root))
+
+
+def _as_data_set(root: Path, arguments: argparse.Namespace) -> tuple[str | None, tuple[str, ...]]:
+    """What training refuses about the folders, if anything, and its notes; neither where they are no data set."""
+    names = ("train_split", "val_split", "val_labels")
+    keys = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    recipe = load_recipe(overrides={"data_dir": str(root), **keys})
+    try:
+        if (root / recipe.train_split).is_dir():
+            parts = open_train_val(recipe)
+        elif (root / recipe.val_split).is_dir():
+            parts = (open_val(recipe), None)
+        elif any(class_folders(root)[0].values()):
+            parts = (list_folder(root), None)
+        else:
+            return None, ()
+    except UserError as error:
+        return str(error), ()
+    return None, tuple(note for part in parts if part is not None for note in part.notes)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="the annotation file's images, if elsewhere")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (default: the cores)")
+    parser.add_argument("--train_split", help="name of the training folder (default: train)")
+    parser.add_argument("--val_split", help="name of the validation folder (default: val)")
+    parser.add_argument("--val_labels", help="label file of a flat validation folder")
     return parser
 
 

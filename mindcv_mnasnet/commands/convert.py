@@ -7,9 +7,8 @@ mnasnet convert runs/mine/checkpoints/best.safetensors mine.pth --to timm
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.data.class_files import read_class_names
 from mindcv_mnasnet.recipe.command_line import Parser, add_keys, typed_keys
 from mindcv_mnasnet.recipe.evaluation import EVALUATION_KEYS
 from mindcv_mnasnet.weights.convert import convert
@@ -27,12 +26,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", help="model name (default: recognized from the shapes)")
     parser.add_argument("--width_mult", type=float, help="width of --model, where it is not the name's own")
     parser.add_argument("--image_size", type=int, help="pixels that the weights are meant for (default: the model's)")
-    parser.add_argument("--class_names", type=Path, metavar="FILE", help="one class name per line, in logit order")
+    parser.add_argument(
+        "--class_names", metavar="FILE", help="class names: one per line in logit order, numbered, or JSON"
+    )
     parser.add_argument("--raw", action="store_true", help="raw weights where there are averaged ones (EMA) too")
     parser.add_argument("--overwrite", action="store_true", help="dst may be there already")
     add_keys(parser, only=_KEYS)
     options = parser.parse_args(argv)
-    names = None if options.class_names is None else _lines(options.class_names)
+    names = None if options.class_names is None else read_class_names(options.class_names)
     report = convert(
         options.src,
         options.dst,
@@ -49,10 +50,3 @@ def main(argv: list[str] | None = None) -> int:
     print(report)
     print(options.dst)
     return 0
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"class_names: {path} cannot be read ({error})") from None

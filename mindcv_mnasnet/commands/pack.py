@@ -74,9 +74,12 @@ def _pack(image_index: ImageIndex, target: Path, shards: int | None, scaling: Sc
     if image_index.labels.ndim > 1:
         raise UserError(f"{image_index.root}: images with several labels cannot be packed")
     with tqdm(total=len(image_index), desc="packing", unit=" images", disable=None) as progress:
-        write_pack(image_index, target, shards or -(-len(image_index) // _IMAGES_PER_SHARD), progress.update, scaling)
+        count = shards or -(-len(image_index) // _IMAGES_PER_SHARD)
+        again = write_pack(image_index, target, count, progress.update, scaling)
     how = "" if scaling is None else f" ({scaling})"
     print(f"{target}: {len(image_index)} images of {len(image_index.class_names)} classes packed{how}")
+    if again:
+        print(f"{target}: {again} shards were made again, because images in {image_index.root} have changed")
     if verify:
         with tqdm(total=len(image_index), desc="verifying", unit=" images", disable=None) as progress:
             found = list(differences(image_index, open_pack(target), progress.update))

@@ -111,9 +111,12 @@ def _found(pictures: list[str]) -> tuple[list[str], list[str]]:
     Raises:
         UserError: a name on the command line, or all names, stand for nothing.
     """
-    if pictures != ["-"]:
-        return image_paths.find_images(pictures), []
     paths: list[str] = []
+    notes: list[str] = []
+    if pictures != ["-"]:
+        paths = image_paths.find_images(pictures, notes)
+        print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
+        return paths, []
     missing: list[str] = []
     for name in (line.strip() for line in sys.stdin if line.strip()):
         try:

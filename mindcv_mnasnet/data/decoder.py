@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from simplejpeg import decode_jpeg, decode_jpeg_header
 
-from mindcv_mnasnet.data.images import decode, eight_bits
+from mindcv_mnasnet.data.images import BadImage, decode, eight_bits, read_plain
 from mindcv_mnasnet.data.jpeg import JPEG
 from mindcv_mnasnet.recipe.keys import DataKeys
 
@@ -43,6 +43,17 @@ def decode_whole(data: bytes, name: str) -> np.ndarray:
         with suppress(ValueError):  # simplejpeg stops at what is odd in headers, Pillow judges it
             return decode_jpeg(data, "RGB", strict=False)
     return _by_pillow(data, name)
+
+
+def check_image(path: str, size: tuple[int, int] | None = None) -> str | None:
+    """The reason why training cannot read an image file, or that its width and height are not ``size``; or None."""
+    try:
+        height, width, _ = decode_whole(read_plain(path), path).shape
+    except BadImage as error:
+        return error.reason
+    if size is not None and (width, height) != size:
+        return f"it has {width} x {height} pixels, its annotation says {size[0]} x {size[1]}"
+    return None
 
 
 class RandomCrop:

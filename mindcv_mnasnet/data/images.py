@@ -51,17 +51,6 @@ def read_plain(path: str, lossless: Literal["BMP", "PNG"] = "BMP") -> bytes:
     return data if _is_plain(data) else _convert(data, path, lossless)
 
 
-def check_image(path: str, size: tuple[int, int] | None = None) -> str | None:
-    """Decode a file entirely; the reason why it is broken, or has not the ``size`` (width, height) said, or None."""
-    try:
-        found = decode(read_plain(path), path).size
-    except BadImage as error:
-        return error.reason
-    if size is not None and found != size:
-        return f"it has {found[0]} x {found[1]} pixels, its annotation says {size[0]} x {size[1]}"
-    return None
-
-
 def upright_size(path: str) -> tuple[int, int]:
     """Width and height of an image file as it is meant to be seen, from its header alone.
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +14,8 @@ import numpy as np
 from mindcv_mnasnet.data.classes import class_order, label_of_folder, matching_note
 from mindcv_mnasnet.data.images import BadImage, read_plain
 from mindcv_mnasnet.data.scaling import Scaling
+from mindcv_mnasnet.data.walk import LeftOut, class_folders
 from mindcv_mnasnet.errors import JobError, UserError
-
-PICTURE_SUFFIXES = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".png", ".apng", ".bmp", ".gif", ".webp", ".avif"),
-        *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
-    )
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,16 +83,16 @@ class ImageIndex:
 def list_folder(directory: str | os.PathLike[str], class_names: Sequence[str] | None = None) -> ImageIndex:
     """The images in ``directory/<class>/``, classes in the order of :func:`class_order` unless it is given.
 
-    Hidden entries and deeper folders are left out, other files are counted in ``notes``; with ``class_names``
-    classes may be missing.
+    What :mod:`mindcv_mnasnet.data.walk` leaves out is counted in ``notes``. With ``class_names`` classes may be
+    missing.
 
     Raises:
         UserError: no images, a single class, a class without images, or a class that is not in ``class_names``.
     """
     root = os.fspath(directory)
-    folders, others = _class_folders(root)
+    folders, left_out = class_folders(root)
     if class_names is None:
-        _require_classes(root, folders)
+        _require_classes(root, folders, left_out)
         class_names = class_order(folders)
     numbers, how = label_of_folder(folders, class_names, root)
     paths: list[str] = []
@@ -109,7 +102,7 @@ def list_folder(directory: str | os.PathLike[str], class_names: Sequence[str] | 
         labels += [numbers[folder]] * len(folders[folder])
     if not paths:
         raise UserError(f"no images in {root}: it should hold one folder per class with images inside")
-    notes = (*matching_note(how, root), *_ignored_note(root, others))
+    notes = (*matching_note(how, root), *left_out.notes(root))
     return ImageIndex(root, tuple(paths), np.array(labels, np.int32), tuple(class_names), notes=notes)
 
 
@@ -142,61 +135,16 @@ def _quotas(counts: np.ndarray, fraction: float) -> np.ndarray:
     return np.minimum(quotas, np.maximum(counts - 1, 0))
 
 
-def images_under(root: str) -> list[str]:
-    """Images at any depth, as sorted paths relative to ``root``; hidden files and folders are left out."""
-    found = []
-    for folder, inner, names in os.walk(root):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        base = Path(folder).relative_to(root)
-        found += [(base / name).as_posix() for name in names if _is_image(name) and not name.startswith(".")]
-    return sorted(found)
-
-
-def _is_image(name: str) -> bool:
-    return _suffix(name) in PICTURE_SUFFIXES
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - Path is ten times slower, a million times
-
-
-def _class_folders(root: str) -> tuple[dict[str, list[str]], Counter[str]]:
-    """Image names of each class folder, sorted, and how many other files there are by suffix."""
-    folders: dict[str, list[str]] = {}
-    others: Counter[str] = Counter()
-    for entry in _entries(root):
-        if not entry.is_dir():
-            others[_suffix(entry.name)] += 1
-            continue
-        names = [inner.name for inner in _entries(entry.path) if not inner.is_dir()]
-        folders[entry.name] = sorted(name for name in names if _is_image(name))
-        others.update(_suffix(name) for name in names if not _is_image(name))
-    return folders, others
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UserError(f"cannot read the folder {folder}: {error.strerror or error}") from None
-
-
-def _require_classes(root: str, folders: Mapping[str, list[str]]) -> None:
+def _require_classes(root: str, folders: dict[str, list[str]], left_out: LeftOut) -> None:
     if not any(folders.values()):
         raise UserError(f"no images in {root}: it should hold one folder per class with images inside")
     empty = [folder for folder, names in folders.items() if not names]
     if empty:
+        deeper = left_out.deeper[min(empty)]
+        but = f" ({deeper} images lie in folders below it)" if deeper else ""
         raise UserError(
-            f"{len(empty)} of the {len(folders)} class folders in {root} hold no images, such as {min(empty)!r}; "
+            f"{len(empty)} of the {len(folders)} class folders in {root} hold no images, such as {min(empty)!r}{but}; "
             "remove them, or point data_dir at the folder that holds the classes"
         )
     if len(folders) == 1:
         raise UserError(f"{root} holds a single class folder, {next(iter(folders))!r}; is data_dir one level too high?")
-
-
-def _ignored_note(root: str, others: Counter[str]) -> tuple[str, ...]:
-    if not others:
-        return ()
-    kinds = ", ".join(f"{suffix or 'no suffix'} ({count})" for suffix, count in others.most_common(5))
-    return (f"{root}: ignored {sum(others.values())} files that are not images: {kinds}",)

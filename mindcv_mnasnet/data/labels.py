@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from mindcv_mnasnet.data.class_files import text_of
 from mindcv_mnasnet.data.classes import class_order, match_classes, matching_note
-from mindcv_mnasnet.data.index import ImageIndex, images_under
+from mindcv_mnasnet.data.index import ImageIndex
+from mindcv_mnasnet.data.walk import LeftOut, images_under
 from mindcv_mnasnet.errors import UserError
 
 
@@ -31,7 +33,8 @@ def list_flat(
         UserError: the file does not fit the folder or the classes.
     """
     root = os.fspath(directory)
-    paths = sorted(images_under(root), key=lambda path: (Path(path).name, path))
+    left_out = LeftOut()
+    paths = sorted(images_under(root, left_out), key=lambda path: (Path(path).name, path))
     if not paths:
         raise UserError(f"no images in {root}")
     label_file = Path(label_file).expanduser()
@@ -42,13 +45,14 @@ def list_flat(
     for row, numbers in zip(labels, rows, strict=True):
         row[: len(numbers)] = numbers
     several = any(len(row) != 1 for row in rows)
+    notes = (*notes, *left_out.notes(root))
     return ImageIndex(root, tuple(paths), labels if several else labels[:, 0], tuple(class_names), notes=notes)
 
 
 def _labels_by_position(label_file: Path, paths: Sequence[str]) -> list[list[str]]:
     """The labels of each path, as text."""
     try:
-        text = label_file.read_text(encoding="utf-8-sig")
+        text = text_of(label_file)
         if text.lstrip().startswith("["):
             listed = json.loads(text)
             return _ordered([one if isinstance(one, list) else [one] for one in listed], label_file, paths)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from mindcv_mnasnet.data.images import BadImage, read_plain
 from mindcv_mnasnet.data.index import ImageIndex
@@ -24,6 +28,41 @@ def packed_image(image_index: ImageIndex, index: int, scaling: Scaling | None) -
         raise JobError(f"{error}; python tools/check_dataset.py {image_index.root} lists all such files") from None
 
 
+Stamp = list[int]  # size in bytes and time of the last change, in nanoseconds, of a file
+
+
+def stamps_of(image_index: ImageIndex) -> list[Stamp | None]:
+    """The stamp of each image's file; None where there is none."""
+    return [_stamp(image_index.name(number)) for number in range(len(image_index))]
+
+
+def _stamp(name: str) -> Stamp | None:
+    with suppress(OSError):
+        status = os.stat(name)  # noqa: PTH116 - a string, a million times
+        return [status.st_size, status.st_mtime_ns]
+    return None
+
+
+def unchanged(
+    image_index: ImageIndex,
+    stamps: Sequence[Stamp | None],
+    shard: Path,
+    contents: Mapping[str, Any],
+    scaling: Scaling | None,
+) -> bool:
+    """Whether a shard holds the images as they are now; those with another stamp than in its ``contents`` are read."""
+    before = contents.get("sources") or [None] * len(stamps)
+    with shard.open("rb") as file:
+        for number, (then, now) in enumerate(zip(before, stamps, strict=True)):
+            if then is not None and then == now:
+                continue
+            file.seek(contents["offsets"][number])
+            packed = file.read(contents["lengths"][number])
+            if not holds(packed, packed_image(image_index, number, scaling), scaling):
+                return False
+    return True
+
+
 def differences(
     image_index: ImageIndex, packed: ImageIndex, progress: Callable[[int], object] | None = None
 ) -> Iterator[str]:
@@ -43,13 +82,14 @@ def differences(
         elif image_index.labels[index] != packed.labels[theirs[name]]:
             other = packed.labels[theirs[name]]
             yield f"{name} has label {image_index.labels[index]} in the folder, {other} in the pack"
-        elif not _holds(packed.read(theirs[name]), packed_image(image_index, index, scaling), name, scaling):
+        elif not holds(packed.read(theirs[name]), packed_image(image_index, index, scaling), scaling, name):
             yield f"{name} is another image in the pack than in the folder"
         if progress:
             progress(1)
 
 
-def _holds(packed: bytes, wanted: bytes, name: str, scaling: Scaling | None) -> bool:
+def holds(packed: bytes, wanted: bytes, scaling: Scaling | None, name: str = "") -> bool:
+    """Whether bytes in a pack are the image that is ``wanted``; scaled ones may be encoded otherwise."""
     if packed == wanted or scaling is None:
         return packed == wanted
     try:

@@ -21,7 +21,7 @@ import numpy as np
 
 from mindcv_mnasnet.data.classes import label_of_folder
 from mindcv_mnasnet.data.index import ImageIndex
-from mindcv_mnasnet.data.pack_check import packed_image
+from mindcv_mnasnet.data.pack_check import packed_image, stamps_of, unchanged
 from mindcv_mnasnet.data.scaling import Scaling, scaling_of
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import replace_file, unwritable
@@ -35,8 +35,25 @@ _SCHEMA = {"image": {"type": "bytes"}, "label": {"type": "int32"}, "name": {"typ
 
 
 def is_pack(directory: Path) -> bool:
-    """Whether ``directory`` holds a finished pack."""
-    return (directory / _CONTENTS).is_file()
+    """Whether ``directory`` holds a pack; another program's ``dataset.json`` makes none.
+
+    Raises:
+        UserError: there are shards of a packing that did not finish.
+    """
+    shards = next(directory.glob("shard-*.mindrecord"), None)
+    if (directory / _CONTENTS).is_file():
+        return shards is not None or {"format", "classes", "shards"} <= _keys(directory / _CONTENTS)
+    if shards is not None:
+        raise UserError(f"the pack {directory} is not finished; give the same mnasnet pack command again")
+    return False
+
+
+def _keys(path: Path) -> set[str]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return set()
+    return set(content) if isinstance(content, dict) else set()
 
 
 def open_pack(directory: Path, class_names: Sequence[str] | None = None) -> ImageIndex:
@@ -82,8 +99,11 @@ def write_pack(
     shards: int,
     progress: Callable[[int], object] | None = None,
     scaling: Scaling | None = None,
-) -> None:
-    """Pack a folder's index; shards that an interrupted packing finished are kept.
+) -> int:
+    """Pack a folder's index; finished shards are kept, except those whose images have changed since.
+
+    Whether they have is told by size and time of change, and where one of these differs by content. Returns how many
+    finished shards were made again.
 
     Args:
         scaling: makes images smaller; None keeps their bytes.
@@ -92,6 +112,7 @@ def write_pack(
         UserError: ``directory`` holds a pack of other images, with other shards or scaled otherwise.
         JobError: a broken image, or a full disk.
     """
+    again = 0
     parts = np.array_split(np.arange(len(image_index)), min(shards, len(image_index)))
     names = [f"shard-{number:05d}-of-{len(parts):05d}.mindrecord" for number in range(len(parts))]
     try:
@@ -106,6 +127,7 @@ def write_pack(
         for name, part in zip(names, parts, strict=True):
             own = image_index.subset(part)
             if not _is_finished(own, directory, name, scaling):
+                again += _index_path(directory, name).is_file()
                 _write_shard(own, directory, name, scaling)
             if progress:
                 progress(len(own))
@@ -113,6 +135,7 @@ def write_pack(
         raise unwritable(directory, error) from error
     contents = {"format": _FORMAT, "images": len(image_index), "classes": image_index.class_names, "shards": names}
     replace_file(directory / _CONTENTS, json.dumps(contents | _memory(scaling), indent=1).encode())
+    return again
 
 
 def _memory(scaling: Scaling | None) -> dict[str, Any]:
@@ -125,6 +148,7 @@ def _write_shard(image_index: ImageIndex, directory: Path, name: str, scaling: S
 
     partial = directory / f".partial-{name}"
     partial.mkdir()
+    stamps = stamps_of(image_index)
     written: list[_Written] = []
     try:
         writer = FileWriter(str(partial / name), shard_num=1, overwrite=True)
@@ -142,6 +166,8 @@ def _write_shard(image_index: ImageIndex, directory: Path, name: str, scaling: S
     spans = _locate(written, partial / name)
     labels = [int(label) for label in image_index.labels]
     index = {"names": image_index.paths, "labels": labels, "offsets": spans, "lengths": [one.length for one in written]}
+    index |= {"sources": stamps}
+    _index_path(directory, name).unlink(missing_ok=True)  # that of a shard before this one would not fit it
     for path in partial.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -198,6 +224,12 @@ def _is_finished(image_index: ImageIndex, directory: Path, name: str, scaling: S
     if before != scaling:
         what = "images at full size" if before is None else f"images scaled to {before}"
         raise UserError(f"{directory / name} holds {what}; say the same again, remove it or choose another folder")
+    stamps = stamps_of(image_index)
+    if stamps == index.get("sources"):
+        return True
+    if not unchanged(image_index, stamps, directory / name, index, scaling):
+        return False
+    replace_file(_index_path(directory, name), json.dumps(index | {"sources": stamps}).encode())
     return True
 
 

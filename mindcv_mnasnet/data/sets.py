@@ -49,7 +49,7 @@ def open_train_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> 
             raise UserError(f"val_split: data_dir {root} has no folder {recipe.val_split!r}")
         val = _open(val_dir, train.class_names, recipe.val_labels) if val_dir.is_dir() else None
     _require_room(recipe, train)
-    return _limited(recipe, train), val and _noting_size(recipe, val)
+    return _limited(recipe, train), val and _noting_size(recipe, _noting_parts(train, val))
 
 
 def open_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> ImageIndex:
@@ -73,16 +73,40 @@ def open_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> ImageI
     return _noting_size(recipe, image_index)
 
 
+def open_unsplit(recipe: Recipe, class_names: Sequence[str] | None = None) -> ImageIndex:
+    """All images that ``val_fraction`` draws from."""
+    return _open(training_folder(recipe), class_names)
+
+
+def in_folder(recipe: Recipe, data_dir: str | None) -> Recipe:
+    """The recipe for the images in another folder, where no digits are written; None leaves all as it is."""
+    if data_dir is None:
+        return replace(recipe, given=frozenset())
+    read = {"data_dir": data_dir, "dataset": "" if recipe.dataset == "digits" else recipe.dataset}
+    return replace(Recipe.from_dict({**recipe.to_dict(), **read}, "command line"), given=frozenset(read))
+
+
 def training_folder(recipe: Recipe) -> Path:
     """Where the training images are: ``data_dir/<train_split>``, or ``data_dir`` itself where that is not there."""
     root = _root(recipe)
     return root / recipe.train_split if (root / recipe.train_split).is_dir() else root
 
 
+def data_root(recipe: Recipe) -> Path:
+    """The folder that ``data_dir`` means."""
+    default = recipe.dataset == "digits" and recipe.data_dir == "./"
+    return Path("data/digits") if default else Path(recipe.data_dir).expanduser()
+
+
+def with_absolute_places(recipe: Recipe) -> Recipe:
+    """The recipe with places of data that mean the same from every folder."""
+    labels = None if recipe.val_labels is None else str(Path(recipe.val_labels).expanduser().absolute())
+    return replace(recipe, data_dir=str(data_root(recipe).absolute()), val_labels=labels)
+
+
 def _root(recipe: Recipe) -> Path:
-    root = Path(recipe.data_dir).expanduser()
+    root = data_root(recipe)
     if recipe.dataset == "digits":
-        root = Path("data/digits") if recipe.data_dir == "./" else root
         write_digits(root)
     if not root.is_dir():
         raise UserError(f"data_dir: there is no folder {root}")
@@ -108,6 +132,17 @@ def _noting_size(recipe: Recipe, image_index: ImageIndex) -> ImageIndex:
         return image_index
     note = f"validation enlarges them again, to a short side of {wanted}"
     return replace(image_index, notes=(*image_index.notes, f"{image_index.root}: {note}"))
+
+
+def _noting_parts(train: ImageIndex, val: ImageIndex) -> ImageIndex:
+    """Validation images, with notes where they are the training images, or lack classes."""
+    notes = []
+    if train.paths == val.paths and Path(train.root).samefile(val.root):
+        notes.append(f"{val.root}: the images of training and of validation are the same")
+    found, classes = len(set(val.labels.ravel().tolist()) - {-1}), len(val.class_names)
+    if found < classes:
+        notes.append(f"{val.root}: {found} of the {classes} classes have images for validation")
+    return replace(val, notes=(*val.notes, *notes))
 
 
 def _require_room(recipe: Recipe, image_index: ImageIndex) -> None:

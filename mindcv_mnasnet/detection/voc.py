@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mindcv_mnasnet.data.index import images_under
+from mindcv_mnasnet.data.walk import images_under
 from mindcv_mnasnet.detection.foreign import ForeignBox, Labels
 from mindcv_mnasnet.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from mindcv_mnasnet.data.index import images_under
+from mindcv_mnasnet.data.walk import images_under
 from mindcv_mnasnet.detection.foreign import ForeignBox, Labels
 from mindcv_mnasnet.errors import UserError
 

@@ -53,6 +53,7 @@ def described(artifact: Artifact) -> Checkpoint:
         "network": metadata.network,
         "class_names": metadata.class_names,
         "source": metadata.source,
+        "data": metadata.data,
     }
     if metadata.detector is not None:
         meta |= {"detector": metadata.detector["description"], "category_ids": metadata.detector["category_ids"]}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from mindcv_mnasnet.data.index import ImageIndex
+from mindcv_mnasnet.data.known import open_known_val
 from mindcv_mnasnet.data.pipeline import eval_batches
-from mindcv_mnasnet.data.sets import open_train_val, open_val
+from mindcv_mnasnet.data.sets import in_folder, open_train_val
 from mindcv_mnasnet.detection import data as boxes
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.metadata import ModelMetadata
 from mindcv_mnasnet.recipe.plan import Plan
-from mindcv_mnasnet.recipe.recipe import Recipe
 
 
 def evaluation_images(metadata: ModelMetadata, data_dir: str | None, count: int, training: bool = False) -> np.ndarray:
@@ -26,8 +26,7 @@ def evaluation_images(metadata: ModelMetadata, data_dir: str | None, count: int,
     recipe = metadata.own_recipe()
     if data_dir is None and recipe.dataset != "digits":
         raise UserError("data_dir: real images are needed to check the exported file; name a data set that fits")
-    given = {} if data_dir is None else {"data_dir": data_dir}
-    recipe = Recipe.from_dict({**recipe.to_dict(), **given}, "command line")
+    recipe = in_folder(recipe, data_dir)
     detector, prepared = metadata.detector_description(), None
     if detector is not None:
         image_index: ImageIndex = boxes.open_val(recipe, None)
@@ -35,7 +34,7 @@ def evaluation_images(metadata: ModelMetadata, data_dir: str | None, count: int,
     elif training:
         image_index, _ = open_train_val(recipe, None)
     else:
-        image_index = open_val(recipe, None)
+        image_index = open_known_val(recipe, None, metadata.data)
     chosen = image_index.subset(np.linspace(0, len(image_index) - 1, min(count, len(image_index))).astype(int))
     plan = Plan.make(recipe, None, len(chosen), 1, runtime.usable_cores())
     parts = []

@@ -50,6 +50,7 @@ class ModelMetadata:
     batch: int | None = 1
     class_titles: tuple[str, ...] = ()
     detector: Mapping[str, Any] | None = None
+    data: Mapping[str, Any] | None = None
 
     @classmethod
     def of(
@@ -89,6 +90,7 @@ class ModelMetadata:
             batch=batch,
             class_titles=tuple(map(class_title, checkpoint.class_names)),
             detector=detector,
+            data=checkpoint.meta.get("data"),
         )
 
     @classmethod
@@ -140,7 +142,7 @@ class ModelMetadata:
         try:
             values = json.loads(text)
             known = {field.name for field in fields(cls)}
-            if not isinstance(values, dict) or values.keys() | {"class_titles", "detector"} != known:
+            if not isinstance(values, dict) or values.keys() | {"class_titles", "detector", "data"} != known:
                 raise ValueError("its description has other keys")
             lists = {name: tuple(values.get(name, ())) for name in ("class_names", "class_titles", "mean", "std")}
         except (ValueError, TypeError) as error:

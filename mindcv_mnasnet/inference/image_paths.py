@@ -5,27 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindcv_mnasnet.data.images import check_image
-from mindcv_mnasnet.data.index import images_under
+from mindcv_mnasnet.data.decoder import check_image
+from mindcv_mnasnet.data.walk import LeftOut, images_under
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import matching
 
 
-def find_images(names: Sequence[str]) -> list[str]:
+def find_images(names: Sequence[str], notes: list[str] | None = None) -> list[str]:
     """Paths of all images that files, folders (at any depth) and glob patterns stand for, in that order.
 
+    Args:
+        notes: takes a sentence about what was left out of each folder.
     Raises:
         UserError: a name that stands for nothing.
     """
     found: list[str] = []
     for name in names:
-        path = Path(name).expanduser()
-        inside = path.is_dir()
-        matches = [path / inner for inner in images_under(str(path))] if inside else matching(name)
-        if not matches:
+        files = [file for match in matching(name) for file in _files(match, notes)]
+        if not files:
+            inside = Path(name).expanduser().is_dir()
             raise UserError(f"{name}: there {'are no images in this folder' if inside else 'is nothing'}")
-        found += map(str, matches)
+        found += files
     return found
+
+
+def _files(path: Path, notes: list[str] | None) -> list[str]:
+    if not path.is_dir():
+        return [str(path)]
+    left_out = LeftOut()
+    files = [str(path / inner) for inner in images_under(path, left_out)]
+    if notes is not None:
+        notes += left_out.notes(str(path))
+    return files
 
 
 def sound_images(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -24,15 +24,16 @@ def merged_recipe(checkpoint: Checkpoint, recipe: Recipe | None, overrides: Mapp
     """
     if unused := [name for name in overrides if name not in VALIDATION_KEYS and hasattr(checkpoint.recipe, name)]:
         raise UserError(f"{unused[0]}: validation has no use for it (command line); leave it out")
-    merged = checkpoint.recipe
+    merged, given = checkpoint.recipe, frozenset(overrides)
     if recipe is not None:
         _require_same_network(checkpoint, recipe, free=overrides)
         values, counting = recipe.to_dict(), keys_for(Use.INPUT | Use.VALIDATION)
         merged = with_evaluation(merged, {name: values[name] for name in counting if name in recipe.given})
+        given |= recipe.given & {"dataset", "data_dir", "val_fraction", "val_labels"}
     merged = with_evaluation(merged, {**overrides, "resume": None, "ckpt_path": ""})
     if NETWORK_KEYS & overrides.keys():
         _require_same_network(checkpoint, merged, free=(*CONVENTION_KEYS, "declared_stem"))
-    return replace(merged, given=frozenset(overrides))
+    return replace(merged, given=given)
 
 
 def _require_same_network(checkpoint: Checkpoint, recipe: Recipe, free: Iterable[str]) -> None:

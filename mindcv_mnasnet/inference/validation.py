@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.data.sets import open_val
+from mindcv_mnasnet.data.known import open_known_val
 from mindcv_mnasnet.detection import data as boxes
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.devices.runtime import Runtime
@@ -83,7 +83,7 @@ def _validate_one(
     ema: bool | None,
     tolerance: float,
 ) -> Result:
-    image_index = open_val(recipe, checkpoint.class_names)
+    image_index = open_known_val(recipe, checkpoint.class_names, checkpoint.meta.get("data"))
     plan = Plan.make(recipe, None, len(image_index), machine.world, runtime.usable_cores())
     conventions, network = _evaluated(checkpoint, recipe)
     weights = checkpoint.chosen(ema)

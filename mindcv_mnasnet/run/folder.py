@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from mindcv_mnasnet.data.sets import with_absolute_places
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import lock_folder, matching, new_folder, replace_file, unwritable
 from mindcv_mnasnet.recipe.recipe import Recipe, load_stored_recipe
@@ -17,7 +18,10 @@ BEST = f"best{SUFFIX}"
 
 
 class RunFolder:
-    """``recipe.yaml``, ``environment.json``, ``log.jsonl``, ``curves.png``, ``summary.json`` and ``checkpoints/``."""
+    """What a run keeps: ``checkpoints/``, ``recipe.yaml``, ``log.jsonl``, ``curves.png`` and several ``.json`` files.
+
+    These are ``data``, ``environment`` and ``summary``.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -78,6 +82,15 @@ class RunFolder:
         path = self.path / "environment.json"
         sessions = _read_json(path) if path.is_file() else []
         self._write_json(path, [*sessions, dict(environment)])
+
+    def data(self) -> dict[str, Any] | None:
+        """The identities of the run's images (``data.known``); None for runs of before they were kept."""
+        path = self.path / "data.json"
+        return _read_json(path) if path.is_file() else None
+
+    def write_data(self, known: Mapping[str, Any]) -> None:
+        """Keep the identities of the run's images."""
+        self._write_json(self.path / "data.json", known)
 
     def write_summary(self, summary: Mapping[str, Any]) -> Path:
         """Write ``summary.json`` and return its path."""
@@ -153,5 +166,5 @@ def checkpoint_at(path: Path) -> list[Path]:
 
 
 def storable(recipe: Recipe) -> Recipe:
-    """The recipe as a run keeps it: without what was said for one start only."""
-    return replace(recipe, resume=None, allow_changes=())
+    """The recipe as a run keeps it: without what was said for one start only, with places that hold everywhere."""
+    return with_absolute_places(replace(recipe, resume=None, allow_changes=()))

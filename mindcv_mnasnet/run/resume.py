@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.recipe.recipe import Recipe, diff
@@ -44,6 +45,11 @@ def merged(recipe: Recipe, before: Recipe) -> Recipe:
     given = {name: value for name, value in recipe.to_dict().items() if name in recipe.given and name != "resume"}
     whole = Recipe.from_dict({**before.to_dict(), **given})
     whole = replace(whole, given=recipe.given | before.given, resume=recipe.resume)
+    folder = Path(whole.data_dir).expanduser() / whole.train_split
+    if whole.dataset == "digits" and "data_dir" in recipe.given and not folder.is_dir():
+        raise UserError(
+            f"data_dir: there is no folder {folder}; a resumed run writes no digits where it is told to look"
+        )
     free = (*recipe.allow_changes, *keys_for(Use.BATCH))
     refused = [name for name in diff(before, whole) if name not in free]
     if refused:

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from mindcv_mnasnet.data.pipeline import train_batches
+from mindcv_mnasnet.data.sets import in_folder
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.model.parameters import load_parameters
 from mindcv_mnasnet.recipe.evaluation import EVALUATION_KEYS
 from mindcv_mnasnet.recipe.plan import Plan
-from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.checkpoint import SUFFIX, Checkpoint, checkpoints_in, read_checkpoint, write_checkpoint
 from mindcv_mnasnet.run.scores import score_of
 from mindcv_mnasnet.train.preprocess import FromPixels
@@ -84,6 +84,7 @@ def average(
     meta = {
         **{key: first.meta[key] for key in _DESCRIPTION if key in first.meta},
         "source": first.meta.get("source"),
+        "data": first.meta.get("data"),
         "average": {"of": [path.name for path in paths], "statistics_batches": batches},
     }
     write_checkpoint(output, tensors, meta)
@@ -94,8 +95,7 @@ def statistics(
     checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], data_dir: str | None, batches: int
 ) -> dict[str, np.ndarray]:
     """Batch-norm means and variances by name: those of ``batches`` training batches under these weights, averaged."""
-    given = {} if data_dir is None else {"data_dir": data_dir}
-    recipe = Recipe.from_dict({**checkpoint.recipe.to_dict(), **given}, "command line")
+    recipe = in_folder(checkpoint.recipe, data_dir)
     machine = runtime.start(recipe.device_target)
     task = task_of(recipe)
     image_index, _ = task.open_train_val(recipe, checkpoint.class_names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mindcv_mnasnet.data.index import ImageIndex
+from mindcv_mnasnet.data.known import described, require_same
 from mindcv_mnasnet.devices import runtime, simulation
 from mindcv_mnasnet.devices.runtime import Runtime
 from mindcv_mnasnet.errors import JobError, UserError
@@ -51,6 +52,7 @@ class Job:
     rates: np.ndarray  # learning rate of every step
     step: TrainStep
     notes: list[str]
+    known: Mapping[str, Any]  # identities of the images
     batches: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)  # of the last epoch
@@ -91,6 +93,7 @@ class Job:
             "network": self.network.to_dict(),
             "class_names": list(self.train.class_names),
             "train_images": len(self.train),
+            "data": self.known,
             "batches": self.batches,
             "batches_per_epoch": self.plan.batches_per_epoch,
             "global_batch": self.plan.global_batch,
@@ -137,13 +140,18 @@ def prepare(recipe: Recipe) -> Job:
         network = _adopting(network, start.network, recipe.given)
     rates = learning_rates(recipe, plan)
     step, layout = build_step(recipe, machine, network, plan, rates, start, notes)
-    job = Job(recipe, task, machine, None, train, val, plan, network, layout, rates, step, notes)
+    known = described(train, val)
+    job = Job(recipe, task, machine, None, train, val, plan, network, layout, rates, step, notes, known)
     if stored is not None:
         _restore(job, stored)
+    before = stored.meta.get("data") if stored is not None else folder.data() if folder is not None else None
+    if before is not None:
+        job.notes += require_same(before, train, val, "data_dir" in recipe.allow_changes)
     _require_agreement(job)
     if machine.rank == 0:
         job.folder = folder or RunFolder.create(storable(recipe))
         job.folder.lock()
+        job.folder.write_data(job.known)
     return job
 
 

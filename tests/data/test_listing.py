@@ -10,7 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from image_files import flat, make_folder, numbered_folder
 
-from mindcv_mnasnet.data.index import ImageIndex, images_under, list_folder, split
+from mindcv_mnasnet.data.index import ImageIndex, list_folder, split
+from mindcv_mnasnet.data.walk import LeftOut, class_folders, image_suffixes, images_under
 from mindcv_mnasnet.errors import UserError
 
 DOT = flat(1)
@@ -161,8 +162,65 @@ def test_one_name_written_in_two_ways_is_refused(tmp_path):
         list_folder(tmp_path)
 
 
-@pytest.mark.parametrize("suffix", ["jfif", "JFIF", "mpo", "avif", "jp2", "pnm", "apng"])
+@pytest.mark.parametrize("suffix", sorted(image_suffixes()))
 def test_whatever_pillow_reads_is_an_image(tmp_path, suffix):
-    make_folder(tmp_path, {f"a/1.{suffix}": DOT, "b/1.png": DOT})
+    make_folder(tmp_path, {f"a/1{suffix.upper()}": DOT, "b/1.png": DOT})
     assert len(list_folder(tmp_path)) == 2
-    assert images_under(str(tmp_path)) == [f"a/1.{suffix}", "b/1.png"]
+    assert images_under(str(tmp_path)) == [f"a/1{suffix.upper()}", "b/1.png"]
+
+
+def test_suffixes_are_those_that_pillow_can_decode():
+    assert {".jpg", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tga", ".pnm", ".jp2"} <= image_suffixes()
+    assert not {".pdf", ".eps", ".mpg", ".h5", ".txt", ".json", ""} & image_suffixes()
+
+
+def test_a_file_without_suffix_is_an_image_where_its_content_is(tmp_path):
+    make_folder(tmp_path, {"a/1": DOT, "b/1.png": DOT, "b/README": b"PNG?", "b/empty": b""})
+    left_out = LeftOut()
+    assert list_folder(tmp_path).paths == ("a/1", "b/1.png")
+    assert images_under(tmp_path, left_out) == ["a/1", "b/1.png"]
+    assert left_out.files == {"": 2}
+
+
+def test_deeper_images_are_counted_and_a_class_that_has_only_those_is_refused_with_their_number(tmp_path):
+    make_folder(tmp_path, {"a/1.png": DOT, "b/1.png": DOT, "b/more/2.png": DOT, "b/more/and/3.png": DOT})
+    (note,) = list_folder(tmp_path).notes
+    assert class_folders(tmp_path)[1].deeper == {"b": 2}
+    assert "2 images in folders below 'b'" in note
+    make_folder(tmp_path, {"c/images/1.png": DOT})
+    with pytest.raises(UserError, match=r"'c' \(1 images lie in folders below it\)"):
+        list_folder(tmp_path)
+
+
+def test_a_folder_of_runs_is_no_class(tmp_path):
+    make_folder(tmp_path, {"a/1.png": DOT, "b/1.png": DOT, "mine/recipe.yaml": b"", "mine/curves.png": DOT})
+    make_folder(tmp_path, {"mine/checkpoints/x": b"", "runs/r/recipe.yaml": b"", "runs/r/checkpoints/x": b""})
+    make_folder(tmp_path, {"runs/r/curves.png": DOT})
+    index = list_folder(tmp_path)
+    assert index.class_names == ("a", "b")
+    assert list_folder(tmp_path, ["b", "a"]).paths == ("b/1.png", "a/1.png")
+    assert images_under(tmp_path) == ["a/1.png", "b/1.png"]
+    assert "run folders" in index.notes[0]
+
+
+def test_links_to_folders_are_followed_at_any_depth_and_circles_end(tmp_path):
+    make_folder(tmp_path, {"real/x/1.png": DOT, "set/a/2.png": DOT})
+    (tmp_path / "set" / "b").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "x" / "up").symlink_to(tmp_path / "set")
+    assert images_under(tmp_path / "set") == ["a/2.png", "b/x/1.png"]
+    assert list_folder(tmp_path / "set", ["a", "b"]).paths == ("a/2.png",)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_for_everyone(tmp_path, monkeypatch):
+    make_folder(tmp_path, {"a/1.png": DOT, "b/1.png": DOT})
+    scan = os.scandir
+
+    def closed(folder):
+        if os.fspath(folder).endswith("b"):
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr("os.scandir", closed)
+    for read in (list_folder, images_under):
+        with pytest.raises(UserError, match=r"cannot read the folder .*b: Permission denied"):
+            read(tmp_path)

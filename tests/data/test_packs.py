@@ -140,6 +140,49 @@ def test_other_images_or_other_shards_are_not_mixed_into_a_pack(folder, tmp_path
         write_pack(list_folder(folder), tmp_path / "pack", shards=2)
 
 
+def test_packing_again_makes_the_shards_of_changed_images_again(folder, tmp_path):
+    index, pack = list_folder(folder), tmp_path / "pack"
+    assert write_pack(index, pack, shards=4) == 0
+    shards = sorted(pack.glob("*.mindrecord"))
+    written = [shard.stat().st_mtime_ns for shard in shards]
+    image = folder / "class2" / "copy_b.png"  # the last one; of equal size
+    before = image.stat()
+    image.write_bytes(flat(78))
+    assert image.stat().st_size == before.st_size
+    assert write_pack(index, pack, shards=4) == 1
+    assert [shard.stat().st_mtime_ns == then for shard, then in zip(shards, written, strict=True)] == [True] * 3 + [
+        False
+    ]
+    assert list(differences(index, open_pack(pack))) == []
+
+
+def test_a_shard_is_kept_where_only_the_times_of_its_images_changed(folder, tmp_path):
+    index, pack = list_folder(folder), tmp_path / "pack"
+    write_pack(index, pack, shards=1)
+    (shard,) = pack.glob("*.mindrecord")
+    written = shard.stat().st_mtime_ns
+    for name in index.paths:
+        (folder / name).touch()
+    contents = next(pack.glob("*.index.json"))
+    for drop in (False, True):  # a pack of before stamps were kept is looked into, too
+        if drop:
+            stored = json.loads(contents.read_text())
+            contents.write_text(json.dumps({key: value for key, value in stored.items() if key != "sources"}))
+        assert write_pack(index, pack, shards=1) == 0
+        assert shard.stat().st_mtime_ns == written
+        assert "sources" in json.loads(contents.read_text())
+
+
+def test_another_programs_dataset_json_makes_no_pack_and_half_a_pack_is_named(folder, tmp_path):
+    for stray in ('{"title": "flowers"}', "[1]", "no JSON"):
+        (folder / "dataset.json").write_text(stray)
+        assert open_val(load_recipe(overrides={"data_dir": str(folder)})).kind == "folder"
+    write_pack(list_folder(folder), tmp_path / "pack", shards=2)
+    (tmp_path / "pack" / "dataset.json").unlink()
+    with pytest.raises(UserError, match="not finished"):
+        open_val(load_recipe(overrides={"data_dir": str(tmp_path / "pack")}))
+
+
 def test_a_broken_image_stops_packing_by_name_and_leaves_no_pack(folder, tmp_path):
     (folder / "class1" / "broken.jpg").write_bytes(b"\xff\xd8 no")
     with pytest.raises(JobError, match=r"broken\.jpg.*check_dataset"):
@@ -164,7 +207,10 @@ def test_the_tool_fails_when_the_pack_differs(tmp_path, capsys):
     source = numbered_folder(tmp_path / "src", 6)
     arguments = [str(source), str(tmp_path / "pack"), "--verify"]
     assert run_cli(lambda: pack_dataset.main(arguments)) == 0
-    (source / "class0" / "0000.png").write_bytes(flat(200))
+    packed = open_pack(tmp_path / "pack")
+    with (tmp_path / "pack" / packed.shards[0]).open("r+b") as shard:
+        shard.seek(int(packed.spans[0, 1]) + 20)
+        shard.write(b"\x00\x01\x02")
     assert run_cli(lambda: pack_dataset.main(arguments)) == 1
     assert "class0/0000.png" in capsys.readouterr().out
 
@@ -241,9 +287,12 @@ def test_shards_of_another_scaling_are_not_mixed_into_a_pack(photographs, tmp_pa
 def test_a_scaled_pack_is_verified_by_scaling_the_folder_again(photographs, tmp_path, capsys):
     words = [str(photographs), str(tmp_path / "pack"), "--verify", "--short_side", "24"]
     assert run_cli(lambda: pack_dataset.main(words)) == 0
+    index = list_folder(photographs)
     (photographs / "a" / "large.jpg").write_bytes(encode(scene(90, 60, seed=3), "JPEG"))
-    assert run_cli(lambda: pack_dataset.main(words)) == 1
-    assert "a/large.jpg" in capsys.readouterr().out
+    (found,) = differences(index, open_pack(tmp_path / "pack"))
+    assert "a/large.jpg" in found
+    assert run_cli(lambda: pack_dataset.main(words)) == 0
+    assert "1 shards were made again" in capsys.readouterr().out
     assert run_cli(lambda: pack_dataset.main(words[:3])) == 2
 
 

@@ -10,8 +10,8 @@ import pytest
 from image_files import encode, scene
 from PIL import Image, ImageOps
 
-from mindcv_mnasnet.data.decoder import decode_whole
-from mindcv_mnasnet.data.images import BadImage, check_image, read_plain
+from mindcv_mnasnet.data.decoder import check_image, decode_whole
+from mindcv_mnasnet.data.images import BadImage, read_plain
 from mindcv_mnasnet.data.jpeg import exif_orientation, jpeg_orientation
 
 RGB = scene()
