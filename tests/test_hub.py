@@ -111,7 +111,8 @@ def holds(path, tensors) -> bool:
 
 def test_every_reported_checkpoint_is_listed_once_and_nothing_else_is():
     sources = {"tf", "timm", "torchvision", "mindcv"}
-    assert Counter(entry.reported() for entry in REGISTRY) == Counter(r for r in load_reported() if r.source in sources)
+    classifiers = [one for one in load_reported() if one.source in sources and one.mean_ap is None]
+    assert Counter(entry.reported() for entry in REGISTRY) == Counter(classifiers)
     assert sum(entry.source == "tf" for entry in REGISTRY) == 26
     assert len({entry.file for entry in REGISTRY}) == len(REGISTRY)
 
