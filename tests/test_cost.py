@@ -46,14 +46,18 @@ def test_the_authors_table_to_the_printed_digit(entry):
     )
 
 
-@pytest.mark.parametrize("entry", [e for e in load_reported() if e.source == "torchvision"], ids=lambda e: e.model)
+@pytest.mark.parametrize(
+    "entry", [e for e in load_reported() if e.source == "torchvision" and e.mean_ap is None], ids=lambda e: e.model
+)
 def test_torchvisions_own_counts(entry):
     cost = network_cost(entry.network())
     assert cost.params == round(entry.params_m * 1e6)
     assert int(cost.madds / 1e6) == entry.madds_m
 
 
-@pytest.mark.parametrize("entry", [e for e in load_reported() if e.source == "mindcv"], ids=lambda e: e.checkpoint)
+@pytest.mark.parametrize(
+    "entry", [e for e in load_reported() if e.source == "mindcv" and e.mean_ap is None], ids=lambda e: e.checkpoint
+)
 def test_mindcvs_parameter_column_counts_bn_statistics(entry):
     """Two decimals, rounded in most rows and cut in one."""
     assert network_cost(entry.network()).params_with_bn / 1e6 == pytest.approx(entry.params_m, abs=0.01)

@@ -119,7 +119,8 @@ def test_the_job_knows_that_it_has_two_devices(pair):
 def test_two_processes_count_what_one_counts(pair, tmp_path):
     """The accuracy that both measured together is that of one process, on the same weights."""
     path = pair[0] / "runs" / "run" / "checkpoints" / f"step_{LAST:08d}.safetensors"
-    assert cli(path, "--distribute", "None", "--json", tmp_path / "one.json", program=validate) == 0
+    words = (path, "--weights", "ema", "--distribute", "None")
+    assert cli(*words, "--json", tmp_path / "one.json", program=validate) == 0
     (row,) = json.loads((tmp_path / "one.json").read_text())
     epoch = [line for line in read_log(pair[0] / "runs" / "run" / "log.jsonl") if line["kind"] == "epoch"][-1]
     assert (row["images"], row["top1"], row["top5"]) == (360, epoch["val_top1_ema"], epoch["val_top5_ema"])
@@ -129,7 +130,7 @@ def test_two_processes_count_what_one_counts(pair, tmp_path):
 @pytest.mark.slow
 def test_validation_on_two_processes_counts_every_image_once(pair, tmp_path):
     path = pair[0] / "runs" / "run" / "checkpoints" / "best.safetensors"
-    words = (path, "--val_batch_size", "23", "--val_resize", "24", "--json")
+    words = (path, "--weights", "ema", "--val_batch_size", "23", "--val_resize", "24", "--json")
     ended = msrun(ROOT / "validate.py", *words, "two.json", cwd=tmp_path)
     assert ended.returncode == 0, ended.stdout
     assert cli(*words, tmp_path / "one.json", program=validate) == 0

@@ -319,10 +319,10 @@ def test_a_fine_tuned_checkpoint_is_validated_in_8_bits_or_on_request_in_float(t
     assert "started from" in messages(tuned)
     checkpoint = tuned / "checkpoints" / "step_00000080.safetensors"
     summary = json.loads((tuned / "summary.json").read_text())
-    quantized = accuracy(tmp_path, checkpoint)
+    quantized = accuracy(tmp_path, checkpoint, "--weights", "ema")
     assert quantized["top1"] == summary["metrics"]["val_top1_ema"]
     assert quantized["loss"] == pytest.approx(summary["metrics"]["val_loss_ema"], rel=1e-6)
-    plain = accuracy(tmp_path, checkpoint, "--quantize", "False")
+    plain = accuracy(tmp_path, checkpoint, "--weights", "ema", "--quantize", "False")
     assert plain["loss"] != quantized["loss"]
     assert plain["loss"] == pytest.approx(quantized["loss"], rel=0.1)
 
