@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.networks.network import resolve
-from mindcv_mnasnet.networks.reported import load_reported
+from mindcv_mnasnet.networks.reported import Reported, load_reported
 
 REFERENCE = Path(__file__).with_name("reference")
 
@@ -26,6 +26,10 @@ GOLDEN = {
     "mnasnet_075": (3_170_208, 3_200_016, 215_493_104),
     "mnasnet-d1": (3_638_404, 3_686_428, 967_705_824),
 }
+
+
+def classifiers_of(source: str) -> list[Reported]:
+    return [entry for entry in load_reported() if entry.source == source and entry.mean_ap is None]
 
 
 @pytest.mark.parametrize("name", GOLDEN)
