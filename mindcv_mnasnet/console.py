@@ -20,9 +20,10 @@ def prepare() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
-    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace"), (sys.stderr, None)):
+    escaping = ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"))
+    for stream, errors in escaping:
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors or "backslashreplace")
+            stream.reconfigure(errors=errors)
 
 
 class ConsoleError(OSError):

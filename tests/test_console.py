@@ -111,6 +111,7 @@ def test_training_goes_on_and_saves_without_a_console(tmp_path, digits):
     [
         (validate, ("runs/mine", "--json", "OUT")),
         (validate, ("runs/mine", "--csv", "OUT")),
+        (validate, ("runs/mine", "--results", "OUT")),
         (predict, ("runs/mine", "cat.jpg", "--output", "OUT")),
         (predict, ("runs/mine", "cat.jpg", "--features", "OUT.npy")),
         (predict, ("runs/mine", "cat.jpg", "--contact_sheet", "OUT.png")),

@@ -13,15 +13,14 @@ from pathlib import Path
 from mindcv_mnasnet.detection.voc import read_voc
 from mindcv_mnasnet.detection.yolo import read_yolo
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.files import replace_file, require_writable
 
 
 def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.output.exists():
         raise UserError(f"output: {options.output} is there already; name another file or remove it")
-    if not options.output.parent.is_dir():
-        raise UserError(f"output: there is no folder {options.output.parent}")
+    require_writable("output", options.output)
     if options.form == "voc":
         labels = read_voc(options.source, options.images, options.classes, options.list)
     elif options.list is not None:

@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.list_reported:
         print(format_table())
         return 0
-    require_writable("--json", options.json)
-    require_writable("--csv", options.csv)
+    for name in ("json", "csv", "results"):
+        require_writable(f"--{name}", getattr(options, name))
     recipe = None if config is None else load_recipe(config)
     for name, value in overrides.items():
         typed(name, value, "command line")  # a typo is said before MindSpore loads

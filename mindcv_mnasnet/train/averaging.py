@@ -104,7 +104,7 @@ def statistics(
     network = replace(
         checkpoint.network, image_size=recipe.image_resize, bn_momentum=0.0, dropout=0.0, drop_connect=0.0
     )
-    cell = FromPixels(task_of(recipe).create(recipe, network, None), *recipe.pixel_statistics())
+    cell = FromPixels(task.create(recipe, network, None), *recipe.pixel_statistics())
     load_parameters(cell.model.get_parameters(), tensors, str(checkpoint.path))
     cell.set_train(True)
     sums = {p.name: np.zeros(p.shape) for p in cell.model.get_parameters() if p.name.endswith(_STATISTICS)}
