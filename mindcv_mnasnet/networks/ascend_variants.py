@@ -10,7 +10,7 @@ from mindcv_mnasnet.networks.ascend_model import Choice, depthwise_floor, host_r
 KERNELS = {
     "O0": 687,
     "O1": 664,
-    "O1, rank of 8": 773,
+    "O1, rank of 8": 779,
     "MindCV, O1, rank of 8": 1131,
     "ours before, O1, rank of 8": 1820,
 }
