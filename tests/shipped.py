@@ -39,7 +39,7 @@ def write_images(root: Path) -> Path:
 def bring(path: Path, data: Path, runs: Path, **overrides: Any) -> Job:
     """The job of a recipe at its own network, image size and optimizer, on the CPU with two images a batch."""
     keys = {"device_target": "CPU", "batch_size": BATCH, "num_parallel_workers": 1, "distribute": None}
-    places = {"data_dir": str(data), "val_split": "val", "ckpt_save_dir": str(runs)}
+    places = {"data_dir": str(data), "val_split": "val", "val_fraction": None, "ckpt_save_dir": str(runs)}
     return prepare(load_recipe(path, overrides=keys | places | overrides))
 
 
