@@ -308,6 +308,18 @@ def test_our_own_checkpoint_takes_a_size_and_names_too(tmp_path):
     assert again.class_names == ("cat", "dog")
 
 
+def test_our_own_checkpoint_handed_on_knows_its_images_and_names_no_place(tmp_path):
+    write(tmp_path / "x.safetensors", "timm", network("timm", "small", 1.0, 2))
+    convert(tmp_path / "x.safetensors", tmp_path / "ours.safetensors")
+    first, known = read_checkpoint(tmp_path / "ours.safetensors"), {"train": None, "val": None}
+    places = {"data_dir": "/home/me/photos", "val_labels": "/home/me/labels.txt", "init_from": "/home/me/a.ckpt"}
+    meta = {**first.meta, "recipe": {**first.meta["recipe"], **places}, "data": known}
+    write_checkpoint(tmp_path / "run.safetensors", first.tensors, meta)
+    convert(tmp_path / "run.safetensors", tmp_path / "handed on.safetensors")
+    assert b"/home/me" not in (tmp_path / "handed on.safetensors").read_bytes()
+    assert read_checkpoint(tmp_path / "handed on.safetensors").meta["data"] == known
+
+
 def test_a_resnet_is_no_mnasnet(tmp_path):
     save_file({"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}, tmp_path / "resnet.safetensors")
     with pytest.raises(UserError, match="not the names of any source"):

@@ -17,7 +17,7 @@ from mindcv_mnasnet.export.export import Options, checkpoint_logits, export
 from mindcv_mnasnet.export.folded import fold
 from mindcv_mnasnet.export.metadata import ModelMetadata
 from mindcv_mnasnet.latency.timing import measure
-from mindcv_mnasnet.run.checkpoint import read_checkpoint
+from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("cpu")
 NEEDS = {"onnx": ("onnx", "onnxruntime"), "tflite": ("tensorflow", "ai_edge_litert"), "mindir": ()}
@@ -224,12 +224,28 @@ def test_a_file_that_is_there_is_not_overwritten_unasked(tmp_path, checkpoint):
 
 def test_real_images_are_asked_for(tmp_path, checkpoint):
     stored = read_checkpoint(checkpoint)
-    from mindcv_mnasnet.run.checkpoint import write_checkpoint
-
     meta = {**stored.meta, "recipe": {**stored.meta["recipe"], "dataset": "imagenet"}}
     write_checkpoint(tmp_path / "imagenet.safetensors", stored.tensors, meta)
     with pytest.raises(UserError, match="data_dir"):
         export(tmp_path / "imagenet.safetensors", tmp_path / "net.mindir", Options("mindir"))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_files_name_no_place_of_the_machine_that_made_them(tmp_path, digits, checkpoint, form):
+    need(form)
+    stored = read_checkpoint(checkpoint)
+    places = {name: str(tmp_path / name) for name in ("init_from", "ckpt_save_dir", "val_labels")}
+    data = {"train": None, "val": None}
+    meta = {**stored.meta, "recipe": {**stored.meta["recipe"], **places}, "data": data}
+    write_checkpoint(tmp_path / "run.safetensors", stored.tensors, meta)
+    options = Options(form, data_dir=str(digits), check_images=5)
+    report = export(tmp_path / "run.safetensors", tmp_path / f"net.{form}", options)
+    metadata = open_artifact(report.path).metadata
+    assert str(tmp_path) not in metadata.to_json()
+    assert str(digits) not in metadata.to_json()
+    assert metadata.data == data
+    for file in tmp_path.glob("net.*"):
+        assert str(digits).encode() not in file.read_bytes() or file.name == "net.safetensors"
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -16,6 +16,7 @@ from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.run.curves import draw_curves, smooth
 from mindcv_mnasnet.run.log import RunLog, read_log
 from mindcv_mnasnet.run.progress import Reading, duration, estimate
+from mindcv_mnasnet.run.sections import Position, in_one_count
 
 STEPS_PER_EPOCH = 3
 
@@ -96,6 +97,39 @@ def test_a_resumed_log_reads_as_if_never_interrupted(tmp_path, no_curves, resume
     assert without_times(read_log(tmp_path / "broken/log.jsonl")) == without_times(
         read_log(tmp_path / "straight/log.jsonl")
     )
+
+
+def resumed(folder: Path, before: Position, now: Position) -> RunLog:
+    return RunLog(folder, resume_step=now.step, images_per_step=now.images_per_step, checkpoint=before)
+
+
+@pytest.mark.parametrize("images", [32, 8])
+def test_batches_of_another_size_lose_and_double_no_line(tmp_path, no_curves, images):
+    """Killed after step 8, on from step 7 of 16 images, which is two epochs done; killed and on once more."""
+    with RunLog(tmp_path, images_per_step=16) as log:
+        train(log, 0, 8)
+    now = Position(6 * 16 // images, images)
+    with resumed(tmp_path, Position(7, 16), now) as log:
+        for step in range(now.step + 1, now.step + 4):
+            log.step(step, 3, 1.0, 0.1, 64.0)
+    later = Position(now.step + 2, images)
+    with resumed(tmp_path, later, later) as log:
+        log.step(later.step + 1, 3, 2.0, 0.1, 64.0)
+    records = [record for record in read_log(tmp_path / "log.jsonl") if record["kind"] == "step"]
+    assert [record["step"] for record in records] == [*range(1, 8), *range(now.step + 1, now.step + 4)]
+    assert records[-1]["loss"] == 2.0
+    whole = [record["step"] for record in in_one_count(read_log(tmp_path / "log.jsonl")) if record["kind"] == "step"]
+    assert whole == list(range(1, 11))
+
+
+def test_a_checkpoint_of_before_the_size_changed_takes_the_log_back_to_it(tmp_path, no_curves):
+    with RunLog(tmp_path, images_per_step=16) as log:
+        train(log, 0, 6)
+    with resumed(tmp_path, Position(6, 16), Position(3, 32)) as log:
+        train(log, 3, 6)
+    with resumed(tmp_path, Position(5, 16), Position(5, 16)) as log:
+        train(log, 5, 7)
+    assert [record["step"] for record in read_log(tmp_path / "log.jsonl") if record["kind"] == "step"] == [*range(1, 8)]
 
 
 def test_a_log_cut_at_any_byte_is_read_and_resumed(tmp_path, no_curves):

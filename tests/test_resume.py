@@ -260,6 +260,16 @@ def test_a_stop_between_log_lines_loses_none(tmp_path, digits):
     assert [step for step, *_ in steps(folder)] == [1, 3, 4, 5, 6, 8]
 
 
+def test_another_number_of_images_per_step_keeps_the_log(tmp_path, digits):
+    recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), epoch_size=3)  # 4 steps an epoch, then 2
+    assert stopped_at(6, "-c", recipe, "--ckpt_save_dir", tmp_path, "--run_name", "run") == 0
+    folder = tmp_path / "run"
+    assert stopped_at(5, "--resume", folder, "--batch_size", "32", "--allow_changes", "batch_size") == 0
+    assert cli("--resume", folder) == 0
+    assert [step for step, *_ in steps(folder)] == [1, 2, 3, 4, 5, 6, 3, 4, 5, 6]
+    assert messages(folder).count("images per step: 32, were 16") == 1
+
+
 @pytest.mark.slow
 def test_a_fine_tuned_run_resumes(ordeal, tmp_path, digits):
     start = ordeal.straight / "checkpoints" / "best.safetensors"

@@ -26,6 +26,7 @@ class Relation(Enum):
     CHANGED = "changed"  # some came or went
     OTHER = "other"
     UNCLEAR = "unclear"  # names in common, but other images under them
+    RELABELED = "relabeled"  # the same images with other labels
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Identity:
         names: hashes of the paths that come first when all are sorted by their hash, a draw that few images change.
         contents: hashes of the images behind the first of these.
         form: what contents are comparable with: files, or a pack.
+        labels: ``ImageIndex.label_digest``; None for runs of before it was kept.
     """
 
     images: int
@@ -45,6 +47,7 @@ class Identity:
     names: tuple[str, ...]
     contents: Mapping[str, str]
     form: str
+    labels: str | None = None
 
     @classmethod
     def of(cls, image_index: ImageIndex) -> Identity:
@@ -53,7 +56,8 @@ class Identity:
         names = sorted(places)[:_NAMES]
         contents = dict(_contents(image_index, places, names[:_CONTENTS]))
         size, classes = len(image_index), len(image_index.class_names)
-        return cls(size, classes, _digest(image_index), tuple(names), contents, _form(image_index))
+        labels = image_index.label_digest()
+        return cls(size, classes, _digest(image_index), tuple(names), contents, _form(image_index), labels)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -75,7 +79,9 @@ class Identity:
         differing = sum(self.contents[name] != content for name, content in found.items())
         if 2 * differing > len(found) or 2 * len(known) < len(self.names):
             return Relation.UNCLEAR
-        return Relation.SAME if self.digest == _digest(image_index) else Relation.CHANGED
+        if self.digest != _digest(image_index):
+            return Relation.CHANGED
+        return Relation.SAME if self.labels in (None, image_index.label_digest()) else Relation.RELABELED
 
 
 def _form(image_index: ImageIndex) -> str:

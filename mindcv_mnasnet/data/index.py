@@ -63,6 +63,10 @@ class ImageIndex:
             raise BadImage(self.name(index), f"{self.shards[shard]} ends before its image does")
         return data
 
+    def label_digest(self) -> str | None:
+        """SHA-256 (hex) of what is known of the images beyond their paths; None where these say it all."""
+        return None
+
     @cached_property
     def _files(self) -> list[BinaryIO]:
         try:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, TypeVar
 
 from mindcv_mnasnet.data.identity import Identity, Relation
 from mindcv_mnasnet.data.index import ImageIndex
-from mindcv_mnasnet.data.sets import data_root, open_unsplit, open_val
-from mindcv_mnasnet.data.walk import images_under
+from mindcv_mnasnet.data.sets import data_root, open_unsplit, open_val, unlabeled, validation_folder
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe.recipe import Recipe
 
 Known = Mapping[str, Any]  # what `described` returned when the run began
+AnyIndex = TypeVar("AnyIndex", bound=ImageIndex)
+_TRAINED = (Relation.SAME, Relation.CHANGED, Relation.RELABELED)
 
 
 def described(train: ImageIndex, val: ImageIndex | None) -> dict[str, Any]:
@@ -34,18 +33,20 @@ def require_same(known: Known, train: ImageIndex, val: ImageIndex | None, allowe
         UserError: the training images are others than the run began with.
     """
     notes = []
-    if _relation(known, "train", train) not in (None, Relation.SAME):
-        sentence = f"data_dir: {train.root} holds other images than the run was trained on"
+    relation = _relation(known, "train", train)
+    if relation not in (None, Relation.SAME):
+        images = "other annotations" if relation is Relation.RELABELED else "other images"
+        sentence = f"data_dir: {train.root} has {images} than the run was trained on"
         if not allowed:
             raise UserError(
-                f"{sentence}, though as many; name the folder that holds them with --data_dir, "
+                f"{sentence}, though as many images; name the folder that holds them with --data_dir, "
                 "or say --allow_changes data_dir"
             )
         notes.append(sentence)
-    if val is not None and _relation(known, "val", val) not in (None, Relation.SAME):
-        notes.append(
-            f"{val.root}: other images for validation than before; accuracies do not compare with earlier ones"
-        )
+    relation = None if val is None else _relation(known, "val", val)
+    if val is not None and relation not in (None, Relation.SAME):
+        images = "other annotations" if relation is Relation.RELABELED else "other images"
+        notes.append(f"{val.root}: {images} for validation than before; accuracies do not compare with earlier ones")
     return notes
 
 
@@ -62,32 +63,49 @@ def open_known_val(recipe: Recipe, class_names: Sequence[str] | None, known: Kno
         recipe = replace(recipe, dataset="")  # whoever names a folder means what is in it
     if known is None or known["val"] is None:
         return open_val(recipe, class_names)
-    root = data_root(recipe)
-    inherited = recipe.val_fraction is not None and "val_fraction" not in recipe.given
-    if inherited and not (root / recipe.val_split).is_dir():
-        return _split_again(recipe, class_names, known)
-    recipe, notes = _without_labels(recipe, known)
-    index = open_val(recipe, class_names)
-    if inherited:
+    if inherits_split(recipe) and not (data_root(recipe) / recipe.val_split).is_dir():
+        return split_again(recipe, known, open_unsplit(recipe, class_names), lambda: open_val(recipe, class_names))
+    labeled, notes = _without_labels(recipe, known)
+    index = open_val(labeled, class_names)
+    return noting(replace(index, notes=(*index.notes, *notes)), recipe, known)
+
+
+def inherits_split(recipe: Recipe) -> bool:
+    """Whether ``val_fraction`` is the run's, not said for this validation."""
+    return recipe.val_fraction is not None and "val_fraction" not in recipe.given
+
+
+def noting(index: AnyIndex, recipe: Recipe, known: Known) -> AnyIndex:
+    """Validation images, with notes on what they are to those of the run."""
+    notes = list(index.notes)
+    if inherits_split(recipe):
         notes.append(f"{index.root}: val_fraction of the run is not applied, the folder is there for validation")
-    elif recipe.val_fraction is None and _relation(known, "train", index) in (Relation.SAME, Relation.CHANGED):
+    elif recipe.val_fraction is None and _relation(known, "train", index) in _TRAINED:
         notes.append(f"{index.root}: these images were trained on")
-    return replace(index, notes=(*index.notes, *notes))
+    if _relation(known, "val", index) is Relation.RELABELED:
+        notes.append(f"{index.root}: the annotations are others than those that the run was validated with")
+    return replace(index, notes=tuple(notes))
 
 
-def _split_again(recipe: Recipe, class_names: Sequence[str] | None, known: Known) -> ImageIndex:
-    """What validates a run of ``val_fraction``: the part that it set apart, or all of a folder of other images."""
+def split_again(recipe: Recipe, known: Known, whole: AnyIndex, open_part: Callable[[], AnyIndex]) -> AnyIndex:
+    """What validates a run of ``val_fraction``: the part that it set apart, or all of a folder of other images.
+
+    Args:
+        whole: all images that are there.
+        open_part: opens the share of them.
+    Raises:
+        UserError: these may be others than those that it was trained on.
+    """
     share = f"val_fraction: {recipe.val_fraction} of the run"
-    whole = open_unsplit(recipe, class_names)
     relation = _relation(known, "val", whole)
     if relation is Relation.OTHER and _relation(known, "train", whole) is Relation.OTHER:
         note = f"{share} is not applied, {whole.root} holds other images; all {len(whole)} count"
         return replace(whole, notes=(*whole.notes, note))
     if relation is Relation.CHANGED:
-        part = open_val(recipe, class_names)
-        if _relation(known, "val", part) is Relation.SAME:
-            return part
-        if recipe.split_by == "name":
+        part = open_part()
+        if _relation(known, "val", part) in (Relation.SAME, Relation.RELABELED):
+            return noting(part, replace(recipe, given=recipe.given | {"val_fraction"}), known)
+        if recipe.split_by == "name" and recipe.task == "classify":
             before = known["val"]["images"]
             note = f"{part.root}: {len(part)} images are set apart by name, {before} were in training"
             return replace(part, notes=(*part.notes, note))
@@ -101,11 +119,8 @@ def _without_labels(recipe: Recipe, known: Known) -> tuple[Recipe, list[str]]:
     """The recipe without the run's label file, where that belongs to other images than there are now."""
     if recipe.val_labels is None or "val_labels" in recipe.given:
         return recipe, []
-    folder = data_root(recipe)
-    folder = folder / recipe.val_split if (folder / recipe.val_split).is_dir() else folder
-    names = tuple(images_under(folder))
-    there = ImageIndex(str(folder), names, np.zeros(len(names), np.int32), ())
-    if _relation(known, "val", there) is Relation.SAME:
+    folder = validation_folder(recipe)
+    if _relation(known, "val", unlabeled(folder)) is Relation.SAME:
         return recipe, []
     without = replace(recipe, val_labels=None)
     sentence = f"val_labels: {Path(recipe.val_labels).name} of the run is not applied, {folder} holds other images"

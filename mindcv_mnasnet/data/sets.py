@@ -13,6 +13,7 @@ from mindcv_mnasnet.data.index import ImageIndex, list_folder, split
 from mindcv_mnasnet.data.labels import list_flat
 from mindcv_mnasnet.data.packs import is_pack, open_pack
 from mindcv_mnasnet.data.splits import split_by_name
+from mindcv_mnasnet.data.walk import images_under
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe.recipe import Recipe
 
@@ -78,6 +79,14 @@ def open_unsplit(recipe: Recipe, class_names: Sequence[str] | None = None) -> Im
     return _open(training_folder(recipe), class_names)
 
 
+def open_train(recipe: Recipe) -> ImageIndex:
+    """Training images alone, whatever there is to validate on; a plain folder of classes is of such."""
+    validates = (data_root(recipe) / recipe.val_split).is_dir()
+    if (recipe.val_fraction is None or validates) and (training_folder(recipe) != data_root(recipe) or not validates):
+        return _limited(recipe, open_unsplit(recipe))
+    return open_train_val(recipe)[0]
+
+
 def in_folder(recipe: Recipe, data_dir: str | None) -> Recipe:
     """The recipe for the images in another folder, where no digits are written; None leaves all as it is."""
     if data_dir is None:
@@ -92,6 +101,12 @@ def training_folder(recipe: Recipe) -> Path:
     return root / recipe.train_split if (root / recipe.train_split).is_dir() else root
 
 
+def validation_folder(recipe: Recipe) -> Path:
+    """Where a flat folder's validation images are: ``data_dir/<val_split>``, or else ``data_dir`` itself."""
+    root = _root(recipe)
+    return root / recipe.val_split if (root / recipe.val_split).is_dir() else root
+
+
 def data_root(recipe: Recipe) -> Path:
     """The folder that ``data_dir`` means."""
     default = recipe.dataset == "digits" and recipe.data_dir == "./"
@@ -102,6 +117,25 @@ def with_absolute_places(recipe: Recipe) -> Recipe:
     """The recipe with places of data that mean the same from every folder."""
     labels = None if recipe.val_labels is None else str(Path(recipe.val_labels).expanduser().absolute())
     return replace(recipe, data_dir=str(data_root(recipe).absolute()), val_labels=labels)
+
+
+def without_places(recipe: Recipe) -> Recipe:
+    """The recipe as files for others have it: without the folders and files that it names on this machine."""
+    default = Recipe()
+    names = ("data_dir", "val_labels", "init_from", "ckpt_path", "ckpt_save_dir", "resume")
+    return replace(recipe, **{name: getattr(default, name) for name in names})
+
+
+def unlabeled(folder: Path) -> ImageIndex:
+    """All images below a folder, of no class.
+
+    Raises:
+        UserError: there are none.
+    """
+    names = tuple(images_under(folder))
+    if not names:
+        raise UserError(f"data_dir: there are no images in {folder}")
+    return ImageIndex(str(folder), names, np.zeros(len(names), np.int32), ())
 
 
 def _root(recipe: Recipe) -> Path:

@@ -1,10 +1,10 @@
-"""Images with boxes as the input pipeline takes them: indices of them, and what becomes of one in training."""
+"""Images with boxes as the input pipeline takes them: which of them, and what becomes of one in training."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,40 +15,18 @@ import numpy as np
 from mindcv_mnasnet.data.augment import INTERPOLATIONS
 from mindcv_mnasnet.data.decoder import Decoder, decode_box
 from mindcv_mnasnet.data.images import BadImage
-from mindcv_mnasnet.data.index import ImageIndex
+from mindcv_mnasnet.data.known import Known, inherits_split, noting, split_again
 from mindcv_mnasnet.data.pipeline import Preparation
 from mindcv_mnasnet.detection.anchors import anchors_of
 from mindcv_mnasnet.detection.augment import Cut, RandomCut
 from mindcv_mnasnet.detection.coco import Annotations, Picture, read_annotations
+from mindcv_mnasnet.detection.index import DetectionIndex, Truth
 from mindcv_mnasnet.detection.matching import Matcher
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.detector import Detector
 from mindcv_mnasnet.recipe.recipe import Recipe
 
 _SHOWN = 5  # missing files that an error sentence spells out
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What is known of an image: its size in pixels, corners (N, 4) as shares of it, classes (N,) from 1."""
-
-    width: int
-    height: int
-    corners: np.ndarray
-    classes: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class DetectionIndex(ImageIndex):
-    """Images with an annotation file; ``labels`` are numbers of its pictures, or in training each one's ``Truth``."""
-
-    annotations: Annotations | None = None
-
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """The file's id of each class."""
-        assert self.annotations is not None
-        return self.annotations.category_ids
 
 
 def open_train_val(
@@ -86,6 +64,17 @@ def open_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> Detect
     if recipe.val_fraction is not None and not _file(root, recipe.val_split).is_file():
         return _split(_open(root, recipe.train_split, recipe, class_names), recipe)[1]
     return _open(root, recipe.val_split, recipe, class_names)
+
+
+def open_known_val(recipe: Recipe, class_names: Sequence[str] | None, known: Known | None) -> DetectionIndex:
+    """The validation images that a checkpoint is measured on: see ``data.known.open_known_val``."""
+    if known is None or known["val"] is None:
+        return open_val(recipe, class_names)
+    root = _root(recipe)
+    if inherits_split(recipe) and not _file(root, recipe.val_split).is_file():
+        whole = _open(root, recipe.train_split, recipe, class_names)
+        return split_again(recipe, known, whole, lambda: _split(whole, recipe)[1])
+    return noting(open_val(recipe, class_names), recipe, known)
 
 
 def preparation(recipe: Recipe, detector: Detector) -> Preparation:

@@ -16,7 +16,7 @@ from mindcv_mnasnet.export.artifact import open_artifact
 from mindcv_mnasnet.export.images import evaluation_images
 from mindcv_mnasnet.export.metadata import ModelMetadata, folded_as
 from mindcv_mnasnet.files import require_writable, unwritable
-from mindcv_mnasnet.recipe.recipe import with_evaluation
+from mindcv_mnasnet.recipe.recipe import Recipe, with_evaluation
 from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
 from mindcv_mnasnet.train.evaluation import Evaluator
 from mindcv_mnasnet.weights.sound import require_sound
@@ -102,12 +102,12 @@ def export(checkpoint_path: str | Path, path: str | Path, options: Options) -> E
     metadata = ModelMetadata.of(
         checkpoint, recipe, options.input, options.ema, options.quantize, options.batch, options.nms
     )
-    pictures = evaluation_images(metadata, options.data_dir, options.check_images)
+    pictures = evaluation_images(recipe, metadata, options.data_dir, options.check_images)
     tensors = checkpoint.weights(options.ema)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             fresh = Path(folder) / path.name
-            _write(fresh, tensors, metadata, options)
+            _write(fresh, tensors, recipe, metadata, options)
             report = _compared(fresh, path, checkpoint, metadata, pictures, options.ema)
             _require_equal(report, options)
             for part in sorted(Path(folder).glob(f"{path.name}*"), reverse=True):  # the metadata before the file
@@ -164,7 +164,9 @@ def _sized(options: Options) -> dict[str, Any]:
     return {} if options.image_size is None else {"image_resize": options.image_size}
 
 
-def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: ModelMetadata, options: Options) -> None:
+def _write(
+    path: Path, tensors: Mapping[str, np.ndarray], recipe: Recipe, metadata: ModelMetadata, options: Options
+) -> None:
     if options.format in ("mindir", "air"):
         from mindcv_mnasnet.export.mindir import write_mindir
 
@@ -176,7 +178,7 @@ def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: ModelMetadat
     }
     calibration = []
     if options.quantize == "int8":
-        images = evaluation_images(metadata, options.data_dir, options.calibration_images, training=True)
+        images = evaluation_images(recipe, metadata, options.data_dir, options.calibration_images, training=True)
         calibration = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
     if options.format == "tflite":
         from mindcv_mnasnet.export.tflite import write_tflite

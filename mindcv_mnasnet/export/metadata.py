@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mindcv_mnasnet.data.sets import without_places
 from mindcv_mnasnet.detection.anchors import anchors_of
 from mindcv_mnasnet.detection.postprocess import PostProcess
 from mindcv_mnasnet.errors import UserError
@@ -77,7 +78,7 @@ class ModelMetadata:
                 "anchors": anchors,
             }
         return cls(
-            recipe=recipe.to_dict(),
+            recipe=without_places(recipe).to_dict(),
             network=network.to_dict(),
             class_names=checkpoint.class_names,
             source=checkpoint.meta.get("source"),

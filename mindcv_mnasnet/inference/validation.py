@@ -122,7 +122,7 @@ def _validate_boxes(
     tolerance: float,
 ) -> Result:
     assert checkpoint.detector is not None
-    image_index = boxes.open_val(recipe, checkpoint.class_names)
+    image_index = boxes.open_known_val(recipe, checkpoint.class_names, checkpoint.meta.get("data"))
     plan = Plan.make(recipe, None, len(image_index), machine.world, runtime.usable_cores())
     conventions, network = _evaluated(checkpoint, recipe)
     detector = replace(checkpoint.detector, network=network)

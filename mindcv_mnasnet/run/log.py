@@ -19,6 +19,7 @@ from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import replace_file, unwritable
 from mindcv_mnasnet.run.curves import draw_curves
 from mindcv_mnasnet.run.progress import Progress
+from mindcv_mnasnet.run.sections import Position, beginning, in_one_count, kept
 
 DRAW_EVERY_SECONDS = 60.0
 
@@ -67,7 +68,8 @@ class RunLog:
 
     Starting at ``resume_step`` (0 is allowed) forgets every line after that step, so a resumed run's log reads as if it
     had never stopped; an epoch's line has to be written before the checkpoint that a resume may start from.
-    ``total_steps`` lets the console tell the time left; ``clock`` counts seconds.
+    ``checkpoint`` is where that stands by its own count, which is another where its steps were of other sizes than
+    ``images_per_step``. ``total_steps`` lets the console tell the time left; ``clock`` counts seconds.
 
     Raises:
         JobError: the log cannot be written, a full disk for one.
@@ -82,6 +84,8 @@ class RunLog:
         tensorboard: bool = False,
         *,
         total_steps: int | None = None,
+        images_per_step: int | None = None,
+        checkpoint: Position | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.path = Path(folder) / "log.jsonl"
@@ -91,15 +95,17 @@ class RunLog:
         self._clock = clock
         self._drawn = clock()
         self._step = resume_step or 0
-        self._board = _open_board(Path(folder), resume_step) if tensorboard else None
+        self._board = _open_board(Path(folder), checkpoint.step if checkpoint else resume_step) if tensorboard else None
         self._progress = Progress(total_steps, clock)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.is_file():
-                _rewind(self.path, resume_step)
+                _rewind(self.path, checkpoint if checkpoint or resume_step is None else Position(resume_step))
             self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise unwritable(self.path, error) from error
+        if checkpoint is not None and checkpoint.images_per_step != images_per_step:
+            self.message(**beginning(checkpoint, Position(self._step, images_per_step)))
 
     def step(self, step: int, epoch: int, loss: float, lr: float, images_per_second: float, **more: Any) -> None:
         """Log that optimizer step number ``step`` (counted from 1) of ``epoch`` (counted from 1) is done."""
@@ -126,10 +132,10 @@ class RunLog:
         if self._clock() - self._drawn >= DRAW_EVERY_SECONDS:
             self._draw()
 
-    def message(self, text: str) -> None:
-        """Log and print a sentence."""
+    def message(self, text: str, **more: Any) -> None:
+        """Log and print a sentence; ``more`` is logged beside it."""
         if self._active:
-            self._write("message", self._step, text=text)
+            self._write("message", self._step, text=text, **more)
             self._progress.print(text)
 
     def close(self) -> None:
@@ -169,17 +175,19 @@ class RunLog:
 
     def _draw(self) -> None:
         self._drawn = self._clock()
-        draw_curves(read_log(self.path), self.path.with_name("curves.png"))
+        draw_curves(in_one_count(read_log(self.path)), self.path.with_name("curves.png"))
 
 
-def _rewind(path: Path, resume_step: int | None) -> None:
-    """Drop torn lines and those after ``resume_step``; a log that has neither stays untouched."""
+def _rewind(path: Path, position: Position | None) -> None:
+    """Drop torn lines and those after ``position``; a log that has neither stays untouched."""
     content = path.read_bytes()
-    if resume_step is None and content:
+    if position is None and content:
         raise UserError(f"{path} is the log of an earlier run: resume that run or choose another folder")
-    kept = b"".join(line + b"\n" for line, record in _records(content) if record["step"] <= (resume_step or 0))
-    if kept != content:
-        replace_file(path, kept)
+    lines = list(_records(content))
+    before = kept([record for _, record in lines], position or Position(0))
+    wanted = b"".join(line + b"\n" for (line, _), keep in zip(lines, before, strict=True) if keep)
+    if wanted != content:
+        replace_file(path, wanted)
 
 
 def require_tensorboard() -> Any:

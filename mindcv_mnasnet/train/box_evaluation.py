@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from mindcv_mnasnet.data.pipeline import eval_batches
 from mindcv_mnasnet.detection.anchors import anchors_of
-from mindcv_mnasnet.detection.data import DetectionIndex, preparation
+from mindcv_mnasnet.detection.data import preparation
 from mindcv_mnasnet.detection.evaluation import NAMES, Scores, evaluate, results
+from mindcv_mnasnet.detection.index import DetectionIndex
 from mindcv_mnasnet.detection.network import SSDLite, create_detector
 from mindcv_mnasnet.detection.postprocess import Detections, PostProcess
 from mindcv_mnasnet.devices import runtime, simulation

@@ -44,7 +44,15 @@ def fit(recipe: Recipe, averaged_only: bool = False) -> dict[str, Any]:
     resumed = job.attempted_steps if recipe.resume else None
     folder = job.folder.path if job.folder else "."
     with job, _stop_signal() as stop:
-        log = RunLog(folder, job.runtime.rank, resumed, job.recipe.tensorboard, total_steps=job.plan.total_steps)
+        log = RunLog(
+            folder,
+            job.runtime.rank,
+            resumed,
+            job.recipe.tensorboard,
+            total_steps=job.plan.total_steps,
+            images_per_step=job.plan.global_batch,
+            checkpoint=job.resumed_at,
+        )
         with log:
             for note in job.notes:
                 log.message(note)

@@ -28,6 +28,7 @@ from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
 from mindcv_mnasnet.run.folder import RunFolder, checkpoint_at, storable
 from mindcv_mnasnet.run.log import require_tensorboard
 from mindcv_mnasnet.run.scores import better_weights
+from mindcv_mnasnet.run.sections import Position
 from mindcv_mnasnet.train.random_inputs import RandomLayout
 from mindcv_mnasnet.train.schedule import learning_rates
 from mindcv_mnasnet.train.step import TrainStep
@@ -57,6 +58,7 @@ class Job:
     best: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)  # of the last epoch
     last_checkpoint: Path | None = None
+    resumed_at: Position | None = None  # by the count of the checkpoint
 
     @property
     def attempted_steps(self) -> int:
@@ -198,6 +200,7 @@ def _restore(job: Job, stored: Checkpoint) -> None:
     before = stored.recipe
     job.best, job.metrics = dict(meta["best"]), dict(meta["metrics"])
     job.last_checkpoint = stored.path
+    job.resumed_at = Position(meta["batches"] // before.gradient_accumulation_steps, meta["global_batch"])
     if plan.global_batch == meta["global_batch"]:
         job.batches = meta["batches"] * plan.batches_per_epoch // meta["batches_per_epoch"]
         job.step.convert_sums(plan.batches_per_epoch / meta["batches_per_epoch"], plan.device_batch / before.batch_size)
@@ -206,7 +209,6 @@ def _restore(job: Job, stored: Checkpoint) -> None:
         job.batches = whole_epochs * plan.batches_per_epoch
         job.step.set_steps(whole_epochs * plan.steps_per_epoch)
         job.step.start_epoch()
-        job.notes.append(f"images per step: {plan.global_batch}, were {meta['global_batch']}; epoch starts again")
     else:
         raise UserError(
             f"batch_size: a step took {meta['global_batch']} images and would take {plan.global_batch} now on "

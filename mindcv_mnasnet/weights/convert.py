@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mindcv_mnasnet.data.sets import without_places
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import require_writable
 from mindcv_mnasnet.networks.families import CONVENTIONS
@@ -149,7 +150,7 @@ def open_weights(path: str | Path) -> Checkpoint:
 
 def _meta(weights: Converted, checksum: str) -> dict[str, Any]:
     return {
-        "recipe": weights.recipe.to_dict(),
+        "recipe": without_places(weights.recipe).to_dict(),
         "network": weights.network.to_dict(),
         "class_names": list(weights.class_names),
         "source": weights.source,
@@ -161,6 +162,7 @@ def _meta(weights: Converted, checksum: str) -> dict[str, Any]:
             "checksum": checksum,
             "counters": dict(weights.counters),
         },
+        **({} if weights.data is None else {"data": weights.data}),
     }
 
 

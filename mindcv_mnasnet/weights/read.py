@@ -45,6 +45,7 @@ class Converted:
     counters: Mapping[str, int] = field(default_factory=dict)
     reported: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    data: Mapping[str, Any] | None = None  # identities of the images of its run (``data.known``)
 
 
 def read_weights(
@@ -179,6 +180,7 @@ def _own(path: Path, source: str | None, raw: bool) -> Converted | None:
         origin="own",
         counters=meta.get("conversion", {}).get("counters", {}),
         reported=meta.get("reported"),
+        data=meta.get("data"),
         notes=(f"{'averaged (EMA)' if checkpoint.chosen(False if raw else None) == 'ema' else 'raw'} weights",),
     )
 

@@ -13,7 +13,7 @@ from mindcv_mnasnet.data.identity import Identity, Relation
 from mindcv_mnasnet.data.index import list_folder
 from mindcv_mnasnet.data.known import described, open_known_val, require_same
 from mindcv_mnasnet.data.packs import open_pack, write_pack
-from mindcv_mnasnet.data.sets import in_folder, open_train_val, with_absolute_places
+from mindcv_mnasnet.data.sets import in_folder, open_train, open_train_val, with_absolute_places
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe.recipe import load_recipe
 
@@ -169,6 +169,19 @@ def test_a_flat_folder_of_other_images_needs_labels_of_its_own(labeled, tmp_path
         open_known_val(told(recipe, data_dir=str(tmp_path / "flat")), classes, known)
     asked = told(recipe, data_dir=str(tmp_path / "flat"), val_labels=str(tmp_path / "labels.txt"))
     assert open_known_val(asked, classes, known).labels.tolist() == [1, 0] * 5
+
+
+def test_training_images_are_opened_alone_whatever_there_is_for_validation(labeled, tmp_path):
+    recipe, *_ = labeled
+    make_folder(tmp_path / "flat" / "val", {f"photo{n:02d}.png": flat(n) for n in range(10)})
+    folder(tmp_path / "flat" / "train", 12)
+    folder(tmp_path / "plain", 14)
+    assert len(open_train(told(recipe))) == 30
+    assert len(open_train(told(recipe, data_dir=str(tmp_path / "flat")))) == 12
+    assert len(open_train(told(recipe, data_dir=str(tmp_path / "plain")))) == 14
+    shared = replace(recipe, val_labels=None, val_fraction=0.2)
+    assert len(open_train(told(shared, data_dir=str(tmp_path / "flat")))) == 12
+    assert 0 < len(open_train(told(shared, data_dir=str(tmp_path / "plain")))) < 14
 
 
 @pytest.mark.parametrize("known", [None, {"train": None, "val": None}])

@@ -56,7 +56,8 @@ def collect(run: Path, recipe: str, note: str) -> dict[str, Any]:
 def seconds_at_work(records: Sequence[dict[str, Any]]) -> float:
     """Seconds between a log's records, without the pauses before a resumed run says so."""
     steps = pairwise(records)
-    return sum(b["time"] - a["time"] for a, b in steps if not str(b.get("text", "")).startswith("resuming from"))
+    begins = ("resuming from", "images per step")
+    return sum(b["time"] - a["time"] for a, b in steps if not str(b.get("text", "")).startswith(begins))
 
 
 _SCORES = ("top1", "top5", "ap", "ap50", "ap75", "ap50_of")
