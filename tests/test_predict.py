@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -149,6 +150,17 @@ def test_features_are_what_the_classifier_sees(model, digits, tmp_path):
     best = [json.loads(line)["top"][0]["class"] for line in done.stdout.splitlines()]
     assert [str(row.argmax()) for row in logits] == best
     assert len(found["names"]) == len(best)
+
+
+def test_rows_of_features_have_names_where_their_file_has_no_room_for_them(model, digits, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(digits / "val" / "0", folder)
+    broken = sorted(folder.iterdir())[1]
+    broken.write_bytes(broken.read_bytes()[:40])
+    assert tool(model, folder, "--features", tmp_path / "f.npy").returncode == 1
+    names = json.loads((tmp_path / "f.names.json").read_text())
+    assert len(names) == len(np.load(tmp_path / "f.npy")) == len(list(folder.iterdir())) - 1
+    assert str(broken) not in names
 
 
 def test_feature_maps_have_the_reductions_of_the_network(model, digits, tmp_path):

@@ -37,7 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--drawn", type=Path, metavar="FOLDER", help="a detector's boxes drawn into the images")
     parser.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of printing")
-    parser.add_argument("--features", type=Path, metavar="FILE", help="pooled features: .npy, or .npz with the names")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="FILE",
+        help="pooled features: .npz with the names, or .npy with a .names.json beside",
+    )
     parser.add_argument("--feature_maps", action="store_true", help="the maps of every reduction instead (.npz)")
     parser.add_argument("--contact_sheet", type=Path, metavar="FILE", help="what the network saw (.png, .jpg, ...)")
     parser.add_argument("--batch_size", type=int, help="images at once (default: as in the recipe)")
@@ -171,6 +176,7 @@ def _write_features(path: Path, names: list[str], batches: list[list[np.ndarray]
     content = io.BytesIO()
     if path.suffix == ".npy":
         np.save(content, joined[0])
+        replace_file(path.with_suffix(".names.json"), json.dumps(names).encode())
     elif maps:
         np.savez(content, names=np.array(names), **{f"map_{number}": value for number, value in enumerate(joined)})
     else:
