@@ -24,7 +24,7 @@ from mindcv_mnasnet.networks.families import CONVENTIONS
 from mindcv_mnasnet.networks.network import Network, resolve
 from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
 from mindcv_mnasnet.weights.conventions import recipe_for
-from mindcv_mnasnet.weights.convert import convert
+from mindcv_mnasnet.weights.convert import convert, open_weights
 from mindcv_mnasnet.weights.detect import network_of
 from mindcv_mnasnet.weights.files import Stored, read_stored, write_stored
 from mindcv_mnasnet.weights.labels import class_title, imagenet_class_names
@@ -261,12 +261,19 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "a Git LFS pointer"),
         (b"\x89HDF\r\n\x1a\n", "Keras"),
         (b"\x1c\0\0\0TFL3", "TFLite"),
+        (b"\xef\xbb\xbf<html>", "a web page"),
+        (b'{"message": "Not Found"}', "JSON"),
+        (b"\x1f\x8b\x08\0\0\0\0\0\0\0", "gzip"),
+        (b"", "an empty file"),
     ],
 )
 def test_what_is_no_weights_is_named_for_what_it_is(tmp_path, content, said):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(UserError, match=said):
         convert(tmp_path / "x.pth", tmp_path / "ours.safetensors")
+    (tmp_path / "x.pth").rename(tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=said):
+        open_weights(tmp_path / "x.safetensors")
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
         archive.writestr("model/constants.pkl", "")
     with pytest.raises(UserError, match="TorchScript"):

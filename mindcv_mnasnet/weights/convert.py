@@ -21,7 +21,7 @@ from mindcv_mnasnet.weights.detect import is_first_layout, network_of
 from mindcv_mnasnet.weights.files import Stored, write_stored
 from mindcv_mnasnet.weights.name_maps import NAME_MAPS, shapes
 from mindcv_mnasnet.weights.read import SOURCES, Converted, read_weights
-from mindcv_mnasnet.weights.recognize import PYTORCH
+from mindcv_mnasnet.weights.recognize import PYTORCH, kind_of
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,7 @@ def open_weights(path: str | Path) -> Checkpoint:
         try:
             return read_checkpoint(path)
         except BrokenCheckpointError as error:
+            kind_of(path)  # says what it is if it is something else altogether
             if "is not a checkpoint of mindcv_mnasnet" not in str(error):
                 raise
     weights = read_weights(path)

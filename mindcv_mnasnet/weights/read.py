@@ -22,6 +22,7 @@ from mindcv_mnasnet.weights.files import Stored, read_stored
 from mindcv_mnasnet.weights.hugging_face import read_config
 from mindcv_mnasnet.weights.labels import imagenet_class_names
 from mindcv_mnasnet.weights.name_maps import NAME_MAPS, shapes
+from mindcv_mnasnet.weights.recognize import kind_of
 from mindcv_mnasnet.weights.sound import require_sound
 
 _TEXT_ORDER = (
@@ -166,6 +167,7 @@ def _own(path: Path, source: str | None, raw: bool) -> Converted | None:
     try:
         checkpoint = read_checkpoint(path)
     except BrokenCheckpointError as error:
+        kind_of(path)  # says what it is if it is something else altogether
         if source == "own" or "is not a checkpoint of mindcv_mnasnet" not in str(error):
             raise
         return None

@@ -14,6 +14,7 @@ _OTHERS = (
     (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch that with: git lfs pull"),
     (0, b"<", "a web page, not weights; download the file that the page links to"),
     (0, b"\x89HDF", "an HDF5 file of Keras, which is not read here"),
+    (0, b"\x1f\x8b", "a gzip archive; unpack it first"),
     (4, b"TFL3", "a TFLite file; predict and validate run it as it is"),
 )
 
@@ -30,7 +31,9 @@ def kind_of(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"no weight file {path}")
     with path.open("rb") as file:
-        head = file.read(512)
+        head = file.read(512).removeprefix(b"\xef\xbb\xbf")
+    if not head:
+        raise UserError(f"{path} is an empty file")
     for at, mark, what in _OTHERS:
         if head.lstrip().lower()[at:].startswith(mark.lower()):
             raise UserError(f"{path} is {what}")
@@ -41,6 +44,8 @@ def kind_of(path: Path) -> str:
         return "pytorch"  # a pickle, as torch wrote before it wrote archives
     if head[8:9] == b"{":
         return "safetensors"
+    if head.lstrip().startswith((b"{", b"[")):
+        raise UserError(f"{path} is JSON, such as a server's message, not weights")
     kind = _BY_SUFFIX.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"{path} has an unknown suffix; weights are read from {', '.join(READABLE)} and TensorFlow's")
