@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mindcv_mnasnet.errors import UserError
 
 _SHOWN = 5  # faults that an error sentence spells out
 _EDGE = 1.0  # pixels by which a box may leave its image: roundings of annotators' tools
+_MOST_ID, _MOST_SIDE = 2**63 - 1, 2**31 - 1  # what evaluators and image files can hold
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def judge(path: str | Path) -> tuple[Annotations, list[str]]:
 
 def _stored(path: Path) -> dict[str, list[Any]]:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"there is no annotation file {path}") from None
     except OSError as error:
@@ -112,6 +114,8 @@ def _stored(path: Path) -> dict[str, list[Any]]:
         raise UserError(f"{path} is not an annotation file: it is not text") from None
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); is it truncated?") from None
+    except RecursionError:
+        raise UserError(f"{path} is no COCO instances file: its JSON is nested too deeply") from None
     wanted = ("images", "annotations", "categories")
     lists: dict[str, Any] = {name: stored.get(name) for name in wanted} if isinstance(stored, dict) else {}
     missing = [name for name in wanted if not isinstance(lists.get(name), list)]
@@ -127,11 +131,16 @@ def _stored(path: Path) -> dict[str, list[Any]]:
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MOST_ID
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return _whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_name(value: Any) -> bool:
+    """Text that files, tables and terminals can hold: no control characters, no halves of surrogate pairs."""
+    return isinstance(value, str) and value != "" and not any(unicodedata.category(c) in ("Cc", "Cs") for c in value)
 
 
 def _entries(kind: str, entries: Sequence[Any], faults: list[str]) -> list[tuple[int, Mapping[str, Any]]]:
@@ -151,8 +160,8 @@ def _entries(kind: str, entries: Sequence[Any], faults: list[str]) -> list[tuple
 def _categories(entries: Sequence[Any], faults: list[str]) -> dict[int, str]:
     names: dict[int, Any] = {number: entry.get("name") for number, entry in _entries("category", entries, faults)}
     for number, name in names.items():
-        if not isinstance(name, str) or not name:
-            faults.append(f"category id {number} has no name")
+        if not _is_name(name):
+            faults.append(f"category id {number} has no printable name, but {name!r}")
     for name, count in Counter(name for name in names.values() if isinstance(name, str)).items():
         if count > 1:
             ids = [number for number in names if names[number] == name]
@@ -165,11 +174,11 @@ def _leaves(name: str) -> bool:
 
 
 def _is_size(width: Any, height: Any) -> bool:
-    return _whole(width) and _whole(height) and width > 0 and height > 0
+    return _whole(width) and _whole(height) and 0 < width <= _MOST_SIDE and 0 < height <= _MOST_SIDE
 
 
 def _is_sound(name: Any, width: Any, height: Any) -> bool:
-    return isinstance(name, str) and name != "" and not _leaves(name) and _is_size(width, height)
+    return _is_name(name) and not _leaves(name) and _is_size(width, height)
 
 
 def _pictures(entries: Sequence[Any], faults: list[str]) -> dict[int, tuple[str, int, int]]:
@@ -179,8 +188,8 @@ def _pictures(entries: Sequence[Any], faults: list[str]) -> dict[int, tuple[str,
         name: Any = entry.get("file_name")
         width: Any = entry.get("width")
         height: Any = entry.get("height")
-        if not isinstance(name, str) or not name:
-            faults.append(f"image id {number} has no file_name")
+        if not _is_name(name):
+            faults.append(f"image id {number} has no printable file_name, but {name!r}")
         elif _leaves(name):
             faults.append(f"image id {number}: file_name {name!r} leaves the folder of the images")
         elif name in files:

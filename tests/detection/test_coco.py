@@ -53,6 +53,16 @@ FAULTS = {
     "file elsewhere": (with_change("images", 1, file_name="../3.png"), "image id 3", "leaves"),
     "no size": (with_change("images", 0, width=None), "image id 7", "None"),
     "no id": (with_change("annotations", 0, id="x"), "annotation number 0", "id"),
+    "id too large": (with_change("annotations", 0, id=2**63), "annotation number 0", "id"),
+    "number too large": (with_change("annotations", 0, bbox=[10**400, 0, 1, 1]), "annotation id 2", "finite"),
+    "area too large": (with_change("annotations", 0, area=10**400), "annotation id 2", "area"),
+    "image too large": (with_change("images", 0, width=10**400), "image id 7", "width and height"),
+    "box of a name": (with_change("annotations", 0, bbox={"x": 1}), "annotation id 2", "finite"),
+    "no crowd": (with_change("annotations", 0, iscrowd=None), "annotation id 2", "iscrowd"),
+    "no entry": ({**SOUND, "annotations": [[1, 2]]}, "annotation number 0", "id"),
+    "half a character": (with_change("categories", 0, name="\ud800"), "category id 10", "printable"),
+    "two lines": (with_change("categories", 0, name="a\nb"), "category id 10", "printable"),
+    "null in a file name": (with_change("images", 0, file_name="a\0.png"), "image id 7", "printable"),
 }
 
 
@@ -82,6 +92,7 @@ def test_all_faults_of_a_file_are_listed(tmp_path):
         (json.dumps({"images": [], "annotations": []}), "no list categories"),
         (json.dumps({"images": [], "annotations": [], "categories": []}), "lists no images"),
         ("\0\1", "JSON"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_other_files_are_refused_in_a_sentence(tmp_path, text, word):
@@ -89,6 +100,12 @@ def test_other_files_are_refused_in_a_sentence(tmp_path, text, word):
     path.write_text(text)
     with pytest.raises(UserError, match=word):
         judge(path)
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(SOUND), encoding="utf-8-sig")
+    assert len(read_annotations(path).pictures) == 2
 
 
 def test_a_missing_file_is_named(tmp_path):

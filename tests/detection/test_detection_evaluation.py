@@ -51,6 +51,15 @@ def test_the_twelve_numbers_are_the_published_ones():
     assert list(scores.to_dict())[:12] == list(NAMES)
 
 
+def test_annotations_may_count_from_zero(tmp_path):
+    content = document([(0, 64, 48)], [annotation(0, 0, [1, 2, 30, 20]), annotation(1, 0, [40, 9, 20, 30])], 1)
+    annotations = read_annotations(write(tmp_path / "truth.json", content))
+    detections = [
+        {"image_id": 0, "category_id": 10, "bbox": one["bbox"], "score": 0.9} for one in content["annotations"]
+    ]
+    assert evaluate(annotations, detections)["ap"] == pytest.approx(1)
+
+
 box = st.tuples(st.integers(0, 60), st.integers(0, 40), st.integers(1, 40), st.integers(1, 24)).map(list)
 truths = st.lists(st.tuples(st.integers(1, 3), box, st.integers(1, 2), st.booleans()), max_size=8)
 # Few different scores, so that many tie; images without boxes and without detections.
