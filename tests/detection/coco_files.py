@@ -41,8 +41,8 @@ def write(path: Path, content: dict) -> Path:
     return path
 
 
-def colored_data_set(root: Path, train: int = 6, val: int = 4, side: int = 64, classes: int = 2) -> Path:
-    """Noisy gray images with one or two filled rectangles, red ones of class 1 and blue ones of class 2 (if any)."""
+def colored_data_set(root: Path, train: int = 6, val: int = 4, side: int = 64) -> Path:
+    """Noisy gray images with one or two filled rectangles, red ones of class 1 and blue ones of class 2."""
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):
         boxes, images = [], []
@@ -55,7 +55,7 @@ def colored_data_set(root: Path, train: int = 6, val: int = 4, side: int = 64, c
                 w, h = rng.integers(side // 4, side // 2, 2).tolist()
                 x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
                 pixels[y : y + h, x : x + w] = COLORS[kind]
-                boxes.append(annotation(len(boxes) + 1, number, [x, y, w, h], min(kind + 1, classes)))
+                boxes.append(annotation(len(boxes) + 1, number, [x, y, w, h], kind + 1))
             Image.fromarray(pixels).save(root / split / f"{number}.png")
-        write(root / "annotations" / f"instances_{split}.json", document(images, boxes, classes))
+        write(root / "annotations" / f"instances_{split}.json", document(images, boxes))
     return root

@@ -106,14 +106,6 @@ def test_crowds_and_images_without_boxes_are_counted_and_left_out(tmp_path, cpu)
     assert any("11 crowds" in text for text in texts)
 
 
-@pytest.mark.slow
-def test_the_recipe_of_blood_cells_finds_the_objects_of_another_set_with_one_class(tmp_path, cpu):
-    data = colored_data_set(tmp_path / "data", train=48, val=16, side=96, classes=1)
-    keys = {"data_dir": str(data), "ckpt_save_dir": str(tmp_path), "epoch_size": 20, "image_resize": 160}
-    summary = fit(load_recipe(BCCD, overrides=keys))
-    assert summary["ap50"] >= 50
-
-
 def test_a_search_is_for_classifiers():
     with pytest.raises(UserError, match="is of a detector"):
         load_settings(ROOT / "configs" / "search" / "digits_cpu.yaml", {"recipe": str(BCCD)})
