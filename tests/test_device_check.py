@@ -153,7 +153,7 @@ class RoundedConv(nn.Cell):
 def test_the_rounding_of_each_type_is_within_half_of_its_tolerance(cpu, monkeypatch, dtype, bits, whole):
     """float32 is HF32 here, to which NPUs round what they convolve; the significant bits are 11, 11 and 8."""
     from mindcv_mnasnet.device_check import computing
-    from mindcv_mnasnet.train import job
+    from mindcv_mnasnet.train import task
 
     def rounding(*arguments, **keys):
         model = create_model(*arguments, **{**keys, "kernels": False})
@@ -164,7 +164,7 @@ def test_the_rounding_of_each_type_is_within_half_of_its_tolerance(cpu, monkeypa
                 cell.insert_child_to_cell("conv2d", RoundedConv(conv, bits, whole))
         return model
 
-    monkeypatch.setattr(job, "create_model", rounding)
+    monkeypatch.setattr(task, "create_model", rounding)
     monkeypatch.setattr(computing, "_steps", {})
     monkeypatch.setitem(computing.AMP, dtype, {})
     found = computing.steps("CPU", dtype)

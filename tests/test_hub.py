@@ -21,7 +21,7 @@ from file_server import Served, serving
 from processes import PLAIN, ROOT, cli, refused, write_recipe
 
 import validate
-from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.devices import environment
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.networks.network import resolve
@@ -196,26 +196,26 @@ def test_a_user_without_a_home_has_a_cache_that_nobody_else_writes(home, tmp_pat
         monkeypatch.setenv("HOME", home)
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    runtime._temporary_folder.cache_clear()
-    first = runtime.cache_folder()
+    environment._temporary_folder.cache_clear()
+    first = environment.cache_folder()
     assert first.parent == tmp_path
     assert first.stat().st_mode & 0o777 == 0o700
     first.chmod(0o777)
-    runtime._temporary_folder.cache_clear()
-    assert runtime.cache_folder() not in (first, *first.parents)
-    runtime._temporary_folder.cache_clear()
+    environment._temporary_folder.cache_clear()
+    assert environment.cache_folder() not in (first, *first.parents)
+    environment._temporary_folder.cache_clear()
 
 
 def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     for name in ("MNASNET_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert runtime.cache_folder() == tmp_path / ".cache" / "mindcv_mnasnet"
+    assert environment.cache_folder() == tmp_path / ".cache" / "mindcv_mnasnet"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert runtime.cache_folder() == tmp_path / "xdg" / "mindcv_mnasnet"
+    assert environment.cache_folder() == tmp_path / "xdg" / "mindcv_mnasnet"
     monkeypatch.setenv("MNASNET_CACHE", str(tmp_path / "own"))
-    assert runtime.cache_folder() == tmp_path / "own"
-    assert runtime.cache_folder(tmp_path / "said") == tmp_path / "said"
+    assert environment.cache_folder() == tmp_path / "own"
+    assert environment.cache_folder(tmp_path / "said") == tmp_path / "said"
 
 
 def test_weights_are_fetched_and_converted_once(cache, served, tensors, monkeypatch):

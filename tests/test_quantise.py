@@ -16,15 +16,9 @@ import validate
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.folded import fold
 from mindcv_mnasnet.model.create import create_model
+from mindcv_mnasnet.model.fake_quant import RANGE_DECAY, QuantizeActivation, QuantizeWeight
 from mindcv_mnasnet.model.parameters import load_parameters
-from mindcv_mnasnet.model.quantization import (
-    PREFIXES,
-    RANGE_DECAY,
-    Quantization,
-    QuantizeActivation,
-    QuantizedLayerFactory,
-    QuantizeWeight,
-)
+from mindcv_mnasnet.model.quantization import PREFIXES, Quantization, QuantizedLayerFactory
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.train.step import TrainStep
 
@@ -149,7 +143,7 @@ def test_halves_are_the_only_freedom_of_rounding():
 def test_a_network_that_is_not_quantized_has_none_of_it():
     plain = create_model(tiny.network())
     kinds = {type(cell).__module__ for _, cell in plain.cells_and_names()}
-    assert "mindcv_mnasnet.model.quantization" not in kinds
+    assert "mindcv_mnasnet.model.fake_quant" not in kinds
     quantized = create_model(tiny.network(), quantization=Quantization())
     names = [p.name for p in quantized.get_parameters()]
     assert [name for name in names if not name.startswith(PREFIXES)] == [p.name for p in plain.get_parameters()]

@@ -15,7 +15,8 @@ from tqdm import tqdm
 from mindcv_mnasnet.data.index import ImageIndex, list_folder
 from mindcv_mnasnet.data.labels import list_flat
 from mindcv_mnasnet.data.pack_check import differences
-from mindcv_mnasnet.data.packs import open_pack, write_pack
+from mindcv_mnasnet.data.pack_writer import write_pack
+from mindcv_mnasnet.data.packs import open_pack
 from mindcv_mnasnet.data.scaling import DEFAULT_QUALITY, Scaling
 from mindcv_mnasnet.errors import JobError, UserError
 

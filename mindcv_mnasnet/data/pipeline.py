@@ -1,10 +1,8 @@
-"""Listings to batches: threads read and decode in our order, MindSpore's C++ threads resize and augment."""
+"""Images of an index to batches: threads read and decode in our order, MindSpore's resize and augment."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,17 +14,11 @@ import numpy as np
 
 from mindcv_mnasnet.data.augment import Operations, eval_operations, train_operations
 from mindcv_mnasnet.data.decoder import Decoder, RandomCrop, whole_image
-from mindcv_mnasnet.data.images import BadImage
 from mindcv_mnasnet.data.index import ImageIndex
+from mindcv_mnasnet.data.reader import Pass, Reader
 from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
-
-_LEAST_READERS = 8  # threads that read and decode; more than cores, for file systems that answer slowly
-_READ_AHEAD = 4  # images per thread
-
-# One pass over the data on this rank: image_index indices, -1 being padding, and a decoder for each.
-Pass = Callable[[], tuple[np.ndarray, Iterator[Decoder]]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +88,7 @@ def train_stream(
 
     passes: list[Pass] = [partial(pass_of, epoch) for epoch in range(first_epoch, last_epoch)]
     skip = recipe.on_bad_image == "skip"
-    source = _Source(image_index, passes, len(part) * batch, skip, plan.workers, refill=True)
+    source = Reader(image_index, passes, len(part) * batch, skip, plan.workers, refill=True)
     seed = _seed(recipe.seed, first_epoch, rank)
     return Batches(source, prepared.train, batch, plan.workers, recipe.in_channels, seed)
 
@@ -118,7 +110,7 @@ def eval_batches(
     padded[: len(image_index)] = np.arange(len(image_index))
     own = _share(padded, count, plan.val_batch, rank, world)
     skip = recipe.on_bad_image == "skip"
-    source = _Source(image_index, [lambda: (own, repeat(whole_image))], len(own), skip, plan.workers, refill=False)
+    source = Reader(image_index, [lambda: (own, repeat(whole_image))], len(own), skip, plan.workers, refill=False)
     operations = eval_operations(recipe) if preparation is None else preparation.evaluate
     return Batches(source, operations, plan.val_batch, plan.workers, recipe.in_channels, seed=0)
 
@@ -147,7 +139,7 @@ class Batches:
         dataset: the MindSpore dataset, for sinking; start it inside :meth:`seeded`.
     """
 
-    def __init__(self, source: _Source, operations: Operations, batch: int, workers: int, channels: int, seed: int):
+    def __init__(self, source: Reader, operations: Operations, batch: int, workers: int, channels: int, seed: int):
         self._source = source
         self._batch = batch
         self._seed = seed
@@ -203,73 +195,3 @@ class Batches:
             return self._source.failure
         lines = [line for line in str(error).splitlines() if line.startswith("[ERROR]")] or [str(error)]
         return JobError(f"the input pipeline failed: {lines[0]}")
-
-
-class _Source:
-    """Iterable for GeneratorDataset: (pixels, label) in the order of ``passes``, read and decoded ahead by threads."""
-
-    def __init__(
-        self, image_index: ImageIndex, passes: list[Pass], length: int, skip: bool, workers: int, refill: bool
-    ):
-        self._listing = image_index
-        self.broken: dict[int, str] = {}
-        self.failure: JobError | None = None
-        self.closed = False
-        self._passes = passes
-        self._length = length * len(passes)
-        self._skip = skip
-        self._threads = max(workers, _LEAST_READERS)
-        self._refill = refill
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        self.failure = None
-        try:
-            yield from self._read_ahead()
-        except (BadImage, JobError) as error:
-            self.failure = _broken(error, self._listing) if isinstance(error, BadImage) else error
-            raise self.failure from None
-
-    def _places(self) -> Iterator[tuple[np.ndarray, int, Decoder]]:
-        for one in self._passes:
-            order, decoders = one()
-            for at, decode in zip(range(len(order)), decoders, strict=False):
-                yield order, at, decode
-
-    def _read_ahead(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        places = self._places()
-        with ThreadPoolExecutor(self._threads, "read-picture") as pool:
-            pending: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
-            pending.extend(pool.submit(self._fetch, *one) for one in islice(places, _READ_AHEAD * self._threads))
-            while pending and not self.closed:
-                yield pending.popleft().result()
-                pending.extend(pool.submit(self._fetch, *one) for one in islice(places, 1))
-
-    def _fetch(self, order: np.ndarray, at: int, decode: Decoder) -> tuple[np.ndarray, np.ndarray]:
-        """The image at a place of an order, or in training the next good one."""
-        for turn in range(len(order)):
-            index = int(order[(at + turn) % len(order)])
-            if index < 0:
-                break
-            try:
-                return decode(self._listing.read(index), self._listing.name(index), self._listing.labels[index])
-            except BadImage as error:
-                if not self._skip:
-                    raise
-                self.broken[index] = str(error)
-                if not self._refill:
-                    break
-        else:
-            raise BadImage(self._listing.root, "not one of its images can be read")
-        return np.zeros((8, 8, 3), np.uint8), np.full_like(self._listing.labels[0], -1)
-
-
-def _broken(error: BadImage, image_index: ImageIndex) -> JobError:
-    if image_index.kind == "mindrecord":
-        return JobError(f"{error}; the pack {image_index.root} is damaged, make it again with tools/pack_dataset.py")
-    return JobError(
-        f"{error}; python tools/check_dataset.py {image_index.root} lists all broken images, "
-        "--on_bad_image skip goes on without them"
-    )

@@ -8,12 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
-import stat
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -201,73 +196,6 @@ def current_device() -> str:
     return str(ms.get_context("device_target"))
 
 
-def kernels_switched_off() -> bool:
-    """Whether the environment says ``MNASNET_KERNELS=off``."""
-    return kernels_variable() in ("off", "0")
-
-
-def kernels_variable() -> str:
-    """``MNASNET_KERNELS``: ``off``, an instruction set, or nothing, which means this processor's own."""
-    return os.environ.get("MNASNET_KERNELS", "").lower()
-
-
-def compiler() -> str:
-    """The command of a C++ compiler: ``$CXX``, else the first that is here of c++, g++ and clang++."""
-    known = ("c++", "g++", "clang++")
-    return os.environ.get("CXX") or next((name for name in known if shutil.which(name)), known[0])
-
-
-def cache_folder(cache: str | Path | None = None) -> Path:
-    """Where files are kept: ``cache``, else $MNASNET_CACHE, else mindcv_mnasnet in $XDG_CACHE_HOME or ~/.cache.
-
-    A user without a home, as in many containers, has a folder of their own among the temporary files.
-    """
-    if cache or os.environ.get("MNASNET_CACHE"):
-        return Path(cache or os.environ["MNASNET_CACHE"]).expanduser()
-    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if shared.is_absolute():
-        return shared / "mindcv_mnasnet"
-    try:
-        home = Path.home()
-    except RuntimeError:  # no HOME, and no entry among the users
-        return _temporary_folder()
-    return home / ".cache" / "mindcv_mnasnet" if os.access(home, os.W_OK) else _temporary_folder()
-
-
-@cache
-def _temporary_folder() -> Path:
-    """Nobody else's: libraries are loaded from there."""
-    folder = Path(tempfile.gettempdir()) / f"mindcv_mnasnet-{os.getuid()}"
-    with suppress(OSError):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
-            return folder
-    return Path(tempfile.mkdtemp(prefix="mindcv_mnasnet-"))
-
-
-@contextmanager
-def graphs_kept_in(folder: Path) -> Iterator[None]:
-    """What is compiled meanwhile is kept in ``folder``, or taken from there."""
-    names = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(folder)}
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 def operator_threads() -> int:
     """Threads that one operator may use on the CPU."""
     return min(int(ms.get_context("runtime_num_threads")), usable_cores())
-
-
-def worker_environment(workers: int) -> dict[str, str]:
-    """The environment of one of ``workers`` processes that share this machine: each takes its part of the cores."""
-    share = str(max(1, usable_cores() // workers))
-    return {**os.environ, "OMP_NUM_THREADS": share}

@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from mindcv_mnasnet.devices import runtime, simulation
+from mindcv_mnasnet.devices import simulation
+from mindcv_mnasnet.devices.environment import cache_folder
 from mindcv_mnasnet.dry_run.report import Report
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
@@ -76,7 +77,7 @@ def follow(report: Report, words: Sequence[str], logged: bool = True) -> None:
         UserError: the back end cannot be had here.
         JobError: it fails; the sentence names the operator and the line of our code.
     """
-    environment = simulation.environment(runtime.cache_folder(), report.devices, logged)
+    environment = simulation.environment(cache_folder(), report.devices, logged)
     environment["PYTHONPATH"] = ":".join([str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")])
     with TemporaryDirectory(prefix="dry-run-") as scratch:
         process = subprocess.Popen(

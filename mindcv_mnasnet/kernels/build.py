@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.devices import environment, runtime
 from mindcv_mnasnet.devices.processor import processor_lines
 
 SOURCE = Path(__file__).with_name("operators.cpp")
@@ -43,7 +43,7 @@ def kernels() -> Kernels:
     ``MNASNET_KERNELS=off`` means none, and so does any device but the CPU; ``avx512``, ``avx2`` and ``sse2`` build for
     that instruction set rather than for all that the processor has. ``CXX`` names another compiler.
     """
-    if runtime.kernels_switched_off() or runtime.current_device() != "CPU" or platform.system() != "Linux":
+    if environment.kernels_switched_off() or runtime.current_device() != "CPU" or platform.system() != "Linux":
         return Kernels(None)
     return loaded()
 
@@ -52,7 +52,7 @@ def kernels() -> Kernels:
 def loaded() -> Kernels:
     """The operators for this process, whatever the switches say."""
     try:
-        path = build(runtime.cache_folder() / "kernels")
+        path = build(environment.cache_folder() / "kernels")
         library = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
         return Kernels(None, f"fast CPU operators cannot be built here ({_reason(error)}): MindSpore's own are used")
@@ -67,7 +67,7 @@ def build(folder: Path) -> Path:
         OSError: no compiler, no place to write, or MNASNET_KERNELS is unknown.
         subprocess.SubprocessError: the compiler fails.
     """
-    compiler = shlex.split(runtime.compiler())
+    compiler = shlex.split(environment.compiler())
     if shutil.which(compiler[0]) is None:
         raise FileNotFoundError(f"no C++ compiler {compiler[0]}")
     flags = [*FLAGS, *_instructions()]
@@ -92,7 +92,7 @@ def build(folder: Path) -> Path:
 
 
 def _instructions() -> tuple[str, ...]:
-    asked = runtime.kernels_variable()
+    asked = environment.kernels_variable()
     if asked in ("", "on", "1"):
         return _NATIVE.get(platform.machine(), ())
     if asked not in LIMITS:

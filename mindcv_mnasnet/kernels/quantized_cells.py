@@ -1,6 +1,6 @@
 """The operators of fake quantization as MindSpore cells.
 
-Each shares the parameters of the cells that it stands for, from ``model.quantization``: batch norms that freeze, with
+Each shares the parameters of the cells that it stands for, from ``model.fake_quant``: batch norms that freeze, with
 ``batches`` and ``freeze``, and fake quantizations, with ``range``, ``batches``, ``delay``, ``decay`` and ``observes``.
 A quantization's *state* is what its gradient needs: (4,) {scale, zero, whether it is on, whether the norm is frozen}.
 """

@@ -139,23 +139,12 @@ def build(
         raise UserError(f"latency: tables are built with {', '.join(_PARTS)}, not {settings.kind}")
     if len(fitted_on) < 3:
         raise UserError(f"fitted_on: 3 networks or more are needed for a line, not {len(fitted_on)}")
-    asks = settings.kind == "command"
-    meter = CommandMeter(settings) if asks else RuntimeMeter(settings)
-    device = settings.command if asks else this_device()
-    described = {"schema": SCHEMA, "device": device, "kind": settings.kind, "threads": settings.threads}
-    described |= {"batch": settings.batch, "warm_up": settings.warm_up, "repetitions": settings.repetitions}
-    known: dict[str, float] = {}
-    if path.is_file():
-        table = Table.read(path)
-        if table.described != described:
-            raise UserError(
-                f"latency_table: {path} was measured as {table.described}, not as {described}; name another"
-            )
-        known = table.entries
-    whole: dict[str, tuple[Network, int]] = {}
-    for network in (*networks, *fitted_on):
-        for place, key in enumerate(part_keys(network)):
-            whole.setdefault(key, (network, place))
+    meter = CommandMeter(settings) if settings.kind == "command" else RuntimeMeter(settings)
+    described = _described(settings)
+    known = _entries_of(path, described)
+    whole = {
+        key: (network, place) for network in (*networks, *fitted_on) for place, key in enumerate(part_keys(network))
+    }
     _write(path, described, known, None)
     missing = [key for key in whole if key not in known]
     try:
@@ -175,6 +164,22 @@ def build(
     factor, offset = (float(value) for value in np.polyfit(x, _measured_ms(meter, fitted_on), 1))
     _write(path, described, known, {"factor": factor, "offset_ms": offset, "fitted_on": len(fitted_on)})
     return replace(sums, factor=factor, offset_ms=offset)
+
+
+def _described(settings: LatencySettings) -> dict[str, Any]:
+    device = settings.command if settings.kind == "command" else this_device()
+    names = ("kind", "threads", "batch", "warm_up", "repetitions")
+    return {"schema": SCHEMA, "device": device, **{name: getattr(settings, name) for name in names}}
+
+
+def _entries_of(path: Path, described: dict[str, Any]) -> dict[str, float]:
+    """What an earlier build has measured in the same way."""
+    if not path.is_file():
+        return {}
+    table = Table.read(path)
+    if table.described != described:
+        raise UserError(f"latency_table: {path} was measured as {table.described}, not as {described}; name another")
+    return table.entries
 
 
 def _write(path: Path, described: dict[str, Any], entries: dict[str, float], line: dict[str, Any] | None) -> None:

@@ -12,8 +12,8 @@ from mindcv_mnasnet.kernels.quantized_cells import (
     QuantizedNormAct,
     WeightQuantizer,
 )
+from mindcv_mnasnet.model.fake_quant import FakeQuant, QuantizeWeight
 from mindcv_mnasnet.model.layers import ConvBN, MBConv
-from mindcv_mnasnet.model.quantization import FakeQuant, QuantizeWeight
 
 
 def accelerate(model: nn.Cell, library: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.devices import environment
 from mindcv_mnasnet.errors import JobError, first_line, require_extra
 from mindcv_mnasnet.search.jobs import Job, WaitingJobs
 from mindcv_mnasnet.search.proxy import RESULT
@@ -101,7 +101,7 @@ class Training:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=runtime.worker_environment(workers),
+                env=environment.worker_environment(workers),
                 start_new_session=True,  # Ctrl-C is for the search, which lets trials end
             )
 

@@ -21,7 +21,6 @@ from mindcv_mnasnet.search.measurements import Measurements
 from mindcv_mnasnet.search.pools import Result
 from mindcv_mnasnet.search.rungs import Rungs
 from mindcv_mnasnet.search.settings import Settings
-from mindcv_mnasnet.search.space import within
 from mindcv_mnasnet.search.strategies import make_strategy
 from mindcv_mnasnet.search.strategy import Accept
 from mindcv_mnasnet.search.trials import Trial, TrialLog
@@ -100,8 +99,8 @@ class Search:
         """What may be proposed: networks within the limits and the band."""
         limits = self.settings.limits()
         if band is None:
-            return (lambda tokens: within(self.space, tokens, limits)) if limits.bounded else None
-        return lambda tokens: within(self.space, tokens, limits) and band(tokens)
+            return (lambda tokens: limits.allow(self.space.network(tokens))) if limits.bounded else None
+        return lambda tokens: limits.allow(self.space.network(tokens)) and band(tokens)
 
     def _seeds(self, band: Band | None) -> list[Tokens]:
         """The references that are in the space and in the band: the search begins with them."""

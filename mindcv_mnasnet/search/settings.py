@@ -23,8 +23,9 @@ from mindcv_mnasnet.search.keys import (
     SearchKeys,
     TrialKeys,
 )
+from mindcv_mnasnet.search.limits import Limits
 from mindcv_mnasnet.search.reward import EXPONENTS, Reward
-from mindcv_mnasnet.search.space import Limits, Space
+from mindcv_mnasnet.search.space import Space
 from mindcv_mnasnet.search.space_files import load_space
 from mindcv_mnasnet.search.strategies import default_strategy
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.networks.network import BlockSpec, Network, format_block, parse_block, parse_blocks, resolve
 from mindcv_mnasnet.search.decisions import Decisions, Tokens
 
@@ -25,22 +24,6 @@ OPERATORS: dict[str, tuple[bool, int | None]] = {
 }
 SKIPS = ("pool", "identity", "none")
 _NEUTRAL: Mapping[str, Any] = {"expansion": None, "kernel": 3, "se": 0, "skip": "identity", "filters": 1, "layers": 0}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of what a search may propose: parameters, multiply-adds, milliseconds. None: unbounded."""
-
-    min_params: float | None = None
-    max_params: float | None = None
-    min_madds: float | None = None
-    max_madds: float | None = None
-    max_latency_ms: float | None = None
-
-    @property
-    def bounded(self) -> bool:
-        """Whether there is any bound."""
-        return self != Limits()
 
 
 @dataclass(frozen=True)
@@ -128,10 +111,6 @@ class Space(Decisions):
         shared = {"width_mult": None, "stem": self.stem, **dict(self.network_fields), **fields}
         return resolve(None, blocks=self.blocks(tokens), **shared)
 
-    def strings(self, tokens: Sequence[int]) -> list[str]:
-        """The block strings that tokens stand for."""
-        return [format_block(block) for block in self.blocks(tokens)]
-
     def encode(self, blocks: str | Iterable[str | BlockSpec]) -> Tokens:
         """The tokens of a block list: inverse of ``blocks``.
 
@@ -190,74 +169,10 @@ class Space(Decisions):
             found.append(next((i for i in allowed if fits[i]), -1))
         return tuple(found)
 
-    def sample(
-        self,
-        rng: np.random.Generator,
-        limits: Limits | None = None,
-        latency_ms: Callable[[Network], float] | None = None,
-        attempts: int = 2000,
-    ) -> Tokens:
-        """Tokens drawn evenly, until a network within the limits comes.
-
-        Args:
-            latency_ms: predicts milliseconds; needed where the limits bound them.
-        Raises:
-            UserError: none of ``attempts`` draws is within; says how far the nearest was.
-        """
-        return draw_within(self, lambda: self.random(rng), limits or Limits(), latency_ms, attempts)
-
     def features(self, tokens: Sequence[int]) -> np.ndarray:
         """One-hot decisions, and the number of layers in twenties, at which predictors fit better."""
         layers = sum(block.repeats for block in self.blocks(tokens))
         return np.append(super().features(tokens), layers / 20)
-
-
-def draw_within(
-    space: Space,
-    draw: Callable[[], Tokens],
-    limits: Limits,
-    latency_ms: Callable[[Network], float] | None,
-    attempts: int = 2000,
-) -> Tokens:
-    """The first draw within the limits; see ``Space.sample``."""
-    if limits.max_latency_ms is not None and latency_ms is None:
-        raise UserError("max_latency_ms: a bound on latency while sampling needs something that predicts it, a table")
-    nearest: dict[str, float] = {}
-    for _ in range(attempts):
-        tokens = draw()
-        if not limits.bounded:
-            return tokens
-        broken = _broken(space.network(tokens), limits, latency_ms)
-        if not broken:
-            return tokens
-        for what, value in broken.items():
-            smallest = what.startswith("max")
-            nearest[what] = (min if smallest else max)(nearest.get(what, value), value)
-    seen = ", ".join(f"{what}: {getattr(limits, what):g}, nearest {value:.4g}" for what, value in nearest.items())
-    raise UserError(f"no network of space {space.name} within the limits in {attempts} draws ({seen}); loosen them")
-
-
-def within(space: Space, tokens: Tokens, limits: Limits) -> bool:
-    """Whether a network keeps the limits on parameters and multiply-adds."""
-    return not _broken(space.network(tokens), limits, None)
-
-
-def _broken(network: Network, limits: Limits, latency_ms: Callable[[Network], float] | None) -> dict[str, float]:
-    """The limits that a network breaks, with its own values."""
-    cost = network_cost(network)
-    found: dict[str, float] = {}
-    value: float
-    for what, value in (("params", cost.params), ("madds", cost.madds)):
-        low, high = getattr(limits, f"min_{what}"), getattr(limits, f"max_{what}")
-        if low is not None and value < low:
-            found[f"min_{what}"] = value
-        if high is not None and value > high:
-            found[f"max_{what}"] = value
-    if not found and limits.max_latency_ms is not None and latency_ms is not None:
-        value = latency_ms(network)
-        if value > limits.max_latency_ms:
-            found["max_latency_ms"] = value
-    return found
 
 
 def _width(base: int, factor: float) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 
 from mindspore import nn
 
-from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.devices import environment, runtime
 from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.files import replace_file
 
@@ -38,7 +38,7 @@ class CompileCache:
 
     def __init__(self, *about: Any, folder: Path | None = None):
         self._about = about
-        self._folder = runtime.cache_folder() / "graphs" if folder is None else folder
+        self._folder = environment.cache_folder() / "graphs" if folder is None else folder
 
     @contextmanager
     def first_call(self, cell: nn.Cell, *inputs: Any) -> Iterator[None]:
@@ -50,7 +50,7 @@ class CompileCache:
         if _whole(path):
             with suppress(OSError):
                 path.touch()  # the newest ones are kept
-            with runtime.graphs_kept_in(path):
+            with environment.graphs_kept_in(path):
                 yield
             return
         try:
@@ -60,7 +60,7 @@ class CompileCache:
             yield
             return
         try:
-            with runtime.graphs_kept_in(partial):
+            with environment.graphs_kept_in(partial):
                 yield
             _move(partial, path)
             self._forget_oldest()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +21,7 @@ from mindcv_mnasnet.run.scores import TITLES, better_weights, score_of
 from mindcv_mnasnet.train.compile_cache import CompileCache
 from mindcv_mnasnet.train.feed import Feed, Sunk, Throughput
 from mindcv_mnasnet.train.job import Job, prepare
+from mindcv_mnasnet.train.stop import stop_signal
 from mindcv_mnasnet.train.summary import summarize
 
 STOP_EVERY_STEPS = 10  # how often processes agree on whether to stop
@@ -43,7 +42,7 @@ def fit(recipe: Recipe, averaged_only: bool = False) -> dict[str, Any]:
     job = prepare(recipe)
     resumed = job.attempted_steps if recipe.resume else None
     folder = job.folder.path if job.folder else "."
-    with job, _stop_signal() as stop:
+    with job, stop_signal() as stop:
         log = RunLog(
             folder,
             job.runtime.rank,
@@ -242,27 +241,6 @@ def _graphs(job: Job) -> CompileCache | None:
         return None
     operators = kernels().path if job.recipe.kernels else None
     return CompileCache(job.recipe.identity(), job.network, job.layout, replace(job.plan, notes=()), operators)
-
-
-@contextmanager
-def _stop_signal() -> Iterator[list[int]]:
-    """A list that fills when SIGTERM, SIGHUP or Ctrl-C arrives; a second Ctrl-C interrupts at once."""
-    received: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    ending = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
-        ending.append(signal.SIGHUP)
-    before = {number: signal.signal(number, note) for number in ending}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _closing_words(job: Job, summary: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,19 @@ from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import freeze
 from mindcv_mnasnet.model.quantization import Quantization
 from mindcv_mnasnet.networks.network import Network
-from mindcv_mnasnet.recipe.evaluation import CONVENTION_KEYS as CONVENTIONS
-from mindcv_mnasnet.recipe.evaluation import NETWORK_KEYS
 from mindcv_mnasnet.recipe.plan import Plan, sunk_steps
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run import resume
-from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
-from mindcv_mnasnet.run.folder import RunFolder, checkpoint_at, storable
+from mindcv_mnasnet.run.checkpoint import Checkpoint
+from mindcv_mnasnet.run.folder import RunFolder, storable
 from mindcv_mnasnet.run.log import require_tensorboard
 from mindcv_mnasnet.run.scores import better_weights
 from mindcv_mnasnet.run.sections import Position
 from mindcv_mnasnet.train.random_inputs import RandomLayout
 from mindcv_mnasnet.train.schedule import learning_rates
+from mindcv_mnasnet.train.start import adopting, start_checkpoint, with_network_of
 from mindcv_mnasnet.train.step import TrainStep
 from mindcv_mnasnet.train.task import Task, task_of
-from mindcv_mnasnet.weights import hub
-from mindcv_mnasnet.weights.convert import open_weights
 
 
 @dataclass
@@ -118,9 +115,9 @@ def prepare(recipe: Recipe) -> Job:
     folder, stored, notes = resume.stored_state(recipe)
     if folder is not None:
         recipe = resume.merged(recipe, stored.recipe if stored else folder.recipe())
-    start = _start_checkpoint(recipe) if stored is None else None
+    start = start_checkpoint(recipe) if stored is None else None
     if start is not None:
-        recipe = _with_network_of(start, recipe)
+        recipe = with_network_of(start, recipe)
     task = task_of(recipe)
     task.check(recipe)
     if recipe.tensorboard:
@@ -134,12 +131,12 @@ def prepare(recipe: Recipe) -> Job:
     plan = Plan.make(recipe, len(train), len(val) if val else 0, machine.world, runtime.usable_cores())
     network = recipe.network(len(train.class_names))
     if stored is not None:
-        network = _adopting(network, stored.network, recipe.allow_changes)
+        network = adopting(network, stored.network, recipe.allow_changes)
     notes += [*machine.notes, *_precision_notes(recipe, machine), *_kernel_notes(recipe), *train.notes, *plan.notes]
     notes += _average_notes(recipe, plan)
     notes += val.notes if val else [f"{recipe.data_dir} has no images for validation: no accuracy will be measured"]
     if start is not None:
-        network = _adopting(network, start.network, recipe.given)
+        network = adopting(network, start.network, recipe.given)
     rates = learning_rates(recipe, plan)
     step, layout = build_step(recipe, machine, network, plan, rates, start, notes)
     known = described(train, val)
@@ -270,34 +267,3 @@ def _require_agreement(job: Job) -> None:
                 f"rank {job.runtime.rank} has {mine} {what}, other ranks have not: "
                 "the same data_dir and run folder have to be on all nodes"
             )
-
-
-def _adopting(network: Network, theirs: Network, kept: Collection[str]) -> Network:
-    """The network with the conventions that ``theirs`` was trained with, except those whose names are ``kept``.
-
-    With other padding, say, the weights would compute another function.
-    """
-    adopted = {name: getattr(theirs, name) for name in CONVENTIONS if name not in kept}
-    if "residual_rule" in adopted:
-        adopted["declared_stem"] = theirs.declared_stem
-    return replace(network, **adopted)
-
-
-def _with_network_of(start: Checkpoint, recipe: Recipe) -> Recipe:
-    """The recipe with the network of the checkpoint that training starts from, unless it describes one itself."""
-    keys = NETWORK_KEYS - {"num_classes"}
-    if keys & recipe.given:
-        return recipe
-    theirs = start.recipe.to_dict()
-    whole = Recipe.from_dict({**recipe.to_dict(), **{name: theirs[name] for name in keys}}, str(start.path))
-    return replace(whole, given=recipe.given)
-
-
-def _start_checkpoint(recipe: Recipe) -> Checkpoint | None:
-    """What training starts from, if not from scratch: a checkpoint that is named, or published weights."""
-    if recipe.pretrained:
-        return read_checkpoint(hub.pretrained_for(recipe))
-    if recipe.start_weights() is None:
-        return None
-    path = Path(str(recipe.start_weights())).expanduser()
-    return open_weights(next(iter(checkpoint_at(path)), path))

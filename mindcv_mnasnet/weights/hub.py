@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from mindcv_mnasnet.devices.runtime import cache_folder
+from mindcv_mnasnet.devices.environment import cache_folder
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import unwritable
 from mindcv_mnasnet.networks.families import NAMES
@@ -131,7 +131,7 @@ def pretrained(
 
     Args:
         name, width_mult, image_size: as for ``find``.
-        cache: as for ``runtime.cache_folder``.
+        cache: as for ``environment.cache_folder``.
     Raises:
         UserError: nothing is published for the name; a file in the cache is not the published one; or it is missing
             and must not or cannot be fetched from here. The sentence says which file to put where.

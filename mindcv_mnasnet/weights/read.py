@@ -18,7 +18,7 @@ from mindcv_mnasnet.run.checkpoint import BrokenCheckpointError, read_checkpoint
 from mindcv_mnasnet.weights import tensorflow
 from mindcv_mnasnet.weights.conventions import published_as, recipe_for
 from mindcv_mnasnet.weights.detect import describe, mismatches, network_of, source_of
-from mindcv_mnasnet.weights.files import Stored, read_stored
+from mindcv_mnasnet.weights.files import read_stored
 from mindcv_mnasnet.weights.hugging_face import read_config
 from mindcv_mnasnet.weights.labels import imagenet_class_names
 from mindcv_mnasnet.weights.name_maps import NAME_MAPS, shapes
@@ -77,33 +77,51 @@ def read_weights(
     if source not in (None, *SOURCES):
         raise UserError(f"from: {source!r} is no source; they are {', '.join(SOURCES)}")
     if source == "tf" or (source is None and _looks_like_tensorflow(path)):
-        tensors, network, note = tensorflow.read_tensorflow(path, raw)
-        found, stored, kind, notes = network, Stored(tensors), "tf", [note]
-        if model is not None:
-            network = _named(model, width_mult, network, "tf")
+        foreign = _tensorflow(path, raw, model, width_mult)
+    elif own := _own(path, source, raw):
+        return _changed(path, own, class_names, image_size, evaluation)
     else:
-        if own := _own(path, source, raw):
-            return _changed(path, own, class_names, image_size, evaluation)
-        stored = read_stored(path, raw)
-        kind = source or source_of(stored.tensors)
-        notes = [note for note in (stored.note,) if note]
-        stored_shapes = {name: tuple(value.shape) for name, value in stored.tensors.items()}
-        network = _network(path, stored_shapes, kind, model, width_mult)
-        names = NAME_MAPS[kind].names(network)
-        _require_fit(path, {theirs: shapes(network)[ours] for ours, theirs in names.items()}, stored_shapes)
-        tensors = {ours: stored.tensors[theirs] for ours, theirs in names.items()}
-        if left := sorted(set(stored.counters) - set(NAME_MAPS[kind].counters(network))):
-            raise UserError(f"{path} counts batches of modules that {kind} does not have there: {', '.join(left[:3])}")
-        found = network
+        foreign = _foreign(path, source, raw, model, width_mult)
     given = {**config.evaluation, **(evaluation or {})}
     configured = given.pop("image_resize", None)
-    size = image_size or configured or found.image_size
-    network = replace(network, image_size=size)
+    network = replace(foreign.network, image_size=image_size or configured or foreign.image_size)
     if class_names is None and config.class_names:
         class_names = config.class_names
-    whole = _described(path, tensors, network, kind, stored.counters, class_names, [*notes, *config.notes])
-    require_sound(whole.tensors, str(path))
+    notes = [*foreign.notes, *config.notes]
+    require_sound(foreign.tensors, str(path))
+    whole = _described(path, foreign.tensors, network, foreign.kind, foreign.counters, class_names, notes)
     return replace(whole, recipe=with_evaluation(whole.recipe, given))
+
+
+@dataclass(frozen=True)
+class _Foreign:
+    """Another library's weights in our names; ``image_size`` is what they are meant for unless it is said."""
+
+    tensors: Mapping[str, np.ndarray]
+    network: Network
+    kind: str
+    image_size: int
+    counters: Mapping[str, int]
+    notes: list[str]
+
+
+def _tensorflow(path: Path, raw: bool, model: str | None, width_mult: float | None) -> _Foreign:
+    tensors, stored, note = tensorflow.read_tensorflow(path, raw)
+    network = stored if model is None else _named(model, width_mult, stored, "tf")
+    return _Foreign(tensors, network, "tf", stored.image_size, {}, [note])
+
+
+def _foreign(path: Path, source: str | None, raw: bool, model: str | None, width_mult: float | None) -> _Foreign:
+    stored = read_stored(path, raw)
+    kind = source or source_of(stored.tensors)
+    stored_shapes = {name: tuple(value.shape) for name, value in stored.tensors.items()}
+    network = _network(path, stored_shapes, kind, model, width_mult)
+    names = NAME_MAPS[kind].names(network)
+    _require_fit(path, {theirs: shapes(network)[ours] for ours, theirs in names.items()}, stored_shapes)
+    if left := sorted(set(stored.counters) - set(NAME_MAPS[kind].counters(network))):
+        raise UserError(f"{path} counts batches of modules that {kind} does not have there: {', '.join(left[:3])}")
+    tensors = {ours: stored.tensors[theirs] for ours, theirs in names.items()}
+    return _Foreign(tensors, network, kind, network.image_size, stored.counters, [stored.note] if stored.note else [])
 
 
 def _changed(

@@ -12,7 +12,8 @@ from image_files import encode, flat, make_folder, numbered_folder, scene
 from mindcv_mnasnet.data.identity import Identity, Relation
 from mindcv_mnasnet.data.index import list_folder
 from mindcv_mnasnet.data.known import described, open_known_val, require_same
-from mindcv_mnasnet.data.packs import open_pack, write_pack
+from mindcv_mnasnet.data.pack_writer import write_pack
+from mindcv_mnasnet.data.packs import open_pack
 from mindcv_mnasnet.data.sets import in_folder, open_train, open_train_val, with_absolute_places
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe.recipe import load_recipe

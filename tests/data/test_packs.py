@@ -20,7 +20,8 @@ from mindcv_mnasnet.data.decoder import decode_whole
 from mindcv_mnasnet.data.images import read_plain
 from mindcv_mnasnet.data.index import list_folder
 from mindcv_mnasnet.data.pack_check import differences
-from mindcv_mnasnet.data.packs import open_pack, write_pack
+from mindcv_mnasnet.data.pack_writer import write_pack
+from mindcv_mnasnet.data.packs import open_pack
 from mindcv_mnasnet.data.scaling import Scaling
 from mindcv_mnasnet.data.sets import open_val
 from mindcv_mnasnet.errors import JobError, UserError, run_cli

@@ -14,7 +14,8 @@ from image_files import encode, flat, make_folder, numbered_folder, scene
 
 from mindcv_mnasnet.data import pipeline
 from mindcv_mnasnet.data.index import ImageIndex, list_folder
-from mindcv_mnasnet.data.packs import open_pack, write_pack
+from mindcv_mnasnet.data.pack_writer import write_pack
+from mindcv_mnasnet.data.packs import open_pack
 from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import load_recipe
@@ -285,7 +286,7 @@ def test_leaving_an_epoch_early_leaves_no_threads(scenes):
     for epoch in range(3):
         for _ in train(scenes, recipe(), epoch):
             break
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("read-picture")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("read-image")]
 
 
 def test_labels_and_order_survive_a_subset(image_index):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mindcv_mnasnet.data.digits import write_digits
 from mindcv_mnasnet.data.index import list_folder
-from mindcv_mnasnet.data.packs import write_pack
+from mindcv_mnasnet.data.pack_writer import write_pack
 from mindcv_mnasnet.data.sets import open_train_val, open_val
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe.recipe import load_recipe

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from mindcv_mnasnet.data.index import ImageIndex, list_folder
-from mindcv_mnasnet.data.packs import open_pack, write_pack
+from mindcv_mnasnet.data.pack_writer import write_pack
+from mindcv_mnasnet.data.packs import open_pack
 from mindcv_mnasnet.data.pipeline import eval_batches, train_stream
 from mindcv_mnasnet.data.scaling import Scaling
 from mindcv_mnasnet.data.sets import open_train_val
