@@ -213,6 +213,17 @@ def test_nothing_executes_or_unpickles_data(path):
 
 
 @each_file
+def test_no_function_has_more_than_50_lines(path):
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    assert not [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 50]
+
+
+@each_module
+def test_no_module_has_more_than_250_lines(path):
+    assert len(path.read_text().splitlines()) <= 250
+
+
+@each_file
 def test_no_except_is_bare(path):
     handlers = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ExceptHandler)]
     assert not [node.lineno for node in handlers if node.type is None]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.latency.table import part_keys
 from mindcv_mnasnet.networks.cost import network_cost
-from mindcv_mnasnet.networks.network import FAMILIES
+from mindcv_mnasnet.networks.network import FAMILIES, format_block
 from mindcv_mnasnet.search.covering import networks_covering
 from mindcv_mnasnet.search.limits import Limits
 from mindcv_mnasnet.search.space_files import load_space, read_space

@@ -70,9 +70,8 @@ class Reader:
             if index < 0:
                 break
             try:
-                return decode(
-                    self._image_index.read(index), self._image_index.name(index), self._image_index.labels[index]
-                )
+                images = self._image_index
+                return decode(images.read(index), images.name(index), images.labels[index])
             except BadImage as error:
                 if not self._skip:
                     raise

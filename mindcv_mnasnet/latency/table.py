@@ -142,9 +142,8 @@ def build(
     meter = CommandMeter(settings) if settings.kind == "command" else RuntimeMeter(settings)
     described = _described(settings)
     known = _entries_of(path, described)
-    whole = {
-        key: (network, place) for network in (*networks, *fitted_on) for place, key in enumerate(part_keys(network))
-    }
+    everything = [*networks, *fitted_on]
+    whole = {key: (network, place) for network in everything for place, key in enumerate(part_keys(network))}
     _write(path, described, known, None)
     missing = [key for key in whole if key not in known]
     try:

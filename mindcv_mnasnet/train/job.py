@@ -14,7 +14,6 @@ from mindcv_mnasnet.data.known import described, require_same
 from mindcv_mnasnet.devices import runtime, simulation
 from mindcv_mnasnet.devices.runtime import Runtime
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.kernels.build import kernels
 from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import freeze
 from mindcv_mnasnet.model.quantization import Quantization
@@ -32,6 +31,7 @@ from mindcv_mnasnet.train.schedule import learning_rates
 from mindcv_mnasnet.train.start import adopting, start_checkpoint, with_network_of
 from mindcv_mnasnet.train.step import TrainStep
 from mindcv_mnasnet.train.task import Task, task_of
+from mindcv_mnasnet.train.warnings import warnings
 
 
 @dataclass
@@ -132,8 +132,7 @@ def prepare(recipe: Recipe) -> Job:
     network = recipe.network(len(train.class_names))
     if stored is not None:
         network = adopting(network, stored.network, recipe.allow_changes)
-    notes += [*machine.notes, *_precision_notes(recipe, machine), *_kernel_notes(recipe), *train.notes, *plan.notes]
-    notes += _average_notes(recipe, plan)
+    notes += [*machine.notes, *train.notes, *plan.notes, *warnings(recipe, plan, machine)]
     notes += val.notes if val else [f"{recipe.data_dir} has no images for validation: no accuracy will be measured"]
     if start is not None:
         network = adopting(network, start.network, recipe.given)
@@ -231,28 +230,6 @@ def _random_layout(recipe: Recipe, model: MnasNet) -> RandomLayout:
         erase_ratio=(recipe.re_ratio[0], recipe.re_ratio[1]),
         erase_attempts=recipe.re_max_attempts,
     )
-
-
-def _average_notes(recipe: Recipe, plan: Plan) -> list[str]:
-    """A warning where averaged weights will still hold much of the first ones when training ends."""
-    share = recipe.ema_decay**plan.total_steps
-    if not recipe.ema or recipe.ema_ramp or share < 0.1:
-        return []
-    return [
-        f"ema_decay {recipe.ema_decay:g} is long for {plan.total_steps} steps: {100 * share:.0f} % of the averaged "
-        "weights will be those of the start; --ema_ramp True averages over fewer steps at first"
-    ]
-
-
-def _precision_notes(recipe: Recipe, machine: Runtime) -> list[str]:
-    if machine.device != "CPU" or recipe.amp_level == "O0":
-        return []
-    return [f"amp_level {recipe.amp_level} needs an NPU; the CPU computes in float32"]
-
-
-def _kernel_notes(recipe: Recipe) -> list[str]:
-    note = kernels().note if recipe.kernels and not recipe.quantize else None
-    return [] if note is None else [note]
 
 
 def _require_agreement(job: Job) -> None:
