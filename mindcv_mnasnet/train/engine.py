@@ -105,8 +105,7 @@ class _Training:
     def _steps(self) -> Iterator[tuple[int, Any]]:
         """Run steps; yields (batches done in the whole job, loss) after each."""
         job, plan, feed = self.job, self.job.plan, self.feed
-        rank, world = job.runtime.rank, plan.world_size
-        per_epoch = plan.batches_per_epoch
+        rank, world, per_epoch = job.runtime.rank, plan.world_size, plan.batches_per_epoch
         for epoch in range(job.batches // per_epoch, plan.epochs):
             start = job.batches - epoch * per_epoch
             if start == 0 and job.sunk_steps[0]:
@@ -124,10 +123,9 @@ class _Training:
         steps, last = job.sunk_steps
         border = plan.batches_per_epoch - last
         parts = [(range(border), steps)] + ([(range(border, plan.batches_per_epoch), last)] if last else [])
-        ranks = job.runtime.rank, plan.world_size
-        epochs, rest = (first_epoch, plan.epochs), self.preparation
+        taken = first_epoch, plan.epochs, job.runtime.rank, plan.world_size
         return [
-            Sunk(train_stream(job.train, job.recipe, plan, *epochs, *ranks, numbers, rest), numbers, size)
+            Sunk(train_stream(job.train, job.recipe, plan, *taken, numbers, self.preparation), numbers, size)
             for numbers, size in parts
         ]
 
