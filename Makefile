@@ -3,7 +3,7 @@
 
 PYTHON ?=
 ARGS ?=
-PARALLEL = -n 2 --dist loadfile  # most of the tests' time is graph compilation, which uses one core
+PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder  # most of the tests' time is graph compilation, which uses one core
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
 .DELETE_ON_ERROR:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import gc
 import importlib.util
 import os
 import sys
@@ -19,12 +20,24 @@ settings.load_profile("project")
 os.environ.setdefault("MNASNET_CACHE", str(ROOT / ".pytest_cache" / "compiled"))
 
 
+# Files of more than 20 s, longest first.
+LONG = (
+    *("test_search_run", "test_export", "test_detection_training", "test_step_rows", "test_predict", "test_supernet"),
+    *("test_quantise", "test_train", "test_resume", "test_kernels", "test_shipped_recipes", "test_step"),
+    *("test_search_strategies", "test_model", "test_msrun", "test_detection_recipes", "test_detection_validation"),
+    *("test_detector_network", "test_search_quick", "test_detector_export", "test_data_of_a_run", "test_compile_cache"),
+)
+
+
 @pytest.fixture(scope="session")
 def cpu():
     """Graph mode on the CPU with deterministic operators."""
     from mindcv_mnasnet.devices import runtime
 
-    return runtime.start("CPU", deterministic=True)
+    started = runtime.start("CPU", deterministic=True)
+    gc.collect()
+    gc.freeze()  # MindSpore collects garbage at every compilation: not through all of its own modules
+    return started
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +83,8 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Under --fast, leave out the tests that start MindSpore or a process that does."""
+    """Long files come first, so that no core waits for one; under --fast, what starts MindSpore is left out."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     if config.getoption("--fast"):
         slow = {"cpu", "torchvision", "timm"}
         items[:] = [item for item in items if not slow & set(getattr(item, "fixturenames", ()))]

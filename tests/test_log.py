@@ -15,7 +15,7 @@ from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.run.curves import draw_curves, smooth
 from mindcv_mnasnet.run.log import RunLog, read_log
-from mindcv_mnasnet.run.progress import Reading, duration, estimate
+from mindcv_mnasnet.run.progress import Progress, Reading, duration, estimate
 from mindcv_mnasnet.run.sections import Position, in_one_count
 
 STEPS_PER_EPOCH = 3
@@ -211,7 +211,8 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path, no_curv
     output, errors = capsys.readouterr()
     assert errors == ""
     assert "\r" not in output
-    assert [line.split()[1] for line in output.splitlines()] == ["1/99", "31/99", "61/99", "91/99", "99/99"]
+    lines = [line.split()[1] for line in output.splitlines() if line.startswith("step")]
+    assert lines == ["1/99", "31/99", "61/99", "91/99", "99/99"]
 
 
 def test_a_terminal_has_one_bar_that_messages_do_not_tear(tmp_path, no_curves, monkeypatch, capsys):
@@ -228,15 +229,37 @@ def test_a_terminal_has_one_bar_that_messages_do_not_tear(tmp_path, no_curves, m
     assert capsys.readouterr().out.splitlines()[-1] == "done"
 
 
-def test_the_job_is_estimated_once_and_compilation_does_not_count(tmp_path, no_curves):
+def said_of_the_whole(paces):
+    """(step, time left) of every sentence about 3701 steps, whose first ones take these seconds."""
     clock = Clock()
-    clock.now = 1000.0
-    with RunLog(tmp_path, total_steps=3701, clock=clock) as log:
+    progress, found = Progress(3701, clock), []
+    for step, seconds in enumerate(paces, 1):
+        clock.now += seconds
+        if sentence := progress.update(step, 1, 1.0, 0.1, 64.0):
+            found.append((step, sentence.partition(" for ")[0]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("paces", "said"),
+    [
+        ([1000.0] + [0.5] * 300, [(16, "about 30 min 42 s")]),
+        ([1000.0] + [6.0] * 90, [(3, "about 6 h 10 min")]),
+        ([1000.0] + [2.0] * 5 + [1.0] * 300, [(6, "about 2 h 3 min"), (101, "about 1 h 3 min")]),
+    ],
+    ids=["even", "slow", "faster later"],
+)
+def test_the_job_is_estimated_early_and_corrected_and_compilation_does_not_count(paces, said, capsys):
+    assert said_of_the_whole(paces) == said
+
+
+def test_the_estimate_is_logged(tmp_path, no_curves):
+    clock = Clock()
+    with RunLog(tmp_path, total_steps=3611, clock=clock) as log:
         train(log, 0, 300, clock)
     messages = [record for record in read_log(tmp_path / "log.jsonl") if record["kind"] == "message"]
-    assert [record["step"] for record in messages] == [101]
-    assert "1 h 0 min" in messages[0]["text"]
-    assert "3,600" in messages[0]["text"]
+    assert [record["step"] for record in messages] == [11]
+    assert "about 1 h 0 min for the remaining 3,600 steps" in messages[0]["text"]
 
 
 @pytest.mark.parametrize(("total", "seconds"), [(1000, 450.0), (100, 0.0), (50, 0.0)])

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("cpu")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, digits):
-    return exported.write(tmp_path_factory.mktemp("model") / "net.safetensors", digits)
+    return exported.write(tmp_path_factory.mktemp("model") / "net.safetensors", digits, "tiny")
 
 
 def tool(*words, **options):

@@ -202,7 +202,7 @@ def test_a_search_over_a_table_of_trainings(tmp_path, digits):
 
 
 class Workers(Surrogate):
-    """So many at once, in a time that is made up; ``busy`` is how many ran when each ended."""
+    """So many at once, in a made-up time; ``busy`` is how many ran when each ended."""
 
     immediate = False
 
@@ -226,7 +226,6 @@ def _with_workers(monkeypatch, workers):
     monkeypatch.setattr(anchor, "meter_for", lambda _: SurrogateMeter())
 
 
-@pytest.mark.slow  # wants a quiet machine: latencies come from a thread
 def test_all_workers_are_busy_whatever_the_size_of_a_generation(tmp_path, monkeypatch):
     """64 workers, generations of 20, every seventh training half as long again."""
     workers = Workers(64, lambda number: 1.5 if number % 7 == 0 else 1 + 0.01 * (number % 5))

@@ -12,7 +12,10 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 LINE_EVERY_SECONDS = 30.0
-ESTIMATE_AFTER_STEPS = 100
+ESTIMATE_AFTER_STEPS = 15
+ESTIMATE_AFTER_SECONDS = 10.0
+CORRECTED_AFTER_STEPS = 100  # if the whole then takes another time by more than
+CORRECTED_SHARE = 0.2
 
 
 class Reading(NamedTuple):
@@ -60,11 +63,15 @@ class Progress:
         self._clock = clock
         self._first: Reading | None = None
         self._bar: tqdm | None = None
-        self._estimated = False
+        self._promised: float | None = None  # seconds from the first reading to the end
+        self._corrected = False
         self._last_line = float("-inf")
 
     def update(self, step: int, epoch: int, loss: float, lr: float, images_per_second: float) -> str | None:
-        """Show that ``step`` is done; returns the sentence about the whole job once, when its pace is known."""
+        """Show that ``step`` is done; returns the sentence about the whole job when its pace is known.
+
+        Once after the first steps, and once more where a hundred steps tell of another time.
+        """
         now = Reading(step, self._clock())
         if self._first is None:
             self._first = now
@@ -100,10 +107,20 @@ class Progress:
 
     def _sentence(self, now: Reading) -> str | None:
         first, total = self._first, self.total_steps
-        if self._estimated or first is None or total is None or now.step - first.step < ESTIMATE_AFTER_STEPS:
+        if self._corrected or first is None or total is None or not first.step < now.step < total:
             return None
-        self._estimated = True
+        steps, seconds = now.step - first.step, now.seconds - first.seconds
         left = estimate(first, now, total)
+        if self._promised is None:
+            if steps < ESTIMATE_AFTER_STEPS and seconds < ESTIMATE_AFTER_SECONDS:
+                return None
+            self._promised = seconds + left
+        elif steps < CORRECTED_AFTER_STEPS:
+            return None
+        else:
+            self._corrected = True
+            if abs(seconds + left - self._promised) <= CORRECTED_SHARE * self._promised:
+                return None
         finish = time.strftime("%a %H:%M", time.localtime(time.time() + left))
         return f"about {duration(left)} for the remaining {total - now.step:,} steps, until {finish}"
 

@@ -17,7 +17,6 @@ BACKBONE: dict[str, Any] = {
     "opt": "sgd",
     "lr": 0.01,
     "warmup_epochs": 0,
-    "compile_cache": False,
     "num_parallel_workers": 1,
     "deterministic": True,
     "device_target": "CPU",
