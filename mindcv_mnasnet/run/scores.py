@@ -21,6 +21,12 @@ def better_weights(metrics: Mapping[str, Any]) -> str:
     return "raw" if averaged is not None and raw is not None and raw > averaged else "ema"
 
 
+def of_better_weights(metrics: Mapping[str, Any], name: str) -> float | None:
+    """``val_<name>`` of the weights that ``better_weights`` names, or None where it was not measured."""
+    raw = metrics.get(f"val_{name}")
+    return raw if better_weights(metrics) == "raw" else metrics.get(f"val_{name}_ema", raw)
+
+
 def _scores(metrics: Mapping[str, Any]) -> tuple[float | None, float | None]:
     """The scores of averaged and of raw weights."""
     for name in TITLES:

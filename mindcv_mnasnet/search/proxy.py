@@ -17,7 +17,7 @@ from typing import Any
 from mindcv_mnasnet.errors import DivergedError, JobError, UserError, first_line
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
-from mindcv_mnasnet.run.scores import score_of
+from mindcv_mnasnet.run.scores import of_better_weights, score_of
 
 RESULT = "result.json"
 
@@ -66,7 +66,7 @@ def run(path: Path) -> dict[str, Any]:
         shutil.rmtree(path.parent / "run" / "checkpoints", ignore_errors=True)  # of thousands of trials
     if top1 is None or not math.isfinite(top1):
         return {"status": "diverged", "reason": "no accuracy was measured"}
-    loss = metrics.get("val_loss_ema", metrics.get("val_loss"))
+    loss = of_better_weights(metrics, "loss")
     return {"status": "ok", "accuracy": top1 / 100, "loss": loss, "images": metrics.get("val_images")}
 
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from mindcv_mnasnet.devices import runtime
+from mindcv_mnasnet.run.scores import of_better_weights
 from mindcv_mnasnet.train.feed import Throughput
 from mindcv_mnasnet.train.job import Job
 
@@ -32,7 +33,7 @@ def summarize(job: Job, throughput: Throughput, compile_seconds: float) -> dict[
         "data_wait_percent": _rounded(waiting, 1),
         "epochs": job.batches / job.plan.batches_per_epoch,
         "steps": job.attempted_steps,
-        **{name: metrics.get(f"val_{name}_ema", metrics.get(f"val_{name}")) for name in job.task.headline},
+        **{name: of_better_weights(metrics, name) for name in job.task.headline},
         "best": job.best,
         "metrics": metrics,
         "stopped": not job.finished,
