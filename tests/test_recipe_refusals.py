@@ -97,7 +97,7 @@ def test_misuse_of_the_command_line_is_one_sentence():
     ("text", "says"),
     [
         ("", "empty"), ("# nothing\n", "empty"), ("- 1\n", "not a mapping"), ("lr: [1\n", "not valid YAML"),
-        ("lr: 0.1\nopt: sgd\nlr: 0.1\n", "line 3: key lr stands there twice"), ("a: 1: 2", "not valid YAML"),
+        ("lr: 0.1\nopt: sgd\nlr: 0.1\n", "line 3: key lr is given twice"), ("a: 1: 2", "not valid YAML"),
         ("!!python/object/apply:os.system [ls]", "not valid YAML"), ("lr: {a: 1}", "wrong type"),
         ("model: 5", "wrong type"),
     ],

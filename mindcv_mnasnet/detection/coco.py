@@ -151,7 +151,7 @@ def _entries(kind: str, entries: Sequence[Any], faults: list[str]) -> list[tuple
         if not _whole(number):
             faults.append(f"{kind} number {position} has no whole number as id")
         elif number in found:
-            faults.append(f"{kind} id {number} stands there twice")
+            faults.append(f"{kind} id {number} is given twice")
         else:
             found[number] = entry
     return list(found.items())

@@ -9,7 +9,6 @@ import numpy as np
 from mindcv_mnasnet.detection.boxes import PRIOR_SCALING, encode, overlaps, to_corners
 
 TARGET_COLUMNS = 5  # four codes and a class
-BACKGROUND = 0  # classes of objects count from 1
 
 
 def match(corners: np.ndarray, anchors: np.ndarray, threshold: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The parts of a device check, and what came of each."""
+"""The parts of a device check, and their results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a part: ``state`` is ok, failed or not here; ``words`` one sentence; ``facts`` numbers for JSON."""
+    """A part's result: ``state`` is ok, failed or not here; ``words`` one sentence; ``facts`` numbers for JSON."""
 
     state: str
     words: str

@@ -102,13 +102,13 @@ def export(checkpoint_path: str | Path, path: str | Path, options: Options) -> E
     metadata = ModelMetadata.of(
         checkpoint, recipe, options.input, options.ema, options.quantize, options.batch, options.nms
     )
-    pictures = evaluation_images(recipe, metadata, options.data_dir, options.check_images)
+    images = evaluation_images(recipe, metadata, options.data_dir, options.check_images)
     tensors = checkpoint.weights(options.ema)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             fresh = Path(folder) / path.name
             _write(fresh, tensors, recipe, metadata, options)
-            report = _compared(fresh, path, checkpoint, metadata, pictures, options.ema)
+            report = _compared(fresh, path, checkpoint, metadata, images, options.ema)
             _require_equal(report, options)
             for part in sorted(Path(folder).glob(f"{path.name}*"), reverse=True):  # the metadata before the file
                 part.replace(path.with_name(part.name))
@@ -197,24 +197,24 @@ def _write(
 
 
 def _compared(
-    fresh: Path, path: Path, checkpoint: Checkpoint, metadata: ModelMetadata, pictures: np.ndarray, ema: bool | None
+    fresh: Path, path: Path, checkpoint: Checkpoint, metadata: ModelMetadata, images: np.ndarray, ema: bool | None
 ) -> ExportReport:
     if fresh.suffix == ".air":
         raise JobError(f"{path}: there is no runtime for AIR files here to compare it with the checkpoint")
     if metadata.detector is not None:
         from mindcv_mnasnet.export.detector import compare
 
-        difference, agreement = compare(checkpoint, open_artifact(fresh), pictures, ema)
+        difference, agreement = compare(checkpoint, open_artifact(fresh), images, ema)
     else:
-        expected = checkpoint_logits(checkpoint, metadata, pictures, ema)
-        got = open_artifact(fresh).logits(pictures)
+        expected = checkpoint_logits(checkpoint, metadata, images, ema)
+        got = open_artifact(fresh).logits(images)
         difference = float(np.abs(got - expected).max() / max(float(expected.std()), 1e-12))
         agreement = float((got.argmax(1) == expected.argmax(1)).mean() * 100)
-    return ExportReport(path, metadata, fresh.stat().st_size / 1e6, len(pictures), difference, agreement)
+    return ExportReport(path, metadata, fresh.stat().st_size / 1e6, len(images), difference, agreement)
 
 
 def checkpoint_logits(
-    checkpoint: Checkpoint, metadata: ModelMetadata, pictures: np.ndarray, ema: bool | None
+    checkpoint: Checkpoint, metadata: ModelMetadata, images: np.ndarray, ema: bool | None
 ) -> np.ndarray:
     """Logits of the checkpoint itself, by MindSpore, for uint8 images (N, H, W, C).
 
@@ -224,7 +224,7 @@ def checkpoint_logits(
     recipe = replace(recipe, quantize=recipe.quantize and metadata.quantization == "int8")
     evaluator = Evaluator(metadata.network_description(), recipe, runtime.start("auto"))
     evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
-    return evaluator.logits(pictures, _BATCH)
+    return evaluator.logits(images, _BATCH)
 
 
 def _require_equal(report: ExportReport, options: Options) -> None:

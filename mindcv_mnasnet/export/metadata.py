@@ -23,7 +23,6 @@ from mindcv_mnasnet.weights.labels import class_title
 
 KEY = "mindcv_mnasnet"
 INPUTS = ("float", "uint8")
-QUANTIZATIONS = (None, "fp16", "dynamic", "int8")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Device:
     hbm: float  # TB/s
     hccs: float  # GB/s of one link
     pcie: float  # GB/s
-    narrow_convolutions: bool  # whether float32 graphs convolve in float16 unless told otherwise
+    narrow_convolutions: bool  # whether float32 graphs convolve in float16 unless a setting says otherwise
 
 
 # 910 is what MindCV's tables call "910", 910B their "910*" (Atlas A2).

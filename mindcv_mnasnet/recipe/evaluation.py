@@ -7,7 +7,7 @@ from mindcv_mnasnet.recipe.values import keys_for
 
 #: How an image becomes the network's input.
 EVALUATION_KEYS = keys_for(Use.INPUT)
-#: What a source's code fixes, and a checkpoint keeps, unless told otherwise.
+#: What a source's code fixes, and a checkpoint keeps, unless other settings are given.
 CONVENTION_KEYS = keys_for(Use.CONVENTION)
 #: Those that say what the network is.
 NETWORK_KEYS = frozenset(keys_for(Use.NETWORK))

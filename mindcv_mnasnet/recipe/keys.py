@@ -81,7 +81,7 @@ class DataKeys:
     split_seed: int = key(0, "seed of that split", within="[0, 2147483647]", use=Use.VALIDATION)
     split_by: str = key(
         "position",
-        "how it is drawn; new jobs draw by name unless told",
+        "how it is drawn; default of new jobs: by name",
         choices=("name", "position"),
         use=Use.PLACE | Use.COMMAND,
     )

@@ -14,7 +14,7 @@ class Use(Flag):
     PLACE = auto()  # where, by what means and under what name a job runs, not what it computes
     INPUT = auto()  # how an image becomes the network's input, in validation and in exported files
     NETWORK = auto()  # what the network is
-    CONVENTION = auto()  # what a source's code fixes, and a checkpoint keeps unless told otherwise
+    CONVENTION = auto()  # what a source's code fixes, and a checkpoint keeps unless other settings are given
     VALIDATION = auto()  # counts in validation where the given recipe file says it
     COMMAND = auto()  # counts in validation where the command line says it
     MINDSPORE = auto()  # means nothing to a compiled file or another runtime

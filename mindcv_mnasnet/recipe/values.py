@@ -147,7 +147,7 @@ def _many(key: Key, raw: Any) -> tuple[Any, ...]:
 
 
 def _as(kind: type, raw: Any) -> Any:
-    """``raw`` as bool, int, float or str; None if it is none."""
+    """``raw`` as bool, int, float or str; None if it has none of these types."""
     if kind is str:
         return raw if isinstance(raw, str) else None
     if kind is bool:

@@ -86,7 +86,7 @@ class _StrictLoader(yaml.SafeLoader):
         seen: list[Any] = []
         for child, value in node.value:
             if child.value in seen:
-                problem = f"key {child.value} stands there twice"
+                problem = f"key {child.value} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, child.start_mark)
             seen.append(child.value)
             key = key_table().get(str(child.value))

@@ -41,13 +41,13 @@ def estimate(settings: Settings, images_per_second: float | None = None) -> str:
     if keys.get("num_samples"):
         kept = min(kept, int(keys["num_samples"]))
     speed, start_s, source = _speed(settings, images_per_second, where != _ELSEWHERE)
-    pictures = f"{kept:,} images ({where}, {settings.held_out:g} held out)"
+    shown = f"{kept:,} images ({where}, {settings.held_out:g} held out)"
     if settings.evaluator == "supernet":
         networks = 3 if settings.supernet_sandwich else 1
         training = settings.supernet_epochs * kept * networks / speed
         ranking = settings.trials * images * settings.held_out / (speed * _FORWARD)
         lines += [
-            f"the supernet: {settings.supernet_epochs} epochs of {pictures}",
+            f"the supernet: {settings.supernet_epochs} epochs of {shown}",
             f"at {speed:,.0f} images/s of its largest network ({source}): {duration(training)}, then "
             f"{duration(ranking)} for {settings.trials} trials on what is held out",
         ]
@@ -55,7 +55,7 @@ def estimate(settings: Settings, images_per_second: float | None = None) -> str:
         epochs = int(keys.get("epoch_size", recipe.epoch_size))
         each = start_s + epochs * kept / speed + images * settings.held_out / (speed * _FORWARD)
         lines += [
-            f"each trial: {epochs} epochs of {pictures}",
+            f"each trial: {epochs} epochs of {shown}",
             f"at {speed:,.0f} images/s per worker ({source}): {duration(each)} each, "
             f"{each * settings.trials / 3600:,.1f} worker-hours, {duration(each * settings.trials / settings.workers)} "
             "in all",

@@ -41,7 +41,7 @@ class SearchFolder:
         """An existing folder.
 
         Raises:
-            UserError: it is none.
+            UserError: the folder is not a search's.
         """
         folder = cls(Path(path).expanduser())
         if not folder.settings.is_file():

@@ -70,7 +70,7 @@ def parse_target(text: str) -> float:
     """The factor of ``0.5x``.
 
     Raises:
-        UserError: it is none.
+        UserError: the text is not a share.
     """
     try:
         factor = float(text.removesuffix("x"))

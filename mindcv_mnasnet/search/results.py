@@ -1,4 +1,4 @@
-"""What came of a search: its best trials, the front of accuracy against latency, and recipes of the winners."""
+"""The results of a search: its best trials, the front of accuracy against latency, and recipes of the winners."""
 
 from __future__ import annotations
 

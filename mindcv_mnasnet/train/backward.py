@@ -59,7 +59,7 @@ class Backward(nn.Cell):
 
         counts is what the task's ``objective`` sums up. gradients is a tuple of the layout of ``trained``. statistics
         is a row that the caller hands to ``set_statistics``: where overflows are skipped those of a batch that
-        overflows are forgotten; else it is None.
+        overflows are forgotten; else None.
         """
         before = self.statistics_before() if self.guards else None
         (_, (loss, details)), gradients = self.gradient(images, labels, random_inputs)
