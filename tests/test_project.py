@@ -179,7 +179,7 @@ def test_a_second_make_installs_nothing(clone):
 
 def test_environments_follow_their_locks_and_do_not_undo_each_other(clone):
     make(clone, "test", "bench")
-    assert make(clone, "demo", "test", "bench")[1] == ["-m pytest -n 2 --dist loadfile"]
+    assert make(clone, "demo", "test", "bench")[1] == ["-m pytest -n 2 --dist loadfile --no-loadscope-reorder"]
     edit(clone / "requirements.txt")
     process, calls = make(clone, "demo")
     assert process.returncode == 0, process.stderr

@@ -90,7 +90,8 @@ def test_every_way_of_saying_a_recipe_gives_the_same_recipe(tmp_path_factory, pa
     try:
         recipe = load_recipe(argv=argv)
     except UserError as error:
-        assume("contradict" not in str(error) and "means nothing with task" not in str(error))
+        known = ("contradict", "means nothing with task", "has to be below")  # of keys that do not go together
+        assume(not any(words in str(error) for words in known))
         raise
     path = written(tmp_path_factory.mktemp("r"), recipe.dump())
     assert load_recipe(path) == load_recipe(overrides=dict(pairs)) == Recipe.from_dict(recipe.to_dict()) == recipe
