@@ -26,12 +26,13 @@ class Preparation:
     """How encoded images become what a network takes.
 
     ``decoders`` turns a random stream into one decoder after the other, for training; ``train`` and ``evaluate`` are
-    the operations on decoded pixels.
+    the operations on decoded pixels; ``whole`` decodes in evaluation.
     """
 
     decoders: Callable[[np.random.Generator], Iterator[Decoder]]
     train: Operations
     evaluate: Operations
+    whole: Decoder = whole_image
 
     @classmethod
     def for_classes(cls, recipe: Recipe) -> Preparation:
@@ -110,9 +111,9 @@ def eval_batches(
     padded[: len(image_index)] = np.arange(len(image_index))
     own = _share(padded, count, plan.val_batch, rank, world)
     skip = recipe.on_bad_image == "skip"
-    source = Reader(image_index, [lambda: (own, repeat(whole_image))], len(own), skip, plan.workers, refill=False)
-    operations = eval_operations(recipe) if preparation is None else preparation.evaluate
-    return Batches(source, operations, plan.val_batch, plan.workers, recipe.in_channels, seed=0)
+    prepared = preparation or Preparation.for_classes(recipe)
+    source = Reader(image_index, [lambda: (own, repeat(prepared.whole))], len(own), skip, plan.workers, refill=False)
+    return Batches(source, prepared.evaluate, plan.val_batch, plan.workers, recipe.in_channels, seed=0)
 
 
 def epoch_order(images: int, seed: int, epoch: int, shuffle: bool = True) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""SSD's random crop and the flip, drawn on the host: boxes and pixels change together.
+"""SSD's random crop and the flips, drawn on the host: boxes and pixels change together.
 
 W. Liu et al. 2016, https://arxiv.org/abs/1512.02325, with the numbers of TensorFlow's ``ssd_random_crop``.
 """
@@ -19,15 +19,21 @@ _LEAST_LEFT = 1e-3  # side of a box, as a share of the crop, below which it is l
 
 @dataclass(frozen=True)
 class Cut:
-    """What is taken of an image: top, left, height, width in pixels, mirrored or not, and the boxes in it.
+    """What is taken of an image: top, left, height, width in pixels, which way it is flipped, and the boxes in it.
 
     ``corners`` (N, 4) are shares of the cut, ``kept`` (N,) the indices of the boxes that they were.
     """
 
     box: tuple[int, int, int, int]
     mirrored: bool
+    upside_down: bool
     corners: np.ndarray
     kept: np.ndarray
+
+    def of(self, pixels: np.ndarray) -> np.ndarray:
+        """The cut's pixels (height, width, channels), flipped as its boxes are."""
+        flipped = pixels[:: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1]
+        return np.ascontiguousarray(flipped)
 
 
 @dataclass(frozen=True)
@@ -36,22 +42,23 @@ class RandomCut:
 
     overlaps: tuple[float, ...] = OVERLAPS
     flip: float = 0.5
+    vertical_flip: float = 0.0
 
     @staticmethod
     def draw(generator: np.random.Generator) -> np.ndarray:
-        """The random numbers of one image, always as many: (2 + 4 tries,) in [0, 1)."""
-        return generator.random(2 + 4 * _TRIES)
+        """The random numbers of one image, always as many: (3 + 4 tries,) in [0, 1)."""
+        return generator.random(3 + 4 * _TRIES)
 
     def __call__(self, height: int, width: int, corners: np.ndarray, draws: np.ndarray) -> Cut:
         """What is cut out of an image of so many pixels with boxes (N, 4), shares of it.
 
         A box stays if its center is in the cut, and is clipped to it.
         """
-        mirrored = bool(draws[0] < self.flip)
+        mirrored, upside_down = bool(draws[0] < self.flip), bool(draws[-1] < self.vertical_flip)
         least = self.overlaps[int(draws[1] * len(self.overlaps))] if self.overlaps else 1.0
         box = (0, 0, height, width)
         if least < 1 and len(corners):
-            for tried in draws[2:].reshape(-1, 4).tolist():
+            for tried in draws[2:-1].reshape(-1, 4).tolist():
                 candidate = _candidate(height, width, tried)
                 if candidate is not None and _fits(candidate, height, width, corners, least):
                     box = candidate
@@ -59,7 +66,9 @@ class RandomCut:
         inside, kept = _inside(box, height, width, corners)
         if mirrored:
             inside = np.stack([1 - inside[:, 2], inside[:, 1], 1 - inside[:, 0], inside[:, 3]], 1)
-        return Cut(box, mirrored, inside, kept)
+        if upside_down:
+            inside = np.stack([inside[:, 0], 1 - inside[:, 3], inside[:, 2], 1 - inside[:, 1]], 1)
+        return Cut(box, mirrored, upside_down, inside, kept)
 
 
 def _candidate(height: int, width: int, draws: list[float]) -> tuple[int, int, int, int] | None:

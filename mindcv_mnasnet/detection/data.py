@@ -91,14 +91,19 @@ def preparation(recipe: Recipe, detector: Detector) -> Preparation:
     if recipe.in_channels == 1:
         gray = vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)
         train, evaluate = [*train, gray], [*evaluate, gray]
-    return Preparation(Cutter(recipe, detector).decoders, train, evaluate)
+    return Preparation(Cutter(recipe, detector).decoders, train, evaluate, partial(_whole, size=size))
+
+
+def _whole(data: bytes, name: str, label: Any, size: int) -> tuple[np.ndarray, Any]:
+    """Pixels of a whole image, decoded at less than full size where training does so too."""
+    return decode_box(data, name, size, lambda height, width: (0, 0, height, width)), label
 
 
 class Cutter:
     """Random cuts of images, and the targets of the boxes in them."""
 
     def __init__(self, recipe: Recipe, detector: Detector):
-        self._cut = RandomCut(recipe.crop_overlaps, recipe.hflip)
+        self._cut = RandomCut(recipe.crop_overlaps, recipe.hflip, recipe.vflip)
         self._size = recipe.image_resize
         anchors = anchors_of(detector, recipe.image_resize)
         self._matcher = Matcher(anchors, recipe.match_threshold, recipe.prior_scaling)
@@ -123,9 +128,7 @@ class Cutter:
 
         pixels = decode_box(data, name, self._size, choose)
         cut = chosen[-1]
-        if cut.mirrored:
-            pixels = np.ascontiguousarray(pixels[:, ::-1])
-        return pixels, self._matcher.targets(cut.corners, label.classes[cut.kept])
+        return cut.of(pixels), self._matcher.targets(cut.corners, label.classes[cut.kept])
 
 
 def require_size(name: str, found: tuple[int, int], said: tuple[int, int]) -> None:

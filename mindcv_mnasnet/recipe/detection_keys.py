@@ -15,7 +15,6 @@ CLASSIFIERS_KEYS = {
         ("re_prob", "re_scale", "re_ratio", "re_value", "re_max_attempts"), "objects would be erased with their boxes"
     ),
     "auto_augment": "it moves pixels without their boxes",
-    "vflip": "objects stand upright",
     **dict.fromkeys(("scale", "ratio"), "crop_overlaps says how images are cropped"),
     **dict.fromkeys(("crop_pct", "val_resize", "eval_crop"), "whole images are resized to image_resize"),
     **dict.fromkeys(("loss", "label_smoothing"), "class_loss is the loss of classes"),
@@ -36,6 +35,9 @@ class DetectionKeys:
     )
     min_scale: float = key(0.2, "scale of the finest map's anchors, as a share of the image", within="(0, 1]")
     max_scale: float = key(0.95, "scale of the coarsest map's anchors", within="(0, 1]")
+    reduce_boxes_in_lowest_layer: bool = key(
+        True, "three anchors a cell on the finest map, the square one of half its scale; False: as on the others"
+    )
     aspect_ratios: tuple[float, ...] = key(
         (2.0, 3.0), "aspect ratios of anchors, with their inverses", within="(1, inf)"
     )

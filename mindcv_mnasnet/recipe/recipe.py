@@ -88,7 +88,8 @@ class Recipe(AllKeys):
         Raises:
             UserError: the network cannot be the backbone of one.
         """
-        return Detector(network, self.extras_out_channels, self.aspect_ratios, self.min_scale, self.max_scale)
+        scales, reduced = (self.min_scale, self.max_scale), self.reduce_boxes_in_lowest_layer
+        return Detector(network, self.extras_out_channels, self.aspect_ratios, *scales, reduced)
 
     def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation per input channel, pixels 0..255; gray input takes the average of an RGB triple."""

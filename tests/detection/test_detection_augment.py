@@ -28,14 +28,13 @@ def random_boxes(seed: int, count: int) -> np.ndarray:
 @given(st.integers(0, 2**31), st.integers(1, 4))
 def test_a_box_shows_the_pixels_that_it_showed(seed, count):
     boxes = random_boxes(seed, count)
-    cut = RandomCut()(HEIGHT, WIDTH, boxes, drawn(seed))
+    cut = RandomCut(vertical_flip=0.5)(HEIGHT, WIDTH, boxes, drawn(seed))
     top, left, tall, wide = cut.box
     for corners, index in zip(cut.corners, cut.kept, strict=True):
         image = np.zeros((HEIGHT, WIDTH), bool)
         x0, y0, x1, y1 = np.rint(boxes[index] * [WIDTH, HEIGHT, WIDTH, HEIGHT]).astype(int)
         image[y0:y1, x0:x1] = True
-        shown = image[top : top + tall, left : left + wide]
-        shown = shown[:, ::-1] if cut.mirrored else shown
+        shown = cut.of(image[top : top + tall, left : left + wide])
         ys, xs = np.nonzero(shown)
         expected = [xs.min() / wide, ys.min() / tall, (xs.max() + 1) / wide, (ys.max() + 1) / tall]
         np.testing.assert_allclose(corners, expected, atol=1e-5)
@@ -55,10 +54,13 @@ def test_some_box_keeps_the_least_share_of_its_area(seed, least):
 
 
 def test_crops_and_flips_happen_and_whole_images_too():
-    cuts = [RandomCut()(HEIGHT, WIDTH, random_boxes(seed, 2), drawn(seed)) for seed in range(200)]
+    cutter = RandomCut(vertical_flip=0.2)
+    cuts = [cutter(HEIGHT, WIDTH, random_boxes(seed, 2), drawn(seed)) for seed in range(200)]
     whole = [cut.box == (0, 0, HEIGHT, WIDTH) for cut in cuts]
     assert 0.1 < np.mean(whole) < 0.6
     assert 0.35 < np.mean([cut.mirrored for cut in cuts]) < 0.65
+    assert 0.1 < np.mean([cut.upside_down for cut in cuts]) < 0.3
+    assert not any(RandomCut()(HEIGHT, WIDTH, random_boxes(seed, 2), drawn(seed)).upside_down for seed in range(50))
 
 
 @pytest.mark.parametrize("cutter", [RandomCut((), 0.0), RandomCut((1.0,), 0.0)])
