@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from image_files import encode, scene
+from tiny_detector import recipe
 
 from mindcv_mnasnet.detection.augment import OVERLAPS, RandomCut
+from mindcv_mnasnet.detection.data import preparation
+from mindcv_mnasnet.detection.index import Truth
 
 HEIGHT, WIDTH = 60, 90
 
@@ -75,3 +79,18 @@ def test_as_many_numbers_are_drawn_for_any_image():
     assert len(drawn(1)) == len(drawn(2))
     cut = RandomCut()(HEIGHT, WIDTH, np.zeros((0, 4), np.float32), drawn(3))
     assert cut.corners.shape == (0, 4)
+
+
+@pytest.mark.parametrize("size", [(40, 50), (301, 170)])
+def test_without_augmentation_training_sees_the_pixels_of_evaluation(tmp_path, size):
+    """Also of JPEG files that are decoded at half of their size."""
+    keys = {"crop_overlaps": "1.0", "hflip": 0.0, "color_jitter": 0.0}
+    asked = recipe(tmp_path, tmp_path, **keys)
+    prepared = preparation(asked, asked.detector(asked.network(2)))
+    data = encode(scene(*size), "JPEG")
+    truth = Truth(*size, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    trained, _ = next(prepared.decoders(np.random.default_rng(0)))(data, "image.jpg", truth)
+    evaluated, label = prepared.whole(data, "image.jpg", 7)
+    assert label == 7
+    assert np.array_equal(trained, evaluated)
+    assert (trained.shape[0] < size[1]) == (size == (301, 170))

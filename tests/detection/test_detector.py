@@ -10,6 +10,7 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.cost import detector_cost
 from mindcv_mnasnet.networks.detector import Detector
 from mindcv_mnasnet.networks.network import resolve
+from mindcv_mnasnet.recipe.recipe import load_recipe
 
 HALF, THIRD = (256, 128, 128, 64), (179, 89, 89, 44)
 # Parameters, with batch-norm statistics, multiply-adds; 91 slots at 320 pixels unless said. The first three are the
@@ -101,6 +102,13 @@ def test_a_backbone_that_cannot_be_tapped_is_refused(blocks, word):
 def test_impossible_heads_are_refused(values, word):
     with pytest.raises(UserError, match=word):
         replace(detector("a1"), **values)
+
+
+@pytest.mark.parametrize("reduced", [True, False])
+def test_a_recipe_says_how_many_anchors_the_finest_map_has(reduced):
+    keys = {"task": "detect", "model": "mnasnet_a1", "reduce_boxes_in_lowest_layer": reduced}
+    asked = load_recipe(overrides=keys)
+    assert asked.detector(asked.network(90)).anchors_per_cell == (3 if reduced else 6, 6, 6, 6, 6, 6)
 
 
 def test_a_description_survives_storing():
