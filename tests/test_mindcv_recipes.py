@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from image_files import encode, make_folder, scene
 from mindcv_facts import MINDCV
 from processes import cli, steps
 
 import validate
-
-sys.path.insert(0, str(Path(__file__).with_name("data")))
-
-from image_files import encode, make_folder, scene
 
 pytestmark = pytest.mark.slow
 IMAGES = 199  # a prime number: no batch divides it

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from image_files import encode, make_folder, scene
 from PIL import Image
 from processes import PLAIN, TINY, cli, messages, refused, state, steps, unequal, write_recipe
 
@@ -18,9 +19,6 @@ from mindcv_mnasnet.errors import interrupts_wait, run_cli
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.run.checkpoint import read_checkpoint
 from mindcv_mnasnet.run.log import read_log
-
-sys.path.insert(0, str(Path(__file__).with_name("data")))
-from image_files import encode, make_folder, scene
 
 
 @pytest.fixture
