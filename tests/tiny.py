@@ -14,11 +14,11 @@ from mindcv_mnasnet.train.random_inputs import RandomLayout, draw_inputs
 from mindcv_mnasnet.train.step import TrainStep
 
 SIZE, CLASSES, BATCH = 16, 6, 4
-BLOCKS = "r1_k3_s11_e1_o8_noskip r2_k3_s22_e3_o8_se0.25"
+BLOCKS = "r1_k3_s22_e1_o8_noskip r1_k3_s11_e3_o8_se0.25"
 
 
 def network(**overrides: Any) -> Network:
-    """Three blocks, the last with a shortcut; 16 pixels, 6 classes, no dropout."""
+    """Two blocks, the last with a shortcut; 16 pixels, 6 classes, no dropout."""
     values = {"blocks": BLOCKS, "stem": 8, "head": 16, "num_classes": CLASSES, "image_size": SIZE, "dropout": 0.0}
     return resolve(None, **{**values, **overrides})
 
