@@ -4,6 +4,7 @@
 PYTHON ?=
 ARGS ?=
 PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder  # most of the tests' time is graph compilation, which uses one core
+TRUE_SIZE = tests/test_shipped_recipes.py tests/detection/test_detection_recipes.py tests/test_libraries_evaluation.py
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
 .DELETE_ON_ERROR:
@@ -21,8 +22,10 @@ test: .venv/.installed-dev ## the test suite
 test-fast: .venv/.installed-dev ## the tests that need no MindSpore; seconds
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest --fast $(ARGS)
 
+# Every recipe at its true size and the libraries' own evaluations are slow tests that belong to it.
 test-all: .venv-all/.installed ## the test suite with all extras: PyTorch, TensorFlow, ONNX Runtime, LiteRT, MindCV
 	@PATH="$(CURDIR)/.venv-all/bin:$$PATH" .venv-all/bin/python -m pytest $(PARALLEL) $(ARGS)
+	@$(if $(ARGS),,PATH="$(CURDIR)/.venv-all/bin:$$PATH" .venv-all/bin/python -m pytest -m slow $(TRUE_SIZE))
 
 test-ascend: .venv/.installed-dev ## dry runs of jobs on NPUs, on any machine
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest -m ascend -n 2 --dist worksteal $(ARGS)

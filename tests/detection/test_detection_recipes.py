@@ -50,9 +50,8 @@ def test_a_recipe_is_the_detector_it_claims_to_be(path):
     assert (cost.params, cost.madds) == COUNTS[(detector.network.family, detector.network.width_mult)]
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(path, id=path.stem, marks=() if path == BCCD else pytest.mark.slow) for path in RECIPES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_step_of_every_recipe(path, tmp_path, cpu):
     data = colored_data_set(tmp_path / "data")
     keys = {"data_dir": str(data), "train_split": "train", "val_split": "val", "num_classes": 2, "distribute": None}
