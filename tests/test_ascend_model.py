@@ -17,7 +17,6 @@ from mindcv_mnasnet.networks.ascend_model import (
     NASNET_A,
     NASNET_A_BATCH,
     NASNET_A_MS,
-    PUBLISHED_MS,
     RESNET_50,
     RESNET_50_RATE,
     Choice,
@@ -34,6 +33,7 @@ from mindcv_mnasnet.networks.ascend_variants import launches, variants
 from mindcv_mnasnet.networks.network import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED_MS = {"910": 165.43, "910B": 175.6}  # MindCV's mnasnet_075, batch 256 on 8 devices
 TOLERANCE = 0.10  # what docs/ascend.md claims
 MNASNET = work_of(resolve("mnasnet_075"))
 each_device = pytest.mark.parametrize("device", DEVICES)

@@ -111,7 +111,7 @@ def require_same_evaluation(model, transform, tmp_path: Path) -> None:
 
     classifier = predict.open_classifier(str(tmp_path / "ours.safetensors"), batch_size=40)
     names = [str(path) for path in photographs()]
-    ours = np.concatenate([classifier.logits(images) for _, images in predict.batches(classifier, names)])
+    ours = np.concatenate([classifier.logits(images) for _, images in classifier.opened.batches(names)])
     assert np.abs(ours - expected).max() < 1e-3 * expected.std()
 
 

@@ -87,4 +87,3 @@ def test_when_to_log_validate_and_save():
     assert [step for step in steps if made.saves(step)] == [15, 20, 30, 40, 45, 50]
     assert [epoch for epoch in range(1, 6) if made.validates(epoch)] == [2, 4, 5]
     assert not any(plan(val=0, val_while_train=True).validates(epoch) for epoch in range(1, 91))
-    assert made.epoch_of(25) == 2.5

@@ -40,7 +40,7 @@ def test_they_are_right_as_often_as_validation_says(model, digits):
     classifier = predict.open_classifier(str(model), batch_size=7)
     paths = image_paths.find_images([str(digits / "val")])
     right = seen = 0
-    for numbers, images in predict.batches(classifier, paths):
+    for numbers, images in classifier.opened.batches(paths):
         for number, logits in zip(numbers, classifier.logits(images), strict=True):
             (best,) = predict.best_classes(classifier, paths[number], logits, 1).classes
             right += best == paths[number].split("/")[-2]
@@ -97,7 +97,7 @@ def test_images_can_be_prepared_otherwise(model, digits):
     paths = image_paths.find_images([str(digits / "val" / "2")])
     first = {}
     for keys in ({}, {"mean": [0, 0, 0]}, {"crop_pct": 0.6}):
-        ((one, *_), _), *_ = predict.predictions(predict.open_classifier(str(model), evaluation=keys), paths, 10)
+        ((one, *_), _), *_ = predict.open_classifier(str(model), evaluation=keys).predictions(paths, 10)
         first[str(keys)] = one.probabilities
     assert len(set(first.values())) == 3
 
@@ -178,7 +178,7 @@ def test_other_runtimes_predict_the_same(model, digits, backend):
         pytest.importorskip(module)
     paths = image_paths.find_images([str(digits / "val" / "1")])
     ours, theirs = predict.open_classifier(str(model)), predict.open_classifier(str(model), backend)
-    for _, images in predict.batches(ours, paths):
+    for _, images in ours.opened.batches(paths):
         np.testing.assert_allclose(theirs.logits(images), ours.logits(images), rtol=1e-3, atol=1e-4)
     (row,), _ = validation.validate([model], None, {}, backend=backend)
     (own,), _ = validation.validate([model], None, {})

@@ -12,7 +12,7 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -25,6 +25,7 @@ from mindcv_mnasnet.recipe.command_line import Parser, add_keys, typed_keys
 from mindcv_mnasnet.recipe.evaluation import EVALUATION_KEYS
 
 if TYPE_CHECKING:
+    from mindcv_mnasnet.inference.opened import OpenedModel
     from mindcv_mnasnet.inference.predict import Classifier, Prediction
 
 
@@ -56,14 +57,14 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     _require_sense(options)
     with interrupts_wait():
-        from mindcv_mnasnet.inference import predict  # loads MindSpore
+        from mindcv_mnasnet.inference.opened import open_model  # loads MindSpore
 
     ema = None if options.weights is None else options.weights == "ema"
     keys = typed_keys(options, EVALUATION_KEYS)
     paths, missing = _found(options.pictures)
-    model = predict.opened(options.model, options.backend, ema, options.batch_size, keys)
+    opened = open_model(options.model, options.backend, ema, options.batch_size, keys)
     sound, broken = image_paths.sound_images(paths)
-    text = (_classify if model[0].detector is None else _detect)(model, ema, sound, options)
+    text = (_classify if opened.checkpoint.detector is None else _detect)(opened, sound, options)
     if options.output is not None:
         replace_file(options.output, text.encode())
     else:
@@ -73,12 +74,11 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if broken or missing else 0
 
 
-def _classify(model: Any, ema: bool | None, paths: list[str], options: argparse.Namespace) -> str:
+def _classify(opened: OpenedModel, paths: list[str], options: argparse.Namespace) -> str:
     from mindcv_mnasnet.inference.predict import Classifier
 
-    checkpoint, artifact, recipe = model
-    _refuse(options, ("min_score", "drawn"), f"{checkpoint.path} is a classifier")
-    classifier = Classifier(checkpoint, artifact, ema, options.batch_size, recipe)
+    _refuse(options, ("min_score", "drawn"), f"{opened.checkpoint.path} is a classifier")
+    classifier = Classifier(opened)
     predictions, seen = _predict(classifier, paths, options) if paths else ([], [])
     if options.contact_sheet is not None and predictions:
         captions = [
@@ -89,15 +89,13 @@ def _classify(model: Any, ema: bool | None, paths: list[str], options: argparse.
     return _formatted(predictions, options.format)
 
 
-def _detect(model: Any, ema: bool | None, paths: list[str], options: argparse.Namespace) -> str:
+def _detect(opened: OpenedModel, paths: list[str], options: argparse.Namespace) -> str:
     from mindcv_mnasnet.inference import detect
 
-    checkpoint, artifact, recipe = model
-    _refuse(options, ("top", "features", "contact_sheet"), f"{checkpoint.path} is a detector")
+    _refuse(options, ("top", "features", "contact_sheet"), f"{opened.checkpoint.path} is a detector")
     least = detect.MIN_SCORE if options.min_score is None else options.min_score
     detect.require_score(least)
-    detector = detect.ObjectDetector(checkpoint, artifact, ema, options.batch_size, recipe)
-    found = detect.found_objects(detector, paths, least) if paths else []
+    found = detect.ObjectDetector(opened).found_objects(paths, least) if paths else []
     objects = list(tqdm(found, total=len(paths), unit=" images", disable=None, delay=2))
     if options.drawn is not None:
         detect.write_drawn(options.drawn, objects)
@@ -152,14 +150,12 @@ def _predict(
     classifier: Classifier, paths: list[str], options: argparse.Namespace
 ) -> tuple[list[Prediction], list[np.ndarray]]:
     """Predictions, and the images as the network saw them as far as a contact sheet has room for them."""
-    from mindcv_mnasnet.inference import predict
-
     extract = None if options.features is None else classifier.features(options.feature_maps)
     predictions: list[Prediction] = []
     features: list[list[np.ndarray]] = []
     seen: list[np.ndarray] = []
     with tqdm(total=len(paths), unit=" images", disable=None, delay=2) as progress:
-        for some, images in predict.predictions(classifier, paths, options.top or 5):
+        for some, images in classifier.predictions(paths, options.top or 5):
             predictions += some
             if options.contact_sheet is not None:
                 seen += list(images[: MOST - len(seen)])

@@ -108,13 +108,10 @@ def _text(title: str, network: Network, cost: Cost, layers: bool) -> str:
 
 
 def _table() -> list[dict[str, Any]]:
-    from mindcv_mnasnet.networks.reported import load_reported  # here: it needs a YAML reader, which costs do not
+    from mindcv_mnasnet.networks.reported import authors_grid  # here: it needs a YAML reader, which costs do not
 
     rows = []
-    for entry in load_reported():
-        network = entry.network()
-        if network is None or (entry.source, entry.model) != ("tf", "mnasnet-a1"):
-            continue
+    for entry, network in authors_grid():
         cost = network_cost(network)
         published = ("image_size", "width_mult", "top1", "top5", "params_m", "madds_m", "latency_ms")
         row = {key: getattr(entry, key) for key in published}

@@ -16,6 +16,7 @@ from mindcv_mnasnet.data.augment import Operations, eval_operations, train_opera
 from mindcv_mnasnet.data.decoder import Decoder, RandomCrop, whole_image
 from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.data.reader import Pass, Reader
+from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
@@ -114,6 +115,16 @@ def eval_batches(
     prepared = preparation or Preparation.for_classes(recipe)
     source = Reader(image_index, [lambda: (own, repeat(prepared.whole))], len(own), skip, plan.workers, refill=False)
     return Batches(source, prepared.evaluate, plan.val_batch, plan.workers, recipe.in_channels, seed=0)
+
+
+def sound_batches(
+    image_index: ImageIndex, recipe: Recipe, preparation: Preparation | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """An evaluation on this device alone without padding and broken images: uint8 (N, H, W, C), first labels (N,)."""
+    plan = Plan.make(recipe, None, len(image_index), 1, runtime.usable_cores())
+    for images, labels in eval_batches(image_index, recipe, plan, preparation=preparation):
+        first = labels.asnumpy().reshape(len(labels), -1)[:, 0]
+        yield images.asnumpy()[first >= 0], first[first >= 0]
 
 
 def epoch_order(images: int, seed: int, epoch: int, shuffle: bool = True) -> np.ndarray:

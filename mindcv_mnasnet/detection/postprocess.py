@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindcv_mnasnet.detection.boxes import PRIOR_SCALING, areas, decode
+from mindcv_mnasnet.detection.boxes import areas, decode
+from mindcv_mnasnet.recipe.detection_keys import DetectionKeys
 
 
 @dataclass(frozen=True)
@@ -57,25 +58,16 @@ class PostProcess:
 
     Args:
         anchors: (A, 4) as centers, shares of the image.
-        class_loss: the loss that the scores were trained by: "softmax" over all slots, or "focal", a sigmoid each.
+        keys: the thresholds, and the loss that the scores were trained by: a softmax over all slots, or a sigmoid each.
     """
 
-    def __init__(
-        self,
-        anchors: np.ndarray,
-        class_loss: str = "softmax",
-        nms_threshold: float = 0.6,
-        min_score: float = 0.01,
-        max_boxes: int = 100,
-        scaling: tuple[float, ...] = PRIOR_SCALING,
-    ):
-        self._anchors, self._scaling, self._softmax = anchors, scaling, class_loss == "softmax"
-        self._threshold, self._min_score, self._most = nms_threshold, min_score, max_boxes
+    def __init__(self, anchors: np.ndarray, keys: DetectionKeys):
+        self._anchors, self._keys = anchors, keys
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
         """Scores (A, classes), without background, of logits (A, slots)."""
         logits = logits.astype(np.float32)
-        if not self._softmax:
+        if self._keys.class_loss == "focal":
             return 1 / (1 + np.exp(-logits[:, 1:]))
         powers = np.exp(logits - logits.max(1, keepdims=True))
         return powers[:, 1:] / powers.sum(1, keepdims=True)
@@ -83,8 +75,8 @@ class PostProcess:
     def __call__(self, logits: np.ndarray, codes: np.ndarray) -> Detections:
         """Detections of one image from logits (A, slots) and codes (A, 4); corners are shares, cut at the image."""
         scores = self.scores(logits)
-        anchor, found = np.nonzero(scores > self._min_score)
-        corners = np.clip(decode(codes[anchor].astype(np.float32), self._anchors[anchor], self._scaling), 0, 1)
-        scores = scores[anchor, found]
-        kept = suppress(corners, scores, found, self._threshold, self._most)
+        anchor, found = np.nonzero(scores > self._keys.min_score)
+        boxes = decode(codes[anchor].astype(np.float32), self._anchors[anchor], self._keys.prior_scaling)
+        corners, scores = np.clip(boxes, 0, 1), scores[anchor, found]
+        kept = suppress(corners, scores, found, self._keys.nms_threshold, self._keys.max_boxes)
         return Detections(corners[kept], scores[kept], found[kept])

@@ -12,7 +12,7 @@ import numpy as np
 
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.export.artifact import open_artifact
+from mindcv_mnasnet.export.artifact import filled, open_artifact
 from mindcv_mnasnet.export.images import evaluation_images
 from mindcv_mnasnet.export.metadata import ModelMetadata, folded_as
 from mindcv_mnasnet.files import require_writable, unwritable
@@ -224,7 +224,7 @@ def checkpoint_logits(
     recipe = replace(recipe, quantize=recipe.quantize and metadata.quantization == "int8")
     evaluator = Evaluator(metadata.network_description(), recipe, runtime.start("auto"))
     evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
-    return evaluator.logits(images, _BATCH)
+    return np.concatenate([evaluator.answer(part) for part in filled(images, _BATCH)])[: len(images)]
 
 
 def _require_equal(report: ExportReport, options: Options) -> None:

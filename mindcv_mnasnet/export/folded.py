@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.detector import Detector
 from mindcv_mnasnet.networks.network import Layer, Network
+
+Tensor = TypeVar("Tensor")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,39 @@ class Folded:
     head: Conv | None
     classifier_weight: np.ndarray
     classifier_bias: np.ndarray
+
+
+class Features(ABC, Generic[Tensor]):
+    """The feature extractor of a folded network in a runtime's operators, whose tensors are of type ``Tensor``."""
+
+    @abstractmethod
+    def conv(self, x: Tensor, conv: Conv) -> Tensor:
+        """A convolution with its bias and activation."""
+
+    @abstractmethod
+    def gated(self, x: Tensor, name: str, reduce: Conv, expand: Conv) -> Tensor:
+        """Squeeze-and-excitation of the block ``name``."""
+
+    @abstractmethod
+    def joined(self, x: Tensor, shortcut: Tensor, block: Block) -> Tensor:
+        """A block's output and its input, added."""
+
+    def features(self, x: Tensor, folded: Folded) -> Tensor:
+        """Stem, blocks and head, as far as there are any."""
+        if folded.stem is not None:
+            x = self.conv(x, folded.stem)
+        for block in folded.blocks:
+            shortcut = x
+            if block.expand is not None:
+                x = self.conv(x, block.expand)
+            x = self.conv(x, block.spatial)
+            if block.reduce is not None and block.expand_gate is not None:
+                x = self.gated(x, block.name, block.reduce, block.expand_gate)
+            if block.project is not None:
+                x = self.conv(x, block.project)
+            if block.layer.residual:
+                x = self.joined(x, shortcut, block)
+        return x if folded.head is None else self.conv(x, folded.head)
 
 
 @dataclass(frozen=True)

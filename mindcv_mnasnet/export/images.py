@@ -6,13 +6,11 @@ import numpy as np
 
 from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.data.known import open_known_val
-from mindcv_mnasnet.data.pipeline import eval_batches
+from mindcv_mnasnet.data.pipeline import sound_batches
 from mindcv_mnasnet.data.sets import in_folder, open_train, unlabeled, validation_folder
 from mindcv_mnasnet.detection import data as boxes
-from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.metadata import ModelMetadata
-from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
 
 
@@ -41,9 +39,4 @@ def evaluation_images(
     else:
         image_index = open_known_val(recipe, None, metadata.data)
     chosen = image_index.subset(np.linspace(0, len(image_index) - 1, min(count, len(image_index))).astype(int))
-    plan = Plan.make(recipe, None, len(chosen), 1, runtime.usable_cores())
-    parts = []
-    for images, labels in eval_batches(chosen, recipe, plan, 0, 1, prepared):
-        known = labels.asnumpy()
-        parts.append(images.asnumpy()[known.reshape(len(known), -1)[:, 0] >= 0])
-    return np.concatenate(parts)
+    return np.concatenate([images for images, _ in sound_batches(chosen, recipe, prepared)])

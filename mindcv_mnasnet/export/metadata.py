@@ -22,7 +22,6 @@ from mindcv_mnasnet.run.checkpoint import Checkpoint
 from mindcv_mnasnet.weights.labels import class_title
 
 KEY = "mindcv_mnasnet"
-INPUTS = ("float", "uint8")
 
 
 @dataclass(frozen=True)
@@ -118,11 +117,7 @@ class ModelMetadata:
     def post_process(self, recipe: Recipe | None = None) -> PostProcess:
         """What turns a detector's raw answer into detections, as ``recipe`` says (None: its own)."""
         assert self.detector is not None
-        recipe = recipe or self.own_recipe()
-        anchors = np.asarray(self.detector["anchors"], np.float32)
-        return PostProcess(
-            anchors, recipe.class_loss, recipe.nms_threshold, recipe.min_score, recipe.max_boxes, recipe.prior_scaling
-        )
+        return PostProcess(np.asarray(self.detector["anchors"], np.float32), recipe or self.own_recipe())
 
     def own_recipe(self) -> Recipe:
         """The recipe, which says how images are prepared."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.export.folded import Block, Conv, Folded
+from mindcv_mnasnet.export.folded import Block, Conv, Features
 from mindcv_mnasnet.export.metadata import KEY, ModelMetadata
 from mindcv_mnasnet.networks.network import Network
 
@@ -16,7 +16,7 @@ OPSET = 18
 IR_VERSION = 10  # of ONNX 1.16, the oldest allowed; newer ones would be refused by ONNX Runtime 1.18
 
 
-class Graph:
+class Graph(Features[str]):
     """Nodes and constants of a graph under construction; every method returns the name of the tensor that it adds."""
 
     def __init__(self, onnx: Any, metadata: ModelMetadata):
@@ -53,24 +53,6 @@ class Graph:
         self._onnx.checker.check_model(model, full_check=True)
         return model
 
-    def features(self, x: str, folded: Folded) -> str:
-        """Stem, blocks and head, as far as there are any."""
-        if folded.stem is not None:
-            x = self.conv(x, folded.stem)
-        for block in folded.blocks:
-            shortcut = x
-            if block.expand is not None:
-                x = self.conv(x, block.expand)
-            x = self.conv(x, block.spatial)
-            if block.reduce is not None and block.expand_gate is not None:
-                gates = self.conv(self.mean(x, f"{block.name}.se.pool"), block.reduce)
-                x = self.add("Mul", [x, self.conv(gates, block.expand_gate)], f"{block.name}.se")
-            if block.project is not None:
-                x = self.conv(x, block.project)
-            if block.layer.residual:
-                x = self.add("Add", [x, self.shortcut(shortcut, block)], block.name)
-        return x if folded.head is None else self.conv(x, folded.head)
-
     def constant(self, name: str, value: np.ndarray) -> str:
         self.constants.append(self._onnx.numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
@@ -96,7 +78,16 @@ class Graph:
         x = self.add("Conv", [x, weight, bias], output, **attributes)
         return x if conv.activation is None else self.add(conv.activation.capitalize(), [x], conv.name)
 
-    def shortcut(self, x: str, block: Block) -> str:
+    def gated(self, x: str, name: str, reduce: Conv, expand: Conv) -> str:
+        """Squeeze-and-excitation."""
+        gates = self.conv(self.mean(x, f"{name}.se.pool"), reduce)
+        return self.add("Mul", [x, self.conv(gates, expand)], f"{name}.se")
+
+    def joined(self, x: str, shortcut: str, block: Block) -> str:
+        """A block's output and its input, added."""
+        return self.add("Add", [x, self._shortcut(shortcut, block)], block.name)
+
+    def _shortcut(self, x: str, block: Block) -> str:
         """The block's input as it is added to its output."""
         layer, name = block.layer, f"{block.name}.shortcut"
         added = layer.out_width - layer.in_width

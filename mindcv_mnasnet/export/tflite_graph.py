@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_mnasnet.export.folded import Conv, Folded
+from mindcv_mnasnet.export.folded import Block, Conv, Features, Folded
 from mindcv_mnasnet.export.metadata import ModelMetadata
 from mindcv_mnasnet.networks.network import Layer
 
@@ -32,7 +32,7 @@ def examples(metadata: ModelMetadata, calibration: Iterable[np.ndarray]) -> Call
     return batches
 
 
-class Graph:
+class Graph(Features[Any]):
     """A folded network in TensorFlow's operators; ``points`` are its activations by name."""
 
     def __init__(self, tf: Any, ranges: Ranges):
@@ -71,25 +71,6 @@ class Graph:
             )
         return self._point("input", x)
 
-    def features(self, x: Any, folded: Folded) -> Any:
-        """Stem, blocks and head, as far as there are any."""
-        if folded.stem is not None:
-            x = self.conv(x, folded.stem)
-        for block in folded.blocks:
-            shortcut = x
-            if block.expand is not None:
-                x = self.conv(x, block.expand)
-            x = self.conv(x, block.spatial)
-            if block.reduce is not None and block.expand_gate is not None:
-                gates = self.tf.reduce_mean(x, (1, 2), keepdims=True)
-                gates = self.conv(self.conv(gates, block.reduce), block.expand_gate)
-                x = self._point(f"{block.name}.se", x * gates)
-            if block.project is not None:
-                x = self.conv(x, block.project)
-            if block.layer.residual:
-                x = self._point(block.name, x + self._shortcut(shortcut, block.layer))
-        return x if folded.head is None else self.conv(x, folded.head)
-
     def conv(self, x: Any, conv: Conv) -> Any:
         """A convolution with its bias and activation."""
         nn = self.tf.nn
@@ -108,6 +89,15 @@ class Graph:
         elif conv.activation == "sigmoid":
             x = nn.sigmoid(x)
         return self._point(conv.name, x)
+
+    def gated(self, x: Any, name: str, reduce: Conv, expand: Conv) -> Any:
+        """Squeeze-and-excitation."""
+        gates = self.conv(self.conv(self.tf.reduce_mean(x, (1, 2), keepdims=True), reduce), expand)
+        return self._point(f"{name}.se", x * gates)
+
+    def joined(self, x: Any, shortcut: Any, block: Block) -> Any:
+        """A block's output and its input, added."""
+        return self._point(block.name, x + self._shortcut(shortcut, block.layer))
 
     def _shortcut(self, x: Any, layer: Layer) -> Any:
         """The block's input as it is added to its output."""

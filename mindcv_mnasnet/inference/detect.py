@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,11 @@ from mindcv_mnasnet.detection.data import preparation
 from mindcv_mnasnet.detection.drawing import draw
 from mindcv_mnasnet.detection.postprocess import Detections
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.export.artifact import Artifact
 from mindcv_mnasnet.export.detector import CheckpointDetector
 from mindcv_mnasnet.export.metadata import ModelMetadata
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.inference.image_paths import sound_paths
-from mindcv_mnasnet.inference.predict import batches, opened
-from mindcv_mnasnet.recipe.recipe import Recipe
-from mindcv_mnasnet.run.checkpoint import Checkpoint
+from mindcv_mnasnet.inference.opened import OpenedModel, open_model
 
 MIN_SCORE = 0.3  # of what is worth showing; for precisions, a recipe's min_score goes much lower
 
@@ -48,26 +45,18 @@ class FoundObjects:
 class ObjectDetector:
     """A checkpoint or exported file that finds objects; open it with ``open_detector``."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        artifact: Artifact | None,
-        ema: bool | None,
-        batch_size: int | None,
-        recipe: Recipe,
-    ):
-        self.checkpoint, self.class_names = checkpoint, checkpoint.class_names
-        self.recipe: Recipe = replace(recipe, on_bad_image="skip", val_batch_size=batch_size or recipe.val_batch_size)
-        self._artifact = artifact
-        if artifact is None:
-            metadata = ModelMetadata.of(checkpoint, recipe, ema=ema, batch=None)
-            self._checkpoint = CheckpointDetector(checkpoint, metadata, ema, batch_size or 8)
+    def __init__(self, opened: OpenedModel):
+        self.opened, self.checkpoint, self.recipe = opened, opened.checkpoint, opened.recipe
+        self.class_names = self.checkpoint.class_names
+        if opened.artifact is None:
+            metadata = ModelMetadata.of(self.checkpoint, self.recipe, ema=opened.ema, batch=None)
+            self._runner = CheckpointDetector(self.checkpoint, metadata, opened.ema, opened.batch_size or 8)
         else:
-            metadata = artifact.metadata
-        self._post = metadata.post_process(recipe)
+            metadata = opened.artifact.metadata
+        self._post = metadata.post_process(self.recipe)
         detector = metadata.detector_description()
         assert detector is not None
-        self.prepared = preparation(self.recipe, detector)
+        self._preparation = preparation(self.recipe, detector)
 
     def detections(self, images: np.ndarray) -> list[Detections]:
         """What is in uint8 images (N, H, W, C) of the network's size, as shares of them.
@@ -75,14 +64,12 @@ class ObjectDetector:
         Raises:
             JobError: the network's answer is not finite.
         """
-        if self._artifact is not None:
-            found = self._artifact.detections(images, self._post)
-        else:
-            outputs = self._checkpoint.outputs(images)
-            if not all(np.isfinite(one).all() for one in outputs):
-                raise JobError(f"{self.checkpoint.path} gives answers that are not finite")
-            found = [self._post(*answer) for answer in zip(*outputs, strict=True)]
-        return found
+        if self.opened.artifact is not None:
+            return self.opened.artifact.detections(images, self._post)
+        outputs = self._runner.outputs(images)
+        if not all(np.isfinite(one).all() for one in outputs):
+            raise JobError(f"{self.checkpoint.path} gives answers that are not finite")
+        return [self._post(*answer) for answer in zip(*outputs, strict=True)]
 
     def predict(self, images: str | Path | Sequence[str | Path], min_score: float = MIN_SCORE) -> list[FoundObjects]:
         """The objects in every image with at least this score, in the order of the paths.
@@ -94,7 +81,13 @@ class ObjectDetector:
             JobError: an image that cannot be decoded.
         """
         require_score(min_score)
-        return list(found_objects(self, sound_paths(images), min_score))
+        return list(self.found_objects(sound_paths(images), min_score))
+
+    def found_objects(self, paths: Sequence[str], min_score: float) -> Iterator[FoundObjects]:
+        """Objects image by image, in the order of the paths."""
+        for numbers, images in self.opened.batches(paths, self._preparation):
+            for number, found in zip(numbers, self.detections(images), strict=True):
+                yield _in_pixels(paths[number], found.above(min_score), self.class_names)
 
 
 def require_score(min_score: float) -> None:
@@ -115,17 +108,10 @@ def open_detector(
     Raises:
         UserError: what ``open_classifier`` raises it for, or a classifier.
     """
-    checkpoint, artifact, recipe = opened(name, backend, ema, batch_size, evaluation)
-    if checkpoint.detector is None:
-        raise UserError(f"{checkpoint.path} is a classifier; open_classifier opens it")
-    return ObjectDetector(checkpoint, artifact, ema, batch_size, recipe)
-
-
-def found_objects(detector: ObjectDetector, paths: Sequence[str], min_score: float) -> Iterator[FoundObjects]:
-    """Objects image by image, in the order of the paths."""
-    for numbers, images in batches(detector, paths, detector.prepared):
-        for number, found in zip(numbers, detector.detections(images), strict=True):
-            yield _in_pixels(paths[number], found.above(min_score), detector.class_names)
+    opened = open_model(name, backend, ema, batch_size, evaluation)
+    if opened.checkpoint.detector is None:
+        raise UserError(f"{opened.checkpoint.path} is a classifier; open_classifier opens it")
+    return ObjectDetector(opened)
 
 
 def _in_pixels(path: str, found: Detections, names: Sequence[str]) -> FoundObjects:

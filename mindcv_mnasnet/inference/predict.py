@@ -5,32 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from mindcv_mnasnet.data.index import ImageIndex
-from mindcv_mnasnet.data.pipeline import Preparation, eval_batches
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.export.artifact import SUFFIXES, Artifact, open_artifact
-from mindcv_mnasnet.export.backend import described, through_backend
 from mindcv_mnasnet.inference.image_paths import sound_paths
-from mindcv_mnasnet.inference.settings import require_honored
+from mindcv_mnasnet.inference.opened import OpenedModel, open_model
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import load_parameters
-from mindcv_mnasnet.recipe.plan import Plan
-from mindcv_mnasnet.recipe.recipe import Recipe, with_evaluation
-from mindcv_mnasnet.run.checkpoint import Checkpoint
-from mindcv_mnasnet.run.folder import find_checkpoints
 from mindcv_mnasnet.train.evaluation import Evaluator
 from mindcv_mnasnet.train.preprocess import Preprocess
-from mindcv_mnasnet.weights.convert import open_weights
 from mindcv_mnasnet.weights.labels import class_title
-from mindcv_mnasnet.weights.sound import require_sound
 
 
 @dataclass(frozen=True)
@@ -46,36 +36,26 @@ class Prediction:
 class Classifier:
     """A checkpoint or exported file that answers images; open it with ``open_classifier``."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        artifact: Artifact | None,
-        ema: bool | None,
-        batch_size: int | None,
-        recipe: Recipe | None = None,
-    ):
-        self.checkpoint, self._artifact, self._ema = checkpoint, artifact, ema
-        recipe = recipe or checkpoint.recipe
-        size = batch_size or recipe.val_batch_size
-        self.recipe: Recipe = replace(recipe, on_bad_image="skip", val_batch_size=size)
-        self.class_names = checkpoint.class_names
-        self.network = replace(checkpoint.network, image_size=recipe.image_resize)
+    def __init__(self, opened: OpenedModel):
+        self.opened, self.checkpoint, self.recipe = opened, opened.checkpoint, opened.recipe
+        self.class_names = self.checkpoint.class_names
+        self.network = replace(self.checkpoint.network, image_size=self.recipe.image_resize)
         if len(self.class_names) != self.network.num_classes:
             raise UserError(
-                f"{checkpoint.path} names {len(self.class_names)} classes and answers {self.network.num_classes}; "
-                "convert it again with --class_names"
+                f"{self.checkpoint.path} names {len(self.class_names)} classes and answers "
+                f"{self.network.num_classes}; convert it again with --class_names"
             )
         self._machine = runtime.start("auto")
         self._evaluator: Evaluator | None = None
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Float32 logits (N, classes) of uint8 images (N, H, W, C) of the network's size."""
-        if self._artifact is not None:
-            return self._artifact.logits(images)
+        if self.opened.artifact is not None:
+            return self.opened.artifact.logits(images)
         if self._evaluator is None:
             self._evaluator = Evaluator(self.network, self.recipe, self._machine)
-            self._evaluator.load(self.checkpoint.weights(self._ema), str(self.checkpoint.path))
-        return self._evaluator.logits(images, len(images))
+            self._evaluator.load(self.checkpoint.weights(self.opened.ema), str(self.checkpoint.path))
+        return self._evaluator.answer(images)
 
     def predict(self, images: str | Path | Sequence[str | Path], top: int = 5) -> list[Prediction]:
         """The ``top`` best classes of every image, in the order of the paths.
@@ -88,7 +68,17 @@ class Classifier:
         """
         if top < 1:
             raise UserError(f"top: {top} classes are impossible; it is 1 or more")
-        return [one for some, _ in predictions(self, sound_paths(images), top) for one in some]
+        return [one for some, _ in self.predictions(sound_paths(images), top) for one in some]
+
+    def predictions(self, paths: Sequence[str], top: int) -> Iterator[tuple[list[Prediction], np.ndarray]]:
+        """Predictions batch by batch, each with its images as the network sees them, uint8 (N, H, W, C).
+
+        Raises:
+            JobError: logits that are not finite.
+        """
+        for numbers, images in self.opened.batches(paths):
+            pairs = zip(numbers, self.logits(images), strict=True)
+            yield [best_classes(self, paths[number], logits, top) for number, logits in pairs], images
 
     def features(self, maps: bool) -> Callable[[np.ndarray], list[np.ndarray]]:
         """A function of uint8 images (N, H, W, C): [(N, head width)] pooled, or all feature maps, finest first.
@@ -96,10 +86,11 @@ class Classifier:
         Raises:
             UserError: an exported file, which gives logits alone.
         """
-        if self._artifact is not None:
-            raise UserError(f"features: {self._artifact.path} gives logits alone; take the checkpoint it was made from")
+        if self.opened.artifact is not None:
+            path = self.opened.artifact.path
+            raise UserError(f"features: {path} gives logits alone; take the checkpoint it was made from")
         model = create_model(self.network, features_only=maps, kernels=self.recipe.kernels)
-        weights = self.checkpoint.weights(self._ema)
+        weights = self.checkpoint.weights(self.opened.ema)
         wanted = {parameter.name for parameter in model.get_parameters()}
         known = {name: value for name, value in weights.items() if name in wanted} if maps else weights
         load_parameters(model.get_parameters(), known, str(self.checkpoint.path))
@@ -143,59 +134,10 @@ def open_classifier(
     Raises:
         UserError: no such file, a damaged one, several, a missing extra, or what an exported file cannot do any more.
     """
-    checkpoint, artifact, recipe = opened(name, backend, ema, batch_size, evaluation)
-    if checkpoint.detector is not None:
-        raise UserError(f"{checkpoint.path} is a detector; open_detector opens it")
-    return Classifier(checkpoint, artifact, ema, batch_size, recipe)
-
-
-def opened(
-    name: str, backend: str | None, ema: bool | None, batch_size: int | None, evaluation: Mapping[str, Any] | None
-) -> tuple[Checkpoint, Artifact | None, Recipe]:
-    """A model of any task: its checkpoint, or what its file knows of that, the file, and the recipe to prepare by."""
-    path, *others = find_checkpoints([name])
-    if others:
-        raise UserError(f"{name} stands for {1 + len(others)} files; name one")
-    if batch_size is not None and batch_size < 1:
-        raise UserError(f"batch_size: {batch_size} is impossible; it is 1 or more")
-    if path.suffix in SUFFIXES:
-        artifact = open_artifact(path)
-        checkpoint = described(artifact)
-        recipe = with_evaluation(checkpoint.recipe, evaluation or {})
-        require_honored(artifact, recipe, evaluation or {}, ema, backend)
-        return checkpoint, artifact, recipe
-    checkpoint = open_weights(path)
-    require_sound(checkpoint.weights(ema), str(path))
-    recipe = with_evaluation(checkpoint.recipe, evaluation or {})
-    return checkpoint, None if backend is None else through_backend(checkpoint, backend, ema, recipe), recipe
-
-
-class Prepares(Protocol):
-    """A model of any task: its recipe says how images are prepared."""
-
-    recipe: Recipe
-    class_names: tuple[str, ...]
-
-
-def batches(
-    model: Prepares, paths: Sequence[str], preparation: Preparation | None = None
-) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Images as the network sees them, uint8 (N, H, W, C), each batch with the numbers of its paths."""
-    image_index = ImageIndex(".", tuple(paths), np.arange(len(paths), dtype=np.int32), model.class_names)
-    plan = Plan.make(model.recipe, None, len(paths), 1, runtime.usable_cores())
-    for images, labels in eval_batches(image_index, model.recipe, plan, preparation=preparation):
-        numbers = labels.asnumpy()
-        real = numbers >= 0
-        yield [int(number) for number in numbers[real]], images.asnumpy()[real]
-
-
-def predictions(
-    classifier: Classifier, paths: Sequence[str], top: int
-) -> Iterator[tuple[list[Prediction], np.ndarray]]:
-    """Predictions batch by batch, each with its images as the network sees them, uint8 (N, H, W, C)."""
-    for numbers, images in batches(classifier, paths):
-        pairs = zip(numbers, classifier.logits(images), strict=True)
-        yield [best_classes(classifier, paths[number], logits, top) for number, logits in pairs], images
+    opened = open_model(name, backend, ema, batch_size, evaluation)
+    if opened.checkpoint.detector is not None:
+        raise UserError(f"{opened.checkpoint.path} is a detector; open_detector opens it")
+    return Classifier(opened)
 
 
 def best_classes(classifier: Classifier, path: str, logits: np.ndarray, top: int) -> Prediction:

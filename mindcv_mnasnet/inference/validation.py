@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.data.known import open_known_val
 from mindcv_mnasnet.detection import data as boxes
+from mindcv_mnasnet.detection.index import DetectionIndex
 from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.devices.runtime import Runtime
 from mindcv_mnasnet.errors import JobError, UserError
@@ -25,7 +27,7 @@ from mindcv_mnasnet.recipe.evaluation import CONVENTION_KEYS
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.run.checkpoint import Checkpoint
-from mindcv_mnasnet.train.box_evaluation import BoxEvaluator, score_images
+from mindcv_mnasnet.train.box_evaluation import BoxCounts, BoxEvaluator, score_images
 from mindcv_mnasnet.train.evaluation import Counted, Evaluator, count_images
 from mindcv_mnasnet.train.metrics import Counts
 from mindcv_mnasnet.weights.convert import open_weights
@@ -69,8 +71,7 @@ def validate(
             require_exportable(merged, backend)
             require_sound(checkpoint.weights(ema), str(path))
             artifact = None if backend is None else through_backend(checkpoint, backend, ema, merged)
-        validate_one = _validate_one if checkpoint.detector is None else _validate_boxes
-        results.append(validate_one(checkpoint, artifact, merged, machine, ema, tolerance))
+        results.append(_validate_one(checkpoint, artifact, merged, machine, ema, tolerance))
     assert machine is not None
     return results, machine
 
@@ -83,79 +84,75 @@ def _validate_one(
     ema: bool | None,
     tolerance: float,
 ) -> Result:
-    image_index = open_known_val(recipe, checkpoint.class_names, checkpoint.meta.get("data"))
-    plan = Plan.make(recipe, None, len(image_index), machine.world, runtime.usable_cores())
-    conventions, network = _evaluated(checkpoint, recipe)
-    weights = checkpoint.chosen(ema)
-    if artifact is None:
-        evaluator = Evaluator(network, recipe, machine)
-        evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
-        counts = evaluator.run(image_index, plan)
-        counted = Counted(counts, evaluator.skipped, evaluator.images_per_second)
+    open_val = open_known_val if checkpoint.detector is None else boxes.open_known_val
+    image_index = open_val(recipe, checkpoint.class_names, checkpoint.meta.get("data"))
+    conventions = {name: getattr(recipe, name) for name in CONVENTION_KEYS if name in recipe.given}
+    if artifact is not None and conventions:
+        raise UserError(f"{next(iter(conventions))}: {artifact.path} is compiled already and cannot be changed")
+    network = replace(checkpoint.network, image_size=recipe.image_resize, **conventions)
+    counted: Counted | BoxCounts
+    counts: Counts | BoxCounts
+    if isinstance(image_index, DetectionIndex):
+        counted = counts = found = _count_boxes(checkpoint, artifact, network, recipe, image_index, machine, ema)
+        verdict = compare_boxes(found.seen, len(checkpoint.class_names), found.ap, tolerance)
     else:
-        _require_compiled(artifact, conventions)
-        weights = artifact.metadata.weights
-        counted = count_images(lambda images: artifact.logits(images.asnumpy()), image_index, recipe, plan, machine)
-    counts = counted.counts
-    if not np.isfinite(counts.mean_loss):
-        raise JobError(f"{checkpoint.path} gives logits that are not finite; nothing can be counted with them")
+        counted = _count_classes(checkpoint, artifact, network, recipe, image_index, machine, ema)
+        counts = right = counted.counts
+        verdict = compare(network, _settings(recipe, network, right, checkpoint), right.top1, right.top5, tolerance)
     return Result(
         checkpoint=str(checkpoint.path),
-        weights=weights,
+        weights=checkpoint.chosen(ema) if artifact is None else artifact.metadata.weights,
         model=recipe.model,
         counts=counts,
         skipped=counted.skipped,
         images_per_second=counted.images_per_second,
-        verdict=compare(network, _settings(recipe, network, counts, checkpoint), counts.top1, counts.top5, tolerance),
+        verdict=verdict,
         backend="mindspore" if artifact is None else artifact.runtime,
         quantization=None if artifact is None else artifact.metadata.quantization,
         notes=image_index.notes,
     )
 
 
-def _validate_boxes(
+def _count_classes(
     checkpoint: Checkpoint,
     artifact: Artifact | None,
+    network: Network,
     recipe: Recipe,
+    image_index: ImageIndex,
     machine: Runtime,
     ema: bool | None,
-    tolerance: float,
-) -> Result:
-    assert checkpoint.detector is not None
-    image_index = boxes.open_known_val(recipe, checkpoint.class_names, checkpoint.meta.get("data"))
+) -> Counted:
     plan = Plan.make(recipe, None, len(image_index), machine.world, runtime.usable_cores())
-    conventions, network = _evaluated(checkpoint, recipe)
-    detector = replace(checkpoint.detector, network=network)
     if artifact is None:
-        evaluator = BoxEvaluator(detector, recipe, machine)
+        evaluator = Evaluator(network, recipe, machine)
         evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
         counts = evaluator.run(image_index, plan)
+        counted = Counted(counts, evaluator.skipped, evaluator.images_per_second)
     else:
-        _require_compiled(artifact, conventions)
+        counted = count_images(lambda images: artifact.logits(images.asnumpy()), image_index, recipe, plan, machine)
+    if not np.isfinite(counted.counts.mean_loss):
+        raise JobError(f"{checkpoint.path} gives logits that are not finite; nothing can be counted with them")
+    return counted
+
+
+def _count_boxes(
+    checkpoint: Checkpoint,
+    artifact: Artifact | None,
+    network: Network,
+    recipe: Recipe,
+    image_index: DetectionIndex,
+    machine: Runtime,
+    ema: bool | None,
+) -> BoxCounts:
+    assert checkpoint.detector is not None
+    detector = replace(checkpoint.detector, network=network)
+    plan = Plan.make(recipe, None, len(image_index), machine.world, runtime.usable_cores())
+    if artifact is not None:
         find = partial(artifact.detections, post=artifact.metadata.post_process(recipe))
-        counts = score_images(find, detector, image_index, recipe, plan, machine)
-    return Result(
-        checkpoint=str(checkpoint.path),
-        weights=checkpoint.chosen(ema) if artifact is None else artifact.metadata.weights,
-        model=recipe.model,
-        counts=counts,
-        skipped=counts.skipped,
-        images_per_second=counts.images_per_second,
-        verdict=compare_boxes(counts.seen, len(checkpoint.class_names), counts.ap, tolerance),
-        backend="mindspore" if artifact is None else artifact.runtime,
-        notes=image_index.notes,
-    )
-
-
-def _require_compiled(artifact: Artifact, conventions: Mapping[str, Any]) -> None:
-    if conventions:
-        raise UserError(f"{next(iter(conventions))}: {artifact.path} is compiled already and cannot be changed")
-
-
-def _evaluated(checkpoint: Checkpoint, recipe: Recipe) -> tuple[dict[str, Any], Network]:
-    """What a checkpoint's network is told to do otherwise, and the network that does so."""
-    conventions = {name: getattr(recipe, name) for name in CONVENTION_KEYS if name in recipe.given}
-    return conventions, replace(checkpoint.network, image_size=recipe.image_resize, **conventions)
+        return score_images(find, detector, image_index, recipe, plan, machine)
+    evaluator = BoxEvaluator(detector, recipe, machine)
+    evaluator.load(checkpoint.weights(ema), str(checkpoint.path))
+    return evaluator.run(image_index, plan)
 
 
 def _settings(recipe: Recipe, network: Network, counts: Counts, checkpoint: Checkpoint) -> EvalSettings:

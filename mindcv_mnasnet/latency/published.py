@@ -11,7 +11,7 @@ from mindcv_mnasnet.latency.agreement import agreement
 from mindcv_mnasnet.latency.record import Latency, Meter
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.networks.network import FAMILIES, BlockSpec, Network, resolve
-from mindcv_mnasnet.networks.reported import load_reported
+from mindcv_mnasnet.networks.reported import authors_grid
 
 #: MnasNet, table 6: networks that repeat one kind of layer, by expansion and kernel: top-1 % and Pixel 1 milliseconds.
 UNIFORM = {(3, 3): (71.8, 63.0), (3, 5): (72.5, 78.0), (6, 3): (74.9, 116.0), (6, 5): (75.6, 146.0)}
@@ -58,10 +58,7 @@ def uniform_network(expand: int, kernel: int) -> Network:
 def measure_grid(meter: Meter, progress: Callable[[str], None] = lambda name: None) -> list[Row]:
     """The 25 sizes and widths of A1 in the authors' table."""
     rows = []
-    for entry in load_reported():
-        network = entry.network()
-        if network is None or (entry.source, entry.model) != ("tf", "mnasnet-a1"):
-            continue
+    for entry, network in authors_grid():
         assert entry.latency_ms is not None
         assert entry.top1 is not None
         name = f"{entry.image_size} px x {entry.width_mult:g}"

@@ -101,7 +101,6 @@ VGG_MADDS = 19_632_062_464 - 11_308_466_176  # VGG-19 less VGG-13: six 3x3 convo
 VGG_MS, VGG_BATCH = 67.42 - 55.20, 32  # ms/step of the same two, 8 x 910, float16 (MindCV)
 NASNET_A = Work(495_103_296, 11_849_251, 8_312_507, 4_548_587, 0, 5_289_978)
 NASNET_A_MS, NASNET_A_BATCH = 364.35, 256  # 8 x 910B, float32 (MindCV)
-PUBLISHED_MS = {"910": 165.43, "910B": 175.6}  # MindCV's mnasnet_075, batch 256 x 8: what is predicted
 
 
 def cube_share() -> float:

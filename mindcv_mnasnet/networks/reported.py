@@ -12,6 +12,8 @@ import yaml
 
 from mindcv_mnasnet.networks.network import Network, known_names, resolve
 
+A1 = ("tf", "mnasnet-a1")
+
 
 @dataclass(frozen=True)
 class Reported:
@@ -77,6 +79,12 @@ def load_reported() -> tuple[Reported, ...]:
     """All published results, in the order of the data file."""
     groups = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
     return tuple(entry for group in groups for entry in _expand(group))
+
+
+def authors_grid() -> list[tuple[Reported, Network]]:
+    """The sizes and widths of MnasNet-A1 in the authors' table, with the networks."""
+    entries = [(entry, entry.network()) for entry in load_reported() if (entry.source, entry.model) == A1]
+    return [(entry, network) for entry, network in entries if network is not None]
 
 
 def _expand(group: dict[str, Any]) -> Iterator[Reported]:

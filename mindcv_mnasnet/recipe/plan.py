@@ -90,10 +90,6 @@ class Plan:
             notes=_notes(recipe, cores),
         )
 
-    def epoch_of(self, step: int) -> float:
-        """Epochs done after ``step`` steps."""
-        return step / self.steps_per_epoch
-
     def logs(self, step: int, taken: int = 1) -> bool:
         """Whether there is a log line after step ``step``: the first, every ``log_interval``-th and the last.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import nn
-from tqdm import tqdm
 
 from mindcv_mnasnet.data.pipeline import eval_batches
 from mindcv_mnasnet.detection.anchors import anchors_of
@@ -27,6 +25,7 @@ from mindcv_mnasnet.model.parameters import load_parameters
 from mindcv_mnasnet.networks.detector import Detector
 from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.train.evaluation import with_progress
 from mindcv_mnasnet.train.preprocess import Preprocess
 
 _ROW = 6  # corners, score, class of a detection where ranks bring theirs together
@@ -92,7 +91,7 @@ class BoxEvaluator:
         if machine.device != "CPU" and recipe.val_amp_level != "O0":
             runtime.mixed_precision(self._model, recipe.val_amp_level, recipe.amp_dtype)
         self._step = BoxStep(self._model, *recipe.pixel_statistics())
-        self._post = post_process(detector, recipe)
+        self._post = PostProcess(anchors_of(detector, recipe.image_resize), recipe)
         self.skipped = 0
 
     def load(self, weights: Mapping[str, np.ndarray], origin: str = "the training state") -> None:
@@ -123,18 +122,6 @@ class BoxEvaluator:
         return found
 
 
-def post_process(detector: Detector, recipe: Recipe) -> PostProcess:
-    """What turns a detector's answers into detections, as the recipe says."""
-    return PostProcess(
-        anchors_of(detector, recipe.image_resize),
-        recipe.class_loss,
-        recipe.nms_threshold,
-        recipe.min_score,
-        recipe.max_boxes,
-        recipe.prior_scaling,
-    )
-
-
 def score_images(
     find: Finds, detector: Detector, image_index: DetectionIndex, recipe: Recipe, plan: Plan, machine: Runtime
 ) -> BoxCounts:
@@ -149,8 +136,7 @@ def score_images(
     found = np.zeros((len(image_index), recipe.max_boxes, _ROW), np.float32)
     seen = np.zeros(len(image_index), np.int32)
     began = time.perf_counter()
-    shown = rank == 0 and sys.stderr.isatty()
-    for images, numbers in tqdm(batches, "validating", len(batches), leave=False, disable=not shown, delay=2):
+    for images, numbers in with_progress(batches, rank):
         for number, objects in zip(numbers.asnumpy(), find(images.asnumpy()), strict=True):
             if number >= 0:
                 seen[number] = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import mindspore as ms
@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mindcv_mnasnet.data.index import ImageIndex
-from mindcv_mnasnet.data.pipeline import eval_batches
+from mindcv_mnasnet.data.pipeline import Batches, eval_batches
 from mindcv_mnasnet.devices import runtime, simulation
 from mindcv_mnasnet.devices.runtime import Runtime
 from mindcv_mnasnet.errors import JobError
@@ -50,14 +50,6 @@ class Evaluator:
         """Float32 logits (N, classes) of uint8 images (N, H, W, C), all at once."""
         return np.asarray(self._step(ms.Tensor(images)).asnumpy())
 
-    def logits(self, images: np.ndarray, batch: int) -> np.ndarray:
-        """Float32 logits (N, classes) of uint8 images (N, H, W, C), ``batch`` at a time, the last one filled up."""
-        parts = []
-        for start in range(0, len(images), batch):
-            part = np.resize(images[start : start + batch], (batch, *images.shape[1:]))
-            parts.append(self.answer(part))
-        return np.concatenate(parts)[: len(images)]
-
     def run(self, image_index: ImageIndex, plan: Plan) -> Counts:
         """Evaluate on all ranks together; every rank returns the counts of the whole data set.
 
@@ -71,6 +63,12 @@ class Evaluator:
         counted = count_images(classify, image_index, self._recipe, plan, self._machine)
         self.skipped, self.images_per_second = counted.skipped, counted.images_per_second
         return counted.counts
+
+
+def with_progress(batches: Batches, rank: int) -> Iterator[tuple[ms.Tensor, ms.Tensor]]:
+    """The batches one by one, with a bar if rank 0 has a terminal and it takes long."""
+    shown = rank == 0 and sys.stderr.isatty()
+    yield from tqdm(batches, "validating", len(batches), leave=False, disable=not shown, delay=2)
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,7 @@ def count_images(
     batches = eval_batches(image_index, recipe, plan, rank, world)
     own = Counts()
     began = time.perf_counter()
-    shown = rank == 0 and sys.stderr.isatty()
-    for images, labels in tqdm(batches, "validating", len(batches), leave=False, disable=not shown, delay=2):
+    for images, labels in with_progress(batches, rank):
         own += count(classify(images), labels.asnumpy())
     sums = np.array([own.seen, own.top1_hits, own.top5_hits, len(batches.skipped)], np.int32)
     whole = runtime.sum_over_ranks(sums, world)

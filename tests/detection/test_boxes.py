@@ -14,6 +14,7 @@ from mindcv_mnasnet.detection.matching import Matcher, match
 from mindcv_mnasnet.detection.postprocess import PostProcess, suppress
 from mindcv_mnasnet.networks.detector import Detector
 from mindcv_mnasnet.networks.network import resolve
+from mindcv_mnasnet.recipe.detection_keys import DetectionKeys
 
 SIDE = 320
 IMAGES = (0, 1)
@@ -93,7 +94,7 @@ def test_codes_are_undone_by_decoding(rows):
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_detections_are_torchvisions(image):
-    post = PostProcess(golden_anchors(), nms_threshold=0.6, min_score=0.01)
+    post = PostProcess(golden_anchors(), DetectionKeys(nms_threshold=0.6, min_score=0.01))
     found = post(golden()["cls_logits"][image], golden()["bbox_regression"][image])
     np.testing.assert_allclose(found.scores, golden()[f"det{image}_scores"], atol=1e-5)
     np.testing.assert_array_equal(found.classes + 1, golden()[f"det{image}_labels"])
@@ -117,10 +118,10 @@ def test_one_pass_over_all_classes_is_one_per_class_then_the_best(seed, classes,
 
 def test_focal_scores_are_sigmoids_without_the_background():
     logits = np.array([[9.0, 0.0, -2.0]], np.float32)
-    scores = PostProcess(golden_anchors(), "focal").scores(logits)
+    scores = PostProcess(golden_anchors(), DetectionKeys(class_loss="focal")).scores(logits)
     np.testing.assert_allclose(scores, [[0.5, 1 / (1 + np.exp(2))]], rtol=1e-6)
 
 
 def test_nothing_above_the_least_score_is_no_detection():
-    post = PostProcess(golden_anchors(), min_score=1.0)
+    post = PostProcess(golden_anchors(), DetectionKeys(min_score=1.0))
     assert len(post(golden()["cls_logits"][0], golden()["bbox_regression"][0])) == 0

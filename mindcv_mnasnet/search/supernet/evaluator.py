@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from mindcv_mnasnet.data.index import ImageIndex
-from mindcv_mnasnet.data.pipeline import eval_batches
+from mindcv_mnasnet.data.pipeline import sound_batches
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.devices import runtime
-from mindcv_mnasnet.recipe.plan import Plan
 from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
 from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search.candidates import Candidate
@@ -52,7 +51,7 @@ class SupernetEvaluator:
         settings, recipe = self._settings, self._recipe
         train, held_out = open_train_val(held_out_recipe(recipe, settings.held_out, self._path.parent))
         assert held_out is not None  # the recipe has a val_fraction
-        (images, labels), (others, known) = _pictures(train, recipe), _pictures(held_out, recipe)
+        (images, labels), (others, known) = _in_memory(train, recipe), _in_memory(held_out, recipe)
         batches = _Batches(images, labels, recipe.batch_size, recipe.hflip > 0, settings.seed)
         training = SuperTraining(
             epochs=settings.supernet_epochs,
@@ -175,13 +174,7 @@ def augment(images: np.ndarray, rng: np.random.Generator, flip: bool) -> np.ndar
     return np.ascontiguousarray(cut)
 
 
-def _pictures(image_index: ImageIndex, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+def _in_memory(image_index: ImageIndex, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """All images of an image index as the recipe evaluates them, uint8 (N, H, W, C), and their labels, int32 (N,)."""
-    plan = Plan.make(recipe, None, len(image_index), 1, runtime.usable_cores())
-    images, labels = [], []
-    for some, theirs in eval_batches(image_index, recipe, plan, 0, 1):
-        known = theirs.asnumpy()
-        known = known.reshape(len(known), -1)[:, 0]
-        images.append(some.asnumpy()[known >= 0])
-        labels.append(known[known >= 0])
+    images, labels = zip(*sound_batches(image_index, recipe), strict=True)
     return np.concatenate(images), np.concatenate(labels).astype(np.int32)

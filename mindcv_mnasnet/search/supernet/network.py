@@ -23,7 +23,6 @@ from mindcv_mnasnet.model.layers import ConvBN, MBConv
 from mindcv_mnasnet.model.parameters import initialize
 from mindcv_mnasnet.networks.network import Layer, Network
 from mindcv_mnasnet.search.supernet.choices import Choices
-from mindcv_mnasnet.weights.name_maps import shapes
 
 STATISTICS = (".moving_mean", ".moving_variance")
 _SWITCHES = 3  # that a mask begins with: shortcut, expansion, gate
@@ -143,25 +142,6 @@ class SuperNetwork(nn.Cell):
         found = [layers.get((layer.stage, layer.index)) for layer in own]
         return tuple(ms.Tensor(block.mask(layer)) for block, layer in zip(self.blocks, found, strict=True))
 
-    def inherit(self, network: Network) -> dict[str, np.ndarray]:
-        """The network's own tensors, by the names and shapes of ``weights.schemes.shapes``; copies.
-
-        Raises:
-            UserError: it is not one of the choices.
-        """
-        self.choices.check(network)
-        place = {(block.layer.stage, block.layer.index): index for index, block in enumerate(self.blocks)}
-        places = [place[layer.stage, layer.index] for layer in network.layers()]
-        shared = {parameter.name: parameter.asnumpy() for parameter in self.get_parameters()}
-        found = {}
-        for name, shape in shapes(network).items():
-            part, _, rest = name.partition(".")
-            if part == "blocks":
-                index, _, rest = rest.partition(".")
-                part = f"blocks.{places[int(index)]}"
-            found[name] = _slice(shared[f"{part}.{rest}"], shape)
-        return found
-
     def statistics(self) -> dict[str, np.ndarray]:
         """Means and variances of all batch norms, by name; copies."""
         return {p.name: p.asnumpy().copy() for p in self.get_parameters() if p.name.endswith(STATISTICS)}
@@ -185,11 +165,3 @@ def _fit(x, width):
 def _center(square: np.ndarray, side: int) -> np.ndarray:
     """The square in the middle of zeros, ``side`` wide."""
     return np.pad(square, (side - len(square)) // 2)
-
-
-def _slice(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The first channels, the center of the kernel."""
-    value = value[tuple(slice(width) for width in shape[:2])]
-    if len(shape) == 4 and (margin := (value.shape[2] - shape[2]) // 2):
-        value = value[:, :, margin:-margin, margin:-margin]
-    return value.copy()

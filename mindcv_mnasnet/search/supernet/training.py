@@ -17,7 +17,7 @@ from mindcv_mnasnet.model.parameters import load_parameters
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
 from mindcv_mnasnet.search.supernet.choices import Choices
-from mindcv_mnasnet.search.supernet.network import STATISTICS, SuperNetwork
+from mindcv_mnasnet.search.supernet.network import SuperNetwork
 from mindcv_mnasnet.train.loss import Loss
 from mindcv_mnasnet.train.preprocess import Preprocess
 from mindcv_mnasnet.train.tensor_lists import for_each, zeros_like
@@ -203,17 +203,6 @@ class SuperTrainer:
                 raise UserError(f"{self.checkpoint} was trained with other {name}: {stored.meta[name]}, not {own}")
         load_parameters(self._state(), stored.tensors, str(self.checkpoint))
         self.losses = list(stored.meta["losses"])
-
-
-def load_supernet(supernet: SuperNetwork, path: Path) -> None:
-    """Take over the weights of a training's checkpoint, whatever it was trained with.
-
-    Raises:
-        UserError: they are of another supernet.
-    """
-    stored = read_checkpoint(path)
-    weights = {name: value for name, value in stored.tensors.items() if not name.startswith("momentum.")}
-    load_parameters([p for p in supernet.get_parameters() if not p.name.endswith(STATISTICS)], weights, str(path))
 
 
 def _tensor(values: Any) -> ms.Tensor:
