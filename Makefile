@@ -77,7 +77,7 @@ elif [ -z "$$python" ]; then \
 fi
 endef
 
-# $(call install,FOLDER,LOCK,STAMP,COST): .installed is put aside meanwhile, so a folder without it was interrupted and
+# $(call install,FOLDER,LOCK,STAMP,COST): .installed is removed meanwhile, so a folder without it was interrupted and
 # is begun again from nothing. Moving keeps its time, by which the other stamps are judged.
 define install
 @if [ -e $1/.installed ]; then mv $1/.installed $1/.unfinished; \

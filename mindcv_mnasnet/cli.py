@@ -1,4 +1,4 @@
-"""``mnasnet COMMAND``: every command of the kit by one name. Importing this loads none of them."""
+"""``mnasnet COMMAND``: every command of the project by one name. Importing this loads none of them."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def strict() -> Iterator[None]:
 
 @contextmanager
 def lenient() -> Iterator[None]:
-    """Within it, printing never fails: for work that must not end because nobody can be told about it."""
+    """Within it, printing never fails: for work that must not end because its messages cannot be shown."""
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         sys.stdout, sys.stderr = (_Lenient(one or nowhere) for one in before)

@@ -31,7 +31,7 @@ def load(name: str) -> ModuleType:
 
 
 sys.path.append(str(TOOLS.parents[1]))
-benchmark, rows, images = load("benchmark"), load("bench_rows"), load("bench_pictures")
+benchmark, rows, images = load("benchmark"), load("bench_rows"), load("bench_images")
 roofline, scaling = load("roofline"), load("scaling")
 
 
@@ -196,9 +196,9 @@ def test_the_pipeline_row_for_real(tmp_path):
 def test_a_pipeline_from_a_pack_of_smaller_images_for_real(tmp_path):
     """Files of 500 x 375 pixels: a short side of 256 is smaller, one of 375 and more changes nothing."""
     images.make_images(tmp_path / "some", 24)
-    told = {**settings(*SMALL, "--rows", "pipeline_256", "--data_dir", f"{tmp_path}/some"), "pictures": 24}
-    smaller = benchmark.run_row("pipeline_256", told, tmp_path)
-    whole = benchmark.run_row("pipeline_pack", told, tmp_path)
+    chosen = {**settings(*SMALL, "--rows", "pipeline_256", "--data_dir", f"{tmp_path}/some"), "images": 24}
+    smaller = benchmark.run_row("pipeline_256", chosen, tmp_path)
+    whole = benchmark.run_row("pipeline_pack", chosen, tmp_path)
     assert whole["validation_difference"] == 0
     assert 0 < smaller["validation_difference"] < 25, "the files are noise"
     assert smaller["bytes_per_image"] < whole["bytes_per_image"]
@@ -227,8 +227,8 @@ def test_the_training_rows_for_real(tmp_path):
 @pytest.mark.parametrize(("row", "isa"), [("mindcv", ""), ("mindcv_avx2", "AVX2")])
 def test_the_rows_of_mindcv_for_real(tmp_path, row, isa):
     pytest.importorskip("mindcv")
-    told = settings(*SMALL, "--model", "mnasnet_050", "--rows", row)
-    found = benchmark.run_row(row, told, tmp_path)
+    chosen = settings(*SMALL, "--model", "mnasnet_050", "--rows", row)
+    found = benchmark.run_row(row, chosen, tmp_path)
     assert found["images_per_second"] > 0
     assert found["onednn_max_cpu_isa"] == isa
 

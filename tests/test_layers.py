@@ -67,7 +67,7 @@ FRAMEWORKS = "mindspore mindcv torch timm torchvision tensorflow onnx onnxruntim
 UNSAFE = "pickle marshal dill joblib shelve yaml.load_all yaml.unsafe_load yaml.unsafe_load_all yaml.full_load"
 
 MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
-DOORS = sorted([*(ROOT / "tools").rglob("*.py"), *ROOT.glob("*.py")])
+ENTRY_POINTS = sorted([*(ROOT / "tools").rglob("*.py"), *ROOT.glob("*.py")])
 
 
 def label(path: Path) -> str:
@@ -75,7 +75,7 @@ def label(path: Path) -> str:
 
 
 each_module = pytest.mark.parametrize("path", MODULES, ids=label)
-each_file = pytest.mark.parametrize("path", MODULES + DOORS, ids=label)
+each_file = pytest.mark.parametrize("path", MODULES + ENTRY_POINTS, ids=label)
 
 
 def noun(path: Path) -> str:

@@ -60,7 +60,7 @@ def pair(name: str, kernels: bool = True) -> tuple[nn.Cell, nn.Cell]:
     return ours, theirs
 
 
-def pictures(batch: int = 4) -> np.ndarray:
+def images(batch: int = 4) -> np.ndarray:
     return np.random.default_rng(1).normal(0, 1, (batch, 3, SIZE, SIZE)).astype(np.float32)
 
 
@@ -72,7 +72,7 @@ def test_every_parameter_has_its_counterpart_of_the_same_shape(name):
 
 @pytest.mark.parametrize("name", ["mnasnet_050", "mnasnet_100"])
 def test_equal_weights_give_equal_logits(cpu, name):
-    ours, theirs = (cell.set_train(False)(ms.Tensor(pictures())).asnumpy() for cell in pair(name))
+    ours, theirs = (cell.set_train(False)(ms.Tensor(images())).asnumpy() for cell in pair(name))
     assert np.abs(ours - theirs).max() < 1e-4 * theirs.std()
 
 

@@ -53,7 +53,7 @@ class Machine:
         return replace(self.describe(network), median_ms=self.time(self.cost(network)))
 
     def describe(self, network):
-        return Latency.told(1.0, network, "fake", "fake")
+        return Latency.given(1.0, network, "fake", "fake")
 
     @staticmethod
     def cost(network):
@@ -131,7 +131,7 @@ def test_turns_end_when_the_spread_is_small_enough_or_say_that_it_is_not():
 
 def test_a_record_of_turns_is_read_as_it_was_written_and_older_ones_too():
     network = resolve("mnasnet_small")
-    one = replace(Latency.told(1.0, network, "a", "b"), ratio=0.9, ratio_error=0.01, turns=7)
+    one = replace(Latency.given(1.0, network, "a", "b"), ratio=0.9, ratio_error=0.01, turns=7)
     assert Latency.from_dict(json.loads(json.dumps(one.to_dict()))) == one
     old = {name: value for name, value in one.to_dict().items() if name not in ("ratio", "ratio_error", "turns")}
     assert Latency.from_dict(old).ratio is None

@@ -14,7 +14,7 @@ from mindcv_mnasnet.commands import search as command
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.network import resolve
-from mindcv_mnasnet.search import anchor, drafts, quick
+from mindcv_mnasnet.search import anchor, first_recipe, quick
 from mindcv_mnasnet.search.budget import parse_duration, plan
 from mindcv_mnasnet.search.meters import SurrogateMeter
 from mindcv_mnasnet.search.settings import load_settings
@@ -109,8 +109,8 @@ def test_from_images_to_winners(tmp_path, images, monkeypatch, capsys):
     monkeypatch.setattr(anchor, "meter_for", lambda _: SurrogateMeter())
     tiny = {"networks": (2,), "epochs": (1,), "seconds": (1.0,)}
     monkeypatch.setattr(quick.budget, "plan", lambda *_: quick.budget.Plan(**tiny))
-    monkeypatch.setattr(drafts, "_SEEN", 100)
-    monkeypatch.setattr(drafts, "_LEAST_EPOCHS", 2)
+    monkeypatch.setattr(first_recipe, "_SEEN", 100)
+    monkeypatch.setattr(first_recipe, "_LEAST_EPOCHS", 2)
     recipe = tmp_path / "like.yaml"
     recipe.write_text(yaml.safe_dump({"blocks": ["r1_k3_s22_e1_o8", "r1_k3_s22_e3_o8"], "stem": 8, "head": 16}))
     words = ["--images", images, "--like", recipe, "--search_dir", tmp_path, "--run_name", "mine", "--workers", 1]

@@ -1,4 +1,4 @@
-"""First contact: train on the built-in digits, validate the checkpoint, show what came of it."""
+"""First contact: train on the built-in digits, validate the checkpoint, show the results."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Name what images show: python tools/predict.py MODEL PICTURES...
+"""Name what images show: python tools/predict.py MODEL IMAGES...
 
-MODEL is a checkpoint, a run folder, or an exported .onnx, .tflite or .mindir file; PICTURES are files, folders, glob
+MODEL is a checkpoint, a run folder, or an exported .onnx, .tflite or .mindir file; IMAGES are files, folders, glob
 patterns, or - for names on standard input.
 """
 

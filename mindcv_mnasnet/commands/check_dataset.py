@@ -135,11 +135,11 @@ def _check_boxes(file: Path, folder: Path) -> tuple[list[str], Sizes]:
     if not folder.is_dir():
         return [*faults, f"there is no folder {folder} with its images"], {}
     sizes: Sizes = {}
-    for picture in annotations.pictures:
-        if (folder / picture.file_name).is_file():
-            sizes[picture.file_name] = (picture.width, picture.height)
+    for image in annotations.images:
+        if (folder / image.file_name).is_file():
+            sizes[image.file_name] = (image.width, image.height)
         else:
-            faults.append(f"image id {picture.id}: {folder} has no {picture.file_name}")
+            faults.append(f"image id {image.id}: {folder} has no {image.file_name}")
     return faults, sizes
 
 

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands; returns the exit code."""
     options = _parser().parse_args(argv)
     require_writable("--json", getattr(options, "json", None))
-    require_writable("--picture", getattr(options, "chart", None))
+    require_writable("--chart", getattr(options, "chart", None))
     handlers = {"measure": _measure, "build": _build, "predict": _measure, "check": _check}
     return handlers.get(options.command, _published)(options)
 
@@ -60,7 +60,9 @@ def _parser() -> Parser:
         if name in ("build", "check", "predict"):
             command.add_argument("--table", required=True, help="the table's file (JSON lines)")
         if name in ("grid", "uniform"):
-            command.add_argument("--picture", dest="chart", metavar="FILE.png", help="draw published against measured")
+            command.add_argument(
+                "--chart", "--picture", dest="chart", metavar="FILE.png", help="draw published against measured"
+            )
         if name != "predict":
             _add_settings(command)
         command.add_argument("--json", metavar="FILE", help="write the figures there too")

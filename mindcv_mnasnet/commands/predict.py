@@ -1,6 +1,6 @@
-"""Name what images show, or find the objects in them: mnasnet predict MODEL PICTURES...
+"""Name what images show, or find the objects in them: mnasnet predict MODEL IMAGES...
 
-MODEL is a checkpoint, a run folder, or an exported .onnx, .tflite or .mindir file; PICTURES are files, folders, glob
+MODEL is a checkpoint, a run folder, or an exported .onnx, .tflite or .mindir file; IMAGES are files, folders, glob
 patterns, or - for names on standard input.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="checkpoint, run folder or exported file")
-    parser.add_argument("pictures", nargs="+", help="files, folders, glob patterns, or - (names on standard input)")
+    parser.add_argument("images", nargs="+", help="files, folders, glob patterns, or - (names on standard input)")
     parser.add_argument("--top", type=int, help="classes per image (default 5)")
     parser.add_argument("--min_score", type=float, help="a detector's least score to show (default 0.3)")
     parser.add_argument("--drawn", type=Path, metavar="FOLDER", help="a detector's boxes drawn into the images")
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
     ema = None if options.weights is None else options.weights == "ema"
     keys = typed_keys(options, EVALUATION_KEYS)
-    paths, missing = _found(options.pictures)
+    paths, missing = _found(options.images)
     opened = open_model(options.model, options.backend, ema, options.batch_size, keys)
     sound, broken = image_paths.sound_images(paths)
     text = (_classify if opened.checkpoint.detector is None else _detect)(opened, sound, options)
@@ -108,7 +108,7 @@ def _refuse(options: argparse.Namespace, names: tuple[str, ...], why: str) -> No
             raise UserError(f"{name}: {why}, which has no use for it; leave it out")
 
 
-def _found(pictures: list[str]) -> tuple[list[str], list[str]]:
+def _found(images: list[str]) -> tuple[list[str], list[str]]:
     """Image paths, and a sentence for each name on standard input that stands for nothing.
 
     Raises:
@@ -116,8 +116,8 @@ def _found(pictures: list[str]) -> tuple[list[str], list[str]]:
     """
     paths: list[str] = []
     notes: list[str] = []
-    if pictures != ["-"]:
-        paths = image_paths.find_images(pictures, notes)
+    if images != ["-"]:
+        paths = image_paths.find_images(images, notes)
         print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
         return paths, []
     missing: list[str] = []

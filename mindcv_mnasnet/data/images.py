@@ -18,7 +18,7 @@ from mindcv_mnasnet.data.jpeg import JPEG, jpeg_orientation
 from mindcv_mnasnet.errors import JobError, UserError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_GREY, _PNG_RGB = 0, 2
+_PNG_GRAY, _PNG_RGB = 0, 2
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 # Chunks that change what an image shows: transparency, EXIF (rotation), animation.
 _PNG_NOT_PLAIN = (b"tRNS", b"eXIf", b"acTL")
@@ -86,7 +86,7 @@ def _is_plain_png(data: bytes) -> bool:
             return False
         if kind == b"IHDR":
             depth, color, *_, interlaced = data[at + 16 : end]
-            if depth != 8 or color not in (_PNG_GREY, _PNG_RGB) or interlaced:
+            if depth != 8 or color not in (_PNG_GRAY, _PNG_RGB) or interlaced:
                 return False
         at = end + 4
     return True

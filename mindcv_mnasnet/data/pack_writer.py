@@ -36,7 +36,7 @@ def write_pack(
 ) -> int:
     """Pack a folder's index; finished shards are kept, except those whose images have changed since.
 
-    Whether they have is told by size and time of change, and where one of these differs by content. Returns how many
+    Whether they have is seen from size and time of change, and where one of these differs by content. Returns how many
     finished shards were made again.
 
     Args:

@@ -1,4 +1,4 @@
-"""Which images are set apart for validation, told by their names."""
+"""Which images are kept for validation, decided by their names."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Picture:
+class AnnotatedImage:
     """One image of the file with its annotations, in the order of their ids; sizes in pixels."""
 
     id: int
@@ -48,10 +48,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Annotations:
-    """A sound annotation file: ``pictures`` by id, ``categories`` (id, name) by id."""
+    """A sound annotation file: ``images`` by id, ``categories`` (id, name) by id."""
 
     path: Path
-    pictures: tuple[Picture, ...]
+    images: tuple[AnnotatedImage, ...]
     categories: tuple[tuple[int, str], ...]
 
     @property
@@ -90,15 +90,15 @@ def judge(path: str | Path) -> tuple[Annotations, list[str]]:
     stored = _stored(path)
     faults: list[str] = []
     categories = _categories(stored["categories"], faults)
-    pictures = _pictures(stored["images"], faults)
-    boxes = _boxes(stored["annotations"], categories, pictures, faults)
-    own: dict[int, list[Box]] = {number: [] for number in pictures}
+    images = _images(stored["images"], faults)
+    boxes = _boxes(stored["annotations"], categories, images, faults)
+    own: dict[int, list[Box]] = {number: [] for number in images}
     for image, box in boxes:
         own[image].append(box)
     found = tuple(
-        Picture(number, *pictures[number], tuple(sorted(own[number], key=lambda box: box.id)))
-        for number in sorted(pictures)
-        if _is_sound(*pictures[number])
+        AnnotatedImage(number, *images[number], tuple(sorted(own[number], key=lambda box: box.id)))
+        for number in sorted(images)
+        if _is_sound(*images[number])
     )
     return Annotations(path, found, tuple(sorted(categories.items()))), faults
 
@@ -181,7 +181,7 @@ def _is_sound(name: Any, width: Any, height: Any) -> bool:
     return _is_name(name) and not _leaves(name) and _is_size(width, height)
 
 
-def _pictures(entries: Sequence[Any], faults: list[str]) -> dict[int, tuple[str, int, int]]:
+def _images(entries: Sequence[Any], faults: list[str]) -> dict[int, tuple[str, int, int]]:
     found: dict[int, tuple[str, int, int]] = {}
     files: dict[str, int] = {}
     for number, entry in _entries("image", entries, faults):
@@ -205,7 +205,7 @@ def _pictures(entries: Sequence[Any], faults: list[str]) -> dict[int, tuple[str,
 def _boxes(
     entries: Sequence[Any],
     categories: Mapping[int, str],
-    pictures: Mapping[int, tuple[str, int, int]],
+    images: Mapping[int, tuple[str, int, int]],
     faults: list[str],
 ) -> list[tuple[int, Box]]:
     found = []
@@ -214,7 +214,7 @@ def _boxes(
         category: Any = entry.get("category_id")
         box: Any = entry.get("bbox")
         before = len(faults)
-        if not _whole(image) or image not in pictures:
+        if not _whole(image) or image not in images:
             faults.append(f"annotation id {number}: image_id {image!r} is none of the images")
         if not _whole(category) or category not in categories:
             faults.append(f"annotation id {number}: category_id {category!r} is none of the categories")
@@ -223,7 +223,7 @@ def _boxes(
         area = entry.get("area")
         if area is not None and not (_number(area) and area >= 0):
             faults.append(f"annotation id {number}: area {area!r} is no number from 0 on")
-        size = pictures[image][1:] if _whole(image) and image in pictures else None
+        size = images[image][1:] if _whole(image) and image in images else None
         if reason := box_fault(box, size):
             faults.append(f"annotation id {number}: bbox {box!r} {reason}")
         if len(faults) == before:

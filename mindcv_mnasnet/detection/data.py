@@ -19,7 +19,7 @@ from mindcv_mnasnet.data.known import Known, inherits_split, noting, split_again
 from mindcv_mnasnet.data.pipeline import Preparation
 from mindcv_mnasnet.detection.anchors import anchors_of
 from mindcv_mnasnet.detection.augment import Cut, RandomCut
-from mindcv_mnasnet.detection.coco import Annotations, Picture, read_annotations
+from mindcv_mnasnet.detection.coco import AnnotatedImage, Annotations, read_annotations
 from mindcv_mnasnet.detection.index import DetectionIndex, Truth
 from mindcv_mnasnet.detection.matching import Matcher
 from mindcv_mnasnet.errors import UserError
@@ -162,7 +162,7 @@ def _open(root: Path, split: str, recipe: Recipe, class_names: Sequence[str] | N
         odd = next(iter(set(names).symmetric_difference(class_names)), "their order")
         raise UserError(f"{annotations.path} has other categories than were trained with; the first is {odd!r}")
     _require_files(root / split, annotations)
-    paths = tuple(picture.file_name for picture in annotations.pictures)
+    paths = tuple(image.file_name for image in annotations.images)
     numbers = np.arange(len(paths), dtype=np.int32)
     return DetectionIndex(str(root / split), paths, numbers, names, annotations=annotations)
 
@@ -173,14 +173,14 @@ def _require_files(folder: Path, annotations: Annotations) -> None:
     with os.scandir(folder) as entries:
         there = {entry.name for entry in entries}
     missing = [
-        picture
-        for picture in annotations.pictures
-        if picture.file_name not in there and not (folder / picture.file_name).is_file()
+        image
+        for image in annotations.images
+        if image.file_name not in there and not (folder / image.file_name).is_file()
     ]
     if missing:
-        shown = ", ".join(f"image id {picture.id} ({picture.file_name})" for picture in missing[:_SHOWN])
+        shown = ", ".join(f"image id {image.id} ({image.file_name})" for image in missing[:_SHOWN])
         others = f" and {len(missing) - _SHOWN} others" if len(missing) > _SHOWN else ""
-        raise UserError(f"{folder} lacks {len(missing)} of {len(annotations.pictures)} images: {shown}{others}")
+        raise UserError(f"{folder} lacks {len(missing)} of {len(annotations.images)} images: {shown}{others}")
 
 
 def _split(whole: DetectionIndex, recipe: Recipe) -> tuple[DetectionIndex, DetectionIndex]:
@@ -197,20 +197,20 @@ def _split(whole: DetectionIndex, recipe: Recipe) -> tuple[DetectionIndex, Detec
 
 def _part(whole: DetectionIndex, chosen: np.ndarray) -> DetectionIndex:
     assert whole.annotations is not None
-    pictures = tuple(whole.annotations.pictures[number] for number in chosen)
+    images = tuple(whole.annotations.images[number] for number in chosen)
     return replace(
         whole,
-        paths=tuple(picture.file_name for picture in pictures),
-        labels=np.arange(len(pictures), dtype=np.int32),
-        annotations=replace(whole.annotations, pictures=pictures),
+        paths=tuple(image.file_name for image in images),
+        labels=np.arange(len(images), dtype=np.int32),
+        annotations=replace(whole.annotations, images=images),
     )
 
 
 def _for_training(whole: DetectionIndex, recipe: Recipe) -> DetectionIndex:
     assert whole.annotations is not None
     class_of = {number: label for label, number in enumerate(whole.category_ids, 1)}
-    truths = [_truth(picture, class_of) for picture in whole.annotations.pictures]
-    boxes = [box for picture in whole.annotations.pictures for box in picture.boxes]
+    truths = [_truth(image, class_of) for image in whole.annotations.images]
+    boxes = [box for image in whole.annotations.images for box in image.boxes]
     crowds = sum(box.crowd for box in boxes)
     flat = sum(not box.crowd and not (box.width > 0 and box.height > 0) for box in boxes)
     kept = np.array([number for number, truth in enumerate(truths) if len(truth.classes)], np.int64)
@@ -229,9 +229,9 @@ def _for_training(whole: DetectionIndex, recipe: Recipe) -> DetectionIndex:
     return replace(part, labels=labels, notes=(note,))
 
 
-def _truth(picture: Picture, class_of: dict[int, int]) -> Truth:
-    own = [box for box in picture.boxes if not box.crowd and box.width > 0 and box.height > 0]
+def _truth(image: AnnotatedImage, class_of: dict[int, int]) -> Truth:
+    own = [box for box in image.boxes if not box.crowd and box.width > 0 and box.height > 0]
     corners = np.array([(b.left, b.top, b.left + b.width, b.top + b.height) for b in own], np.float64).reshape(-1, 4)
-    shares = np.clip(corners / np.tile([picture.width, picture.height], 2), 0, 1)
+    shares = np.clip(corners / np.tile([image.width, image.height], 2), 0, 1)
     classes = np.array([class_of[box.category] for box in own], np.int64)
-    return Truth(picture.width, picture.height, shares.astype(np.float32), classes)
+    return Truth(image.width, image.height, shares.astype(np.float32), classes)

@@ -37,19 +37,19 @@ class Scores:
 
 
 def results(annotations: Annotations, image: int, found: Detections) -> list[dict[str, Any]]:
-    """Detections in picture number ``image`` of a file, as COCO's results files have them: pixels, original ids."""
-    picture = annotations.pictures[image]
-    corners = found.corners * np.tile([picture.width, picture.height], 2)
+    """Detections in image number ``image`` of a file, as COCO's results files have them: pixels, original ids."""
+    own = annotations.images[image]
+    corners = found.corners * np.tile([own.width, own.height], 2)
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
     ids = annotations.category_ids
     return [
-        {"image_id": picture.id, "category_id": ids[kind], "bbox": box, "score": score}
+        {"image_id": own.id, "category_id": ids[kind], "bbox": box, "score": score}
         for kind, box, score in zip(found.classes.tolist(), boxes.tolist(), found.scores.tolist(), strict=True)
     ]
 
 
 def evaluate(annotations: Annotations, detections: Sequence[dict[str, Any]]) -> Scores:
-    """COCO's numbers of results for all pictures of a file.
+    """COCO's numbers of results for all images of a file.
 
     Raises:
         UserError: the evaluator is not installed.
@@ -82,14 +82,14 @@ def evaluate(annotations: Annotations, detections: Sequence[dict[str, Any]]) -> 
 def _as_coco(annotations: Annotations) -> dict[str, Any]:
     images = [
         {"id": one.id, "file_name": one.file_name, "width": one.width, "height": one.height}
-        for one in annotations.pictures
+        for one in annotations.images
     ]
     boxes: list[dict[str, Any]] = []
-    found = ((picture, box) for picture in annotations.pictures for box in picture.boxes)
-    for number, (picture, box) in enumerate(found, 1):  # not the file's ids: evaluators take 0 for "not matched"
+    found = ((image, box) for image in annotations.images for box in image.boxes)
+    for number, (image, box) in enumerate(found, 1):  # not the file's ids: evaluators take 0 for "not matched"
         one = {
             "id": number,
-            "image_id": picture.id,
+            "image_id": image.id,
             "category_id": box.category,
             "bbox": [box.left, box.top, box.width, box.height],
             "area": box.area,

@@ -37,7 +37,7 @@ class Labels:
         """Take an image, unless it is broken, with its sound boxes.
 
         Args:
-            label: what faults are told of.
+            label: what faults are reported of.
             folder: the images' folder, ``image`` being relative to it.
             boxes_of: boxes by the image's width and height; sentences stand for faults.
         """

@@ -24,7 +24,7 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class DetectionIndex(ImageIndex):
-    """Images with an annotation file; ``labels`` are numbers of its pictures, or in training each one's ``Truth``."""
+    """Images with an annotation file; ``labels`` are numbers of its images, or in training each one's ``Truth``."""
 
     annotations: Annotations | None = None
 
@@ -40,11 +40,11 @@ class DetectionIndex(ImageIndex):
         own = frozenset(self.paths)
         rows = sorted(
             [
-                picture.file_name,
-                *(picture.width, picture.height),
-                sorted([b.category, b.left, b.top, b.width, b.height, b.crowd] for b in picture.boxes),
+                image.file_name,
+                *(image.width, image.height),
+                sorted([b.category, b.left, b.top, b.width, b.height, b.crowd] for b in image.boxes),
             ]
-            for picture in self.annotations.pictures
-            if picture.file_name in own
+            for image in self.annotations.images
+            if image.file_name in own
         )
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

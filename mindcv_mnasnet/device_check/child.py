@@ -1,6 +1,6 @@
 """Parts of a device check in a process of their own, or one rank of one: child.py PART,... DEVICE FOLDER.
 
-What came of each is PART.json in the folder, of ranks ranks.RANK.json.
+The result of each is PART.json in the folder, of ranks ranks.RANK.json.
 """
 
 from __future__ import annotations

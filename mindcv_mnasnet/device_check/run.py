@@ -24,7 +24,7 @@ SHARED = ("float32", "training", "validation", "export")
 
 
 def check(device: str, parts: Sequence[str], progress: Progress = lambda name, outcome: None) -> dict[str, Outcome]:
-    """What came of each part.
+    """The results of the parts.
 
     Args:
         device: "CPU" or "Ascend".
@@ -60,7 +60,7 @@ def _unable(name: str, device: str) -> Outcome | None:
 
 
 def _run(names: Sequence[str], device: str) -> dict[str, Outcome]:
-    """What came of parts that one process answers: of the first one, and of others as far as it came."""
+    """Results of parts that one process runs: of the first one, and of others as far as it got."""
     if names == ["versions"]:
         return {"versions": machine.versions()}
     if names == ["machine"]:

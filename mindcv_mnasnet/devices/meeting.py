@@ -83,7 +83,7 @@ def _listener(port: int) -> int | None:
 
 
 def _processes(port: str) -> list[int]:
-    """This user's processes that were told to meet at that port, this one left out."""
+    """This user's processes whose variables name that port, this one left out."""
     pids = (int(folder.name) for folder in _PROC.glob("[0-9]*"))
     return [pid for pid in pids if pid != os.getpid() and _variables(pid).get("MS_SCHED_PORT") == port]
 

@@ -63,8 +63,8 @@ def tune_cpu() -> str | None:
     the user has set stays. https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
     """
     variable = "ONEDNN_MAX_CPU_ISA"
-    told = variable in os.environ or "DNNL_MAX_CPU_ISA" in os.environ
-    if MINDSPORE_VERSION < (2, 9) or told or instruction_set() != "AVX-512":
+    chosen = variable in os.environ or "DNNL_MAX_CPU_ISA" in os.environ
+    if MINDSPORE_VERSION < (2, 9) or chosen or instruction_set() != "AVX-512":
         return None
     os.environ[variable] = "AVX2"
     return f"set {variable}=AVX2: MindSpore's convolutions are many times faster so on this CPU (yours wins if set)"
@@ -96,7 +96,7 @@ def start(
         notes.append("distribute: no msrun started this process, so it trains alone")
     device = _choose_device(device_target)
     ms.set_context(mode=ms.GRAPH_MODE)
-    if deterministic and ms.get_context("deterministic") != "ON":  # MindSpore refuses to be told twice
+    if deterministic and ms.get_context("deterministic") != "ON":  # MindSpore refuses to set it twice
         ms.set_deterministic(True)
     level, note = effective_jit_level(jit_level, device)
     notes.append(note)

@@ -24,7 +24,7 @@ class Team {
   explicit Team(int helpers) : helpers_(helpers) {
     try {
       for (int i = 0; i < helpers; ++i) threads_.emplace_back([this] { serve(); });
-    } catch (const std::system_error&) {  // no more threads to be had: those there are do it
+    } catch (const std::system_error&) {  // no more threads can be started: those that run do the work
     }
   }
 

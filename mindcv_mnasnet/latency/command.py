@@ -87,7 +87,7 @@ class CommandMeter:
 
     def _latency(self, times: Sequence[float], network: Network) -> Latency:
         settings = self._settings
-        one = Latency.told(median(times), network, "command", self._words[0], settings.threads, settings.batch)
+        one = Latency.given(median(times), network, "command", self._words[0], settings.threads, settings.batch)
         if len(times) < 2:
             return one
         return replace(one, mean_ms=mean(times), std_ms=pstdev(times), p90_ms=max(times), repetitions=len(times))

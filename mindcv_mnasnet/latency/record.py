@@ -1,4 +1,4 @@
-"""Latency of a network on a device: a record in plain text, and how it is to be had."""
+"""Latency of a network on a device: a record, and the settings that it is measured by."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LatencyError(JobError):
 class Latency:
     """Milliseconds per call of ``batch`` images, over ``repetitions`` calls after ``warm_up`` ones.
 
-    ``repetitions`` 0: the number was not measured here but told (by a command), predicted, or made up; ``runtime``
+    ``repetitions`` 0: the number was not measured here but given (by a command), predicted, or made up; ``runtime``
     says which. Such a number is median and mean at once.
 
     ``ratio``: to the anchor's latency, where both were measured in turns; ``ratio_error`` is its standard error, over
@@ -45,7 +45,7 @@ class Latency:
     turns: int | None = None
 
     @classmethod
-    def told(cls, ms: float, network: Network, runtime: str, device: str, threads: int = 1, batch: int = 1) -> Latency:
+    def given(cls, ms: float, network: Network, runtime: str, device: str, threads: int = 1, batch: int = 1) -> Latency:
         """A number that was not measured here."""
         size = network.image_size
         return cls(ms, ms, 0.0, ms, 0, 0, threads, batch, image_size=size, runtime=runtime, device=device)
@@ -68,7 +68,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class LatencySettings:
-    """How latency is to be had: ``kind`` is a runtime of ``KINDS``, ``command`` or ``table``.
+    """How latency is measured: ``kind`` is a runtime of ``KINDS``, ``command`` or ``table``.
 
     ``command``: a command line with ``{model}`` (and ``{threads}`` where it wants it), without a shell; it gets a file
     of ``format``. Its answer is the first group of the regular expression ``pattern``, or the number at ``json_path``

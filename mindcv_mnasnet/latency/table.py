@@ -113,7 +113,7 @@ class Table:
         """The predicted latency; see ``latency.Meter``."""
         value = max(self.offset_ms + self.factor * self.total_ms(network), 1e-6)
         known = self.described
-        return Latency.told(
+        return Latency.given(
             value, network, f"table of {known['kind']}", known["device"], known["threads"], known["batch"]
         )
 

@@ -14,7 +14,7 @@ KERNELS = {
     "MindCV, O1, rank of 8": 1131,
     "ours before, O1, rank of 8": 1820,
 }
-# A pack of short side 256 against full-size files, this kit's pipeline on 2 CPU cores (docs/speed.md).
+# A pack of short side 256 against full-size files, this project's pipeline on 2 CPU cores (docs/speed.md).
 SCALED_PACK_GAIN = 1.9
 
 

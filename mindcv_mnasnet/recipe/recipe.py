@@ -57,7 +57,7 @@ class Recipe(AllKeys):
     def identity(self) -> dict[str, Any]:
         """What is computed: the keys that differ from their defaults, without those that say where and how it is named.
 
-        Defaults are left out, so that a recipe stays the same one when the kit learns something new.
+        Defaults are left out, so that a recipe stays the same one when a key is added.
         """
         values, places = self.to_dict().items(), keys_for(Use.PLACE)
         return {name: value for name, value in values if self._differs(name) and name not in places}

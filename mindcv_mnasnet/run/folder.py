@@ -56,7 +56,7 @@ class RunFolder:
         """An existing run folder.
 
         Raises:
-            UserError: it is none.
+            UserError: it is not a run folder.
         """
         path = Path(path).expanduser()
         if not (path / "recipe.yaml").is_file():

@@ -26,14 +26,14 @@ class Reading(NamedTuple):
 
 
 def estimate(first: Reading, latest: Reading, total_steps: int) -> float:
-    """Seconds left at the pace between two readings; whatever fell between them (evaluation, saving) is in the pace.
+    """Seconds left at the speed between two readings; evaluation and saving between them count.
 
-    The first reading belongs after the first step of a process, so that compilation does not count as pace.
+    The first reading belongs after the first step of a process, so that compilation does not count.
     """
     if latest.step <= first.step:
         raise ValueError(f"no step lies between reading {first.step} and {latest.step}")
-    pace = (latest.seconds - first.seconds) / (latest.step - first.step)
-    return pace * max(0, total_steps - latest.step)
+    seconds_per_step = (latest.seconds - first.seconds) / (latest.step - first.step)
+    return seconds_per_step * max(0, total_steps - latest.step)
 
 
 def duration(seconds: float) -> str:
@@ -68,7 +68,7 @@ class Progress:
         self._last_line = float("-inf")
 
     def update(self, step: int, epoch: int, loss: float, lr: float, images_per_second: float) -> str | None:
-        """Show that ``step`` is done; returns the sentence about the whole job when its pace is known.
+        """Show that ``step`` is done; returns the sentence about the whole job when its speed is known.
 
         Once after the first steps, and once more where a hundred steps tell of another time.
         """

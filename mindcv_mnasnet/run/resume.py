@@ -47,9 +47,7 @@ def merged(recipe: Recipe, before: Recipe) -> Recipe:
     whole = replace(whole, given=recipe.given | before.given, resume=recipe.resume)
     folder = Path(whole.data_dir).expanduser() / whole.train_split
     if whole.dataset == "digits" and "data_dir" in recipe.given and not folder.is_dir():
-        raise UserError(
-            f"data_dir: there is no folder {folder}; a resumed run writes no digits where it is told to look"
-        )
+        raise UserError(f"data_dir: there is no folder {folder}; a resumed run does not write the digits again")
     free = (*recipe.allow_changes, *keys_for(Use.BATCH))
     refused = [name for name in diff(before, whole) if name not in free]
     if refused:

@@ -91,7 +91,7 @@ class Flow:
     def _enter(self, generation: int, tokens: Sequence[Tokens]) -> None:
         """Queue a generation's networks, but for those that were tried or are being tried."""
         first = generation * self._settings.generation
-        candidates = [self._ledger.draft(first + i, generation, one) for i, one in enumerate(tokens)]
+        candidates = [self._ledger.candidate(first + i, generation, one) for i, one in enumerate(tokens)]
         self._candidates[generation] = candidates
         new, again = [], []
         for candidate in candidates:

@@ -45,7 +45,7 @@ class Ledger:
             self._remember(trial)
             self._progress(trial)
 
-    def draft(self, number: int, generation: int, tokens: Tokens) -> Candidate:
+    def candidate(self, number: int, generation: int, tokens: Tokens) -> Candidate:
         """The candidate that a proposal is, and the trial of that number if it was made before.
 
         Raises:

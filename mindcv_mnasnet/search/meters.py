@@ -34,7 +34,7 @@ class SurrogateMeter:
 
     def measure(self, network: Network) -> Latency:
         """See ``latency.Meter``."""
-        return Latency.told(surrogate_latency_ms(network), network, "surrogate", LABEL)
+        return Latency.given(surrogate_latency_ms(network), network, "surrogate", LABEL)
 
 
 def meter_for(settings: Settings) -> Meter:

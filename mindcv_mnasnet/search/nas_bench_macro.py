@@ -1,6 +1,6 @@
-"""The kit's search on a public table of real trainings: NAS-Bench-Macro (Su et al. 2021).
+"""The search on a public table of real trainings: NAS-Bench-Macro (Su et al. 2021).
 
-The table (github.com/xiusu/NAS-Bench-Macro, Apache-2.0, not part of this kit) holds 6561 networks of eight layers with
+The table (github.com/xiusu/NAS-Bench-Macro, Apache-2.0, not part of this project) holds 6561 networks of eight layers with
 three choices each, trained on CIFAR-10 for 50 epochs with three seeds, and their multiply-adds. Short trainings are not
 in it, so they are simulated: the mean accuracy and Gaussian noise, half of whose variance a network keeps on all rungs.
 The deviation of the noise is chosen for the rank correlations in the band that are published for NAS-Bench-201 after 1
@@ -92,8 +92,8 @@ def _propose(name: str, seed: int, index: dict[Tokens, int], scores: np.ndarray)
     for generation, size in enumerate((FIRST, *(BATCH,) * BATCHES)):
         asked = strategy.ask(generation, size, lambda tokens: tokens in index)
         places = [index[tokens] for tokens in asked]
-        told = zip(asked, places, strict=True)
-        strategy.tell(generation, [Outcome(tokens, scores[place], scores[place]) for tokens, place in told])
+        answered = zip(asked, places, strict=True)
+        strategy.tell(generation, [Outcome(tokens, scores[place], scores[place]) for tokens, place in answered])
         tried += places
     return list(dict.fromkeys(tried))
 

@@ -82,8 +82,8 @@ class NSGA2:
                 verdicts = iter(rows)
                 self.ask(generation, sum(rows), lambda tokens, verdicts=verdicts: next(verdicts))  # type: ignore[misc]
             else:
-                told = zip(self.ask(generation, len(rows)), rows, strict=True)
-                self.tell(generation, [Outcome(tokens, 0.0, accuracy, ms) for tokens, (accuracy, ms) in told])
+                answered = zip(self.ask(generation, len(rows)), rows, strict=True)
+                self.tell(generation, [Outcome(tokens, 0.0, accuracy, ms) for tokens, (accuracy, ms) in answered])
 
 
 def _excess(trial: Any) -> tuple[float]:

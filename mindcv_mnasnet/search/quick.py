@@ -24,7 +24,7 @@ from mindcv_mnasnet.recipe.yaml_files import to_yaml
 from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search import budget, timing
 from mindcv_mnasnet.search.candidates import reference_network
-from mindcv_mnasnet.search.drafts import image_size, recipe_keys, space_keys
+from mindcv_mnasnet.search.first_recipe import image_size, recipe_keys, space_keys
 from mindcv_mnasnet.search.settings import Settings, load_settings
 
 _VALIDATION = 0.15  # of a folder without a split

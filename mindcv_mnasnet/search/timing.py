@@ -50,8 +50,8 @@ def time_trainings(settings: Settings, seconds: float = 20.0) -> Speed:
             some = networks[start : start + settings.workers]
             some += networks[: settings.workers - len(some)]  # all workers work
             found += _round(settings, some, Path(folder), seconds / rounds)
-    pace = np.mean([1 / speed.images_per_second for speed in found])
-    return Speed(float(1 / pace), float(np.mean([speed.start_s for speed in found])))
+    seconds_per_image = np.mean([1 / speed.images_per_second for speed in found])
+    return Speed(float(1 / seconds_per_image), float(np.mean([speed.start_s for speed in found])))
 
 
 def _typical(space: Space, count: int, seed: int) -> list[Candidate]:

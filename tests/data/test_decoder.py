@@ -40,9 +40,9 @@ def boxes(crop, count):
 def mindspores_boxes(count, **keys):
     """Where MindSpore's crops begin and end, told by an image whose red and green are row and column."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
-    picture = np.stack([rows, columns, rows * 0], -1).astype(np.uint8)
+    image = np.stack([rows, columns, rows * 0], -1).astype(np.uint8)
     crop = vision.RandomResizedCrop(2, keys["scale"], keys["ratio"], vision.Inter.NEAREST)
-    dataset = ds.NumpySlicesDataset([picture] * count, ["image"], shuffle=False).map(crop, "image")
+    dataset = ds.NumpySlicesDataset([image] * count, ["image"], shuffle=False).map(crop, "image")
     corners = np.array([row[0] for row in dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)]).astype(int)
     first, middle = corners[:, 0, 0, :2], corners[:, 1, 1, :2]  # nearest: samples at 0 and half of the side
     sides = 2 * (middle - first)
@@ -75,8 +75,8 @@ def test_boxes_lie_inside_and_are_not_empty(height, width, seed, low, narrow):
 @pytest.mark.parametrize(("image_resize", "shrink"), [(300, 1), (170, 2), (90, 4), (40, 8), (16, 8)])
 def test_large_crops_are_decoded_small_but_never_below_the_networks_size(size, image_resize, shrink):
     crop = crop_of(image_resize=image_resize, scale=[0.5, 1.0])
-    picture = scene(*size).resize(size)
-    smooth = Image.fromarray(np.asarray(picture.resize((20, 14)))).resize(size, Image.Resampling.BICUBIC)
+    image = scene(*size).resize(size)
+    smooth = Image.fromarray(np.asarray(image.resize((20, 14)))).resize(size, Image.Resampling.BICUBIC)
     draws = crop.draw(np.random.default_rng(3))
     top, left, tall, wide = crop.box(size[1], size[0], draws)
     got = crop(encode(smooth, "JPEG", quality=98, subsampling=0), "", draws)
@@ -98,12 +98,12 @@ def test_crops_of_one_thread_do_not_share_memory():
 
 
 def test_png_and_jpeg_are_cropped_alike():
-    crop, picture = crop_of(image_resize=200), scene(120, 90)
+    crop, image = crop_of(image_resize=200), scene(120, 90)
     draws = crop.draw(np.random.default_rng(1))
-    jpeg, png = (crop(encode(picture, form), "", draws) for form in ("JPEG", "PNG"))
+    jpeg, png = (crop(encode(image, form), "", draws) for form in ("JPEG", "PNG"))
     assert jpeg.shape == png.shape
     top, left, tall, wide = crop.box(90, 120, draws)
-    assert np.array_equal(png, np.asarray(picture)[top : top + tall, left : left + wide])
+    assert np.array_equal(png, np.asarray(image)[top : top + tall, left : left + wide])
 
 
 def test_gray_jpegs_have_three_equal_channels():

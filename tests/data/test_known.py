@@ -84,23 +84,23 @@ def trained(root, **keys):
     return recipe, train.class_names, described(train, val)
 
 
-def told(recipe, **keys):
+def recipe_with(recipe, **keys):
     """The run's recipe with what is said for one validation."""
     return replace(recipe, **keys, given=frozenset(keys))
 
 
 def test_a_share_of_the_run_is_taken_of_its_own_folder_and_of_no_other(tmp_path):
     recipe, classes, known = trained(folder(tmp_path / "own", 60), val_fraction=0.2)
-    own = open_known_val(told(recipe), classes, known)
+    own = open_known_val(recipe_with(recipe), classes, known)
     assert own.paths == open_train_val(recipe)[1].paths
     assert own.notes == ()
     folder(tmp_path / "own copy", 60)
-    assert open_known_val(told(recipe, data_dir=str(tmp_path / "own copy")), classes, known).paths == own.paths
+    assert open_known_val(recipe_with(recipe, data_dir=str(tmp_path / "own copy")), classes, known).paths == own.paths
     folder(tmp_path / "other", 60, "photo-", gray=100)
-    other = open_known_val(told(recipe, data_dir=str(tmp_path / "other")), classes, known)
+    other = open_known_val(recipe_with(recipe, data_dir=str(tmp_path / "other")), classes, known)
     assert len(other) == 60
     assert "all 60 count" in other.notes[0]
-    asked = told(recipe, data_dir=str(tmp_path / "other"), val_fraction=0.2)
+    asked = recipe_with(recipe, data_dir=str(tmp_path / "other"), val_fraction=0.2)
     assert len(open_known_val(asked, classes, known)) < 30
 
 
@@ -108,7 +108,7 @@ def test_an_image_that_was_trained_on_is_not_validated_after_the_folder_grew(tmp
     recipe, classes, known = trained(folder(tmp_path, 60), val_fraction=0.2)
     train, val = open_train_val(recipe)
     folder(tmp_path, 100)
-    grown = open_known_val(told(recipe), classes, known)
+    grown = open_known_val(recipe_with(recipe), classes, known)
     assert not set(train.paths) & set(grown.paths)
     assert set(val.paths) <= set(grown.paths)
     assert "set apart by name" in grown.notes[0]
@@ -116,33 +116,33 @@ def test_an_image_that_was_trained_on_is_not_validated_after_the_folder_grew(tmp
 
 def test_a_split_by_position_is_refused_after_the_folder_changed(tmp_path):
     recipe, classes, known = trained(folder(tmp_path, 60), val_fraction=0.2, split_by="position")
-    assert len(open_known_val(told(recipe), classes, known)) == 12
+    assert len(open_known_val(recipe_with(recipe), classes, known)) == 12
     folder(tmp_path, 100)
     with pytest.raises(UserError, match="val_fraction"):
-        open_known_val(told(recipe), classes, known)
-    assert len(open_known_val(told(recipe, val_fraction=None), classes, known)) == 100
+        open_known_val(recipe_with(recipe), classes, known)
+    assert len(open_known_val(recipe_with(recipe, val_fraction=None), classes, known)) == 100
 
 
 def test_other_images_under_the_same_names_have_to_be_spoken_of(tmp_path):
     recipe, classes, known = trained(folder(tmp_path / "own", 60), val_fraction=0.2)
     other = str(folder(tmp_path / "other", 60, gray=100))
     with pytest.raises(UserError, match="--val_fraction"):
-        open_known_val(told(recipe, data_dir=other), classes, known)
-    assert len(open_known_val(told(recipe, data_dir=other, val_fraction=None), classes, known)) == 60
+        open_known_val(recipe_with(recipe, data_dir=other), classes, known)
+    assert len(open_known_val(recipe_with(recipe, data_dir=other, val_fraction=None), classes, known)) == 60
 
 
 def test_a_validation_folder_comes_before_the_share_and_training_images_are_named(tmp_path):
     recipe, classes, known = trained(folder(tmp_path / "own", 60), val_fraction=0.2)
     folder(tmp_path / "parts" / "val", 6)
-    parts = open_known_val(told(recipe, data_dir=str(tmp_path / "parts")), classes, known)
+    parts = open_known_val(recipe_with(recipe, data_dir=str(tmp_path / "parts")), classes, known)
     assert len(parts) == 6
     assert "val_fraction of the run is not applied" in parts.notes[-1]
     folder(tmp_path / "set" / "train", 30)
     folder(tmp_path / "set" / "val", 10, "v")
     recipe, classes, known = trained(tmp_path / "set")
-    again = open_known_val(told(recipe, data_dir=str(tmp_path / "set" / "train")), classes, known)
+    again = open_known_val(recipe_with(recipe, data_dir=str(tmp_path / "set" / "train")), classes, known)
     assert "trained on" in again.notes[-1]
-    assert open_known_val(told(recipe), classes, known).notes == ()
+    assert open_known_val(recipe_with(recipe), classes, known).notes == ()
 
 
 @pytest.fixture
@@ -156,9 +156,9 @@ def labeled(tmp_path):
 
 def test_labels_of_one_set_are_not_given_to_another_by_position(labeled, tmp_path):
     recipe, classes, known = labeled
-    assert open_known_val(told(recipe), classes, known).labels.tolist() == [1, 0] * 5
+    assert open_known_val(recipe_with(recipe), classes, known).labels.tolist() == [1, 0] * 5
     other = folder(tmp_path / "other" / "val", 10, "photo-").parent
-    index = open_known_val(told(recipe, data_dir=str(other)), classes, known)
+    index = open_known_val(recipe_with(recipe, data_dir=str(other)), classes, known)
     assert index.labels.tolist() == [0] * 5 + [1] * 5
     assert "labels.txt of the run is not applied" in index.notes[0]
 
@@ -167,8 +167,8 @@ def test_a_flat_folder_of_other_images_needs_labels_of_its_own(labeled, tmp_path
     recipe, classes, known = labeled
     make_folder(tmp_path / "flat" / "val", {f"photo{n:02d}.png": flat(n) for n in range(10)})
     with pytest.raises(UserError, match="say --val_labels"):
-        open_known_val(told(recipe, data_dir=str(tmp_path / "flat")), classes, known)
-    asked = told(recipe, data_dir=str(tmp_path / "flat"), val_labels=str(tmp_path / "labels.txt"))
+        open_known_val(recipe_with(recipe, data_dir=str(tmp_path / "flat")), classes, known)
+    asked = recipe_with(recipe, data_dir=str(tmp_path / "flat"), val_labels=str(tmp_path / "labels.txt"))
     assert open_known_val(asked, classes, known).labels.tolist() == [1, 0] * 5
 
 
@@ -177,26 +177,26 @@ def test_training_images_are_opened_alone_whatever_there_is_for_validation(label
     make_folder(tmp_path / "flat" / "val", {f"photo{n:02d}.png": flat(n) for n in range(10)})
     folder(tmp_path / "flat" / "train", 12)
     folder(tmp_path / "plain", 14)
-    assert len(open_train(told(recipe))) == 30
-    assert len(open_train(told(recipe, data_dir=str(tmp_path / "flat")))) == 12
-    assert len(open_train(told(recipe, data_dir=str(tmp_path / "plain")))) == 14
+    assert len(open_train(recipe_with(recipe))) == 30
+    assert len(open_train(recipe_with(recipe, data_dir=str(tmp_path / "flat")))) == 12
+    assert len(open_train(recipe_with(recipe, data_dir=str(tmp_path / "plain")))) == 14
     shared = replace(recipe, val_labels=None, val_fraction=0.2)
-    assert len(open_train(told(shared, data_dir=str(tmp_path / "flat")))) == 12
-    assert 0 < len(open_train(told(shared, data_dir=str(tmp_path / "plain")))) < 14
+    assert len(open_train(recipe_with(shared, data_dir=str(tmp_path / "flat")))) == 12
+    assert 0 < len(open_train(recipe_with(shared, data_dir=str(tmp_path / "plain")))) < 14
 
 
 @pytest.mark.parametrize("known", [None, {"train": None, "val": None}])
 def test_checkpoints_of_before_and_without_validation_carry_their_settings_over(tmp_path, known):
     recipe, classes, _ = trained(folder(tmp_path / "own", 60), val_fraction=0.2)
     other = str(folder(tmp_path / "other", 60, "photo-"))
-    assert len(open_known_val(told(recipe, data_dir=other), classes, known)) < 30
+    assert len(open_known_val(recipe_with(recipe, data_dir=other), classes, known)) < 30
 
 
 def test_no_digits_are_written_where_a_folder_is_named(tmp_path):
     recipe = load_recipe(overrides={"dataset": "digits", "data_dir": str(tmp_path / "digits")})
     target = tmp_path / "photos"
     target.mkdir()
-    for asked in (told(recipe, data_dir=str(target)), in_folder(recipe, str(target))):
+    for asked in (recipe_with(recipe, data_dir=str(target)), in_folder(recipe, str(target))):
         with pytest.raises(UserError):
             open_known_val(asked, None, None)
     assert list(target.iterdir()) == []

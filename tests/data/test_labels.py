@@ -51,7 +51,7 @@ def test_several_right_labels_are_rows_filled_with_minus_one(folder):
     assert image_index.labels.dtype == np.int32
 
 
-def test_class_folders_can_be_relabelled_in_the_order_of_file_names(tmp_path):
+def test_class_folders_can_be_relabeled_in_the_order_of_file_names(tmp_path):
     make_folder(tmp_path / "val", {"b/val_1.png": flat(1), "a/val_2.png": flat(2)})
     image_index = labels_of(tmp_path / "val", json.dumps([[5], [7]]), None)
     assert image_index.paths == ("b/val_1.png", "a/val_2.png")

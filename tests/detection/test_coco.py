@@ -20,11 +20,11 @@ SOUND = document(
 
 def test_a_sound_file_is_read_by_id_with_nothing_lost(tmp_path):
     read = read_annotations(write(tmp_path / "a.json", SOUND))
-    assert [picture.id for picture in read.pictures] == [3, 7]
-    assert [box.id for box in read.pictures[1].boxes] == [1, 2, 5]
+    assert [image.id for image in read.images] == [3, 7]
+    assert [box.id for box in read.images[1].boxes] == [1, 2, 5]
     assert read.category_ids == (10, 20)
     assert read.class_names == ("class 1", "class 2")
-    crowd, plain, degenerate = read.pictures[1].boxes
+    crowd, plain, degenerate = read.images[1].boxes
     assert (crowd.crowd, plain.crowd) == (True, False)
     assert (plain.left, plain.top, plain.width, plain.height, plain.area, plain.category) == (1, 2, 30, 20, 600, 20)
     assert degenerate.width == 0
@@ -105,7 +105,7 @@ def test_other_files_are_refused_in_a_sentence(tmp_path, text, word):
 def test_a_byte_order_mark_is_no_fault(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(SOUND), encoding="utf-8-sig")
-    assert len(read_annotations(path).pictures) == 2
+    assert len(read_annotations(path).images) == 2
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -48,12 +48,12 @@ def test_voc_corners_count_from_one_and_include_the_last_pixel(tmp_path):
     output = tmp_path / "a.json"
     assert convert("voc", source, output=output) == 0
     read = read_annotations(output)
-    assert [one.file_name for one in read.pictures] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert [one.file_name for one in read.images] == ["a.jpg", "b.jpg", "c.jpg"]
     assert read.class_names == ("cat", "dog")
-    cat, dog = read.pictures[1].boxes
+    cat, dog = read.images[1].boxes
     assert (cat.left, cat.top, cat.width, cat.height, cat.category, cat.crowd) == (0, 0, 40, 20, 1, False)
     assert (dog.left, dog.top, dog.width, dog.height, dog.category) == (10, 5, 20, 25, 2)
-    assert read.pictures[2].boxes[0].crowd
+    assert read.images[2].boxes[0].crowd
 
 
 def test_a_list_takes_a_part_and_given_classes_keep_their_ids(tmp_path):
@@ -62,7 +62,7 @@ def test_a_list_takes_a_part_and_given_classes_keep_their_ids(tmp_path):
     output = tmp_path / "val.json"
     assert convert("voc", source, "--list", tmp_path / "val.txt", "--classes", "cat", "dog", output=output) == 0
     read = read_annotations(output)
-    assert [(one.file_name, one.boxes[0].category) for one in read.pictures] == [("b.jpg", 2)]
+    assert [(one.file_name, one.boxes[0].category) for one in read.images] == [("b.jpg", 2)]
     assert read.class_names == ("cat", "dog")
 
 
@@ -90,7 +90,7 @@ def test_every_fault_of_voc_is_told_with_its_file_and_nothing_is_written_unless_
         f"{name}.xml" for name in (*FAULTS, "no_image")
     )
     assert convert("voc", source, "--skip_faults", output=output) == 0
-    boxes = {one.file_name: len(one.boxes) for one in read_annotations(output).pictures}
+    boxes = {one.file_name: len(one.boxes) for one in read_annotations(output).images}
     assert boxes.pop("sound.jpg") == 1
     assert set(boxes.values()) == {0}
 
@@ -116,11 +116,11 @@ def test_yolo_shares_become_pixels(tmp_path, names):
     image(source / "images" / "train" / "empty.png")
     assert convert("yolo", source / "images" / "train", output=tmp_path / "a.json") == 0
     read = read_annotations(tmp_path / "a.json")
-    dog, cat = read.pictures[0].boxes
+    dog, cat = read.images[0].boxes
     assert (dog.left, dog.top, dog.width, dog.height) == pytest.approx((10, 12, 20, 6))
     assert (cat.left, cat.top, cat.width, cat.height) == pytest.approx((0, 0, 20, 30))
     assert [read.class_names[box.category - 1] for box in (dog, cat)] == ["dog", "cat"]
-    assert [(one.file_name, len(one.boxes)) for one in read.pictures] == [("a.png", 2), ("empty.png", 0)]
+    assert [(one.file_name, len(one.boxes)) for one in read.images] == [("a.png", 2), ("empty.png", 0)]
 
 
 def test_boxes_are_those_of_the_upright_image(tmp_path):
@@ -130,8 +130,8 @@ def test_boxes_are_those_of_the_upright_image(tmp_path):
     (source / "images" / "train" / "a.png").unlink()
     image(source / "images" / "train" / "a.jpg", exif=exif)
     assert convert("yolo", source / "images" / "train", output=tmp_path / "a.json") == 0
-    (picture,) = read_annotations(tmp_path / "a.json").pictures
-    assert (picture.width, picture.height, picture.boxes[0].width) == (30, 40, 30)
+    (image,) = read_annotations(tmp_path / "a.json").images
+    assert (image.width, image.height, image.boxes[0].width) == (30, 40, 30)
 
 
 YOLO_FAULTS = {

@@ -14,7 +14,7 @@ from mindcv_mnasnet.detection.data import open_known_val, open_train_val
 from mindcv_mnasnet.errors import UserError
 
 
-def told(keys, **more):
+def recipe_with(keys, **more):
     """The run's recipe with what is said for one validation."""
     return replace(keys, **more, given=frozenset(more))
 
@@ -32,11 +32,11 @@ def test_other_boxes_of_the_same_images_are_said_and_for_training_refused(tmp_pa
     train, val = open_train_val(keys)
     known = json.loads(json.dumps(described(train, val)))
     assert require_same(known, *open_train_val(keys), allowed=False) == []
-    assert open_known_val(told(keys), train.class_names, known).notes == ()
+    assert open_known_val(recipe_with(keys), train.class_names, known).notes == ()
     move_a_box(data, "val")
     (note,) = require_same(known, *open_train_val(keys), allowed=False)
     assert "other annotations" in note
-    (note,) = open_known_val(told(keys), train.class_names, known).notes
+    (note,) = open_known_val(recipe_with(keys), train.class_names, known).notes
     assert "annotations" in note
     move_a_box(data, "train")
     with pytest.raises(UserError, match="other annotations"):
@@ -59,12 +59,12 @@ def test_a_share_of_the_run_is_taken_of_its_own_images_and_of_no_others(tmp_path
     (tmp_path / "data" / "annotations" / "instances_val.json").unlink()
     train, val = open_train_val(keys)
     known = described(train, val)
-    assert open_known_val(told(keys), train.class_names, known).paths == val.paths
+    assert open_known_val(recipe_with(keys), train.class_names, known).paths == val.paths
     other = colored_data_set(tmp_path / "other", train=4, val=6)
     for file in (other / "val").iterdir():
         file.rename(file.with_name(f"photo-{file.name}"))
     annotations = other / "annotations" / "instances_val.json"
     annotations.write_text(annotations.read_text().replace('"file_name": "', '"file_name": "photo-'))
-    found = open_known_val(told(keys, data_dir=str(other)), train.class_names, known)
+    found = open_known_val(recipe_with(keys, data_dir=str(other)), train.class_names, known)
     assert len(found) == 6
     assert "val_fraction of the run is not applied" in found.notes[0]

@@ -30,7 +30,7 @@ Result = dict[str, Any]
 def passes(settings: Settings) -> int:
     """How often a pipeline goes through the images: four times, or more where they are few."""
     images = sum(1 for path in (Path(settings["data_dir"]) / "train").rglob("*") if path.is_file())
-    return max(LEAST_PASSES, -(-LEAST_PASSES * settings["pictures"] // max(images, 1)))
+    return max(LEAST_PASSES, -(-LEAST_PASSES * settings["images"] // max(images, 1)))
 
 
 def pipeline(settings: Settings, recipe: Recipe) -> Result:
@@ -64,7 +64,7 @@ def _timed(images: ImageIndex, recipe: Recipe, times: int) -> Result:
     start = time.perf_counter()
     count = sum(1 for _ in batches)
     rate = count * plan.device_batch / (time.perf_counter() - start)
-    return {"images_per_second": rate, "workers": plan.workers, "pictures": len(images)}
+    return {"images_per_second": rate, "workers": plan.workers, "images": len(images)}
 
 
 def _difference(files: ImageIndex, packed: ImageIndex, recipe: Recipe) -> float:

@@ -134,9 +134,9 @@ def train_py(settings: Settings) -> Result:
     from mindcv_mnasnet.data.sets import open_train_val
 
     recipe = _recipe(settings)
-    pictures, last = len(open_train_val(recipe)[0]), settings["warm_up"] + settings["steps"]
-    if pictures < settings["pictures"]:
-        raise UserError(f"{settings['data_dir']} has {pictures} training images, {settings['pictures']} are needed")
+    images, last = len(open_train_val(recipe)[0]), settings["warm_up"] + settings["steps"]
+    if images < settings["images"]:
+        raise UserError(f"{settings['data_dir']} has {images} training images, {settings['images']} are needed")
     with TemporaryDirectory() as folder:
         keys = recipe_values(settings) | {"ckpt_save_dir": folder, "run_name": "run"}
         options = [text for key, value in keys.items() for text in (f"--{key}", str(value))]

@@ -40,7 +40,7 @@ ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # "as installed" mea
 # What --avx2 sets: for our operators, oneDNN's, PyTorch's own. ONNX Runtime and LiteRT have no switch.
 AVX2 = {"MNASNET_KERNELS": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 # What the input pipeline holds ready: without so many more, all could be decoded before measuring begins.
-READ_AHEAD_BATCHES, READ_AHEAD_PICTURES = 20, 256
+READ_AHEAD_BATCHES, READ_AHEAD_IMAGES = 20, 256
 
 Settings = dict[str, Any]
 Round = dict[str, dict[str, Any]]  # measurements by row
@@ -58,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             machine["instruction_set"] = f"AVX2 (limited to it; the processor has {machine['instruction_set']})"
         images = f"{scratch}/images"
         if options.data_dir is None and READ_FILES & set(rows):
-            _say(f"making {settings['pictures']} JPEG files")
-            run_tool("bench_pictures.py", [images, str(settings["pictures"])], Path(scratch))
-        told = settings if options.data_dir else {**settings, "data_dir": images}
-        rounds = measure_rounds(rows, options.rounds, lambda row: run_row(row, told, Path(scratch)))
+            _say(f"making {settings['images']} JPEG files")
+            run_tool("bench_images.py", [images, str(settings["images"])], Path(scratch))
+        shared = settings if options.data_dir else {**settings, "data_dir": images}
+        rounds = measure_rounds(rows, options.rounds, lambda row: run_row(row, shared, Path(scratch)))
     report = {
         "command": "tools/bench/benchmark.py " + " ".join(sys.argv[1:] if argv is None else argv),
         "machine": machine,
@@ -114,7 +114,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def settings_of(options: argparse.Namespace, rows: Sequence[str]) -> Settings:
-    """What every row is told.
+    """The settings of every row.
 
     Raises:
         UserError: an unknown row, a number below 1, a model or package that a row lacks, an unwritable result.
@@ -135,7 +135,7 @@ def settings_of(options: argparse.Namespace, rows: Sequence[str]) -> Settings:
     settings |= {
         "avx2": options.avx2,
         "data_dir": options.data_dir,
-        "pictures": batches * options.batch_size + READ_AHEAD_PICTURES,
+        "images": batches * options.batch_size + READ_AHEAD_IMAGES,
     }
     if any(row.startswith("mindcv") for row in rows):
         if network.family != "b1" or network.width_mult not in MINDCV_WIDTHS:
@@ -175,8 +175,8 @@ def run_row(row: str, settings: Settings, scratch: Path) -> dict[str, Any]:
         variables |= AVX2
     if row == "mindcv_avx2":
         variables["ONEDNN_MAX_CPU_ISA"] = "AVX2"
-    told = {**settings, "began": time.time()}
-    measured = run_tool("bench_rows.py", [row, json.dumps(told)], scratch, variables)
+    passed = {**settings, "began": time.time()}
+    measured = run_tool("bench_rows.py", [row, json.dumps(passed)], scratch, variables)
     if "error" in measured:
         raise JobError(f"row {row}: {measured['error']}")
     return measured

@@ -27,7 +27,7 @@ from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.recipe.command_line import Parser
 
 _ROWS = ("train_step", "infer", "timm", "timm_channels_last", "timm_infer")
-_KEYS = {"batch_size": "pictures", "image_size": "pixels per image", "model": "multiply-adds per image"}
+_KEYS = {"batch_size": "images", "image_size": "pixels per image", "model": "multiply-adds per image"}
 
 
 def carried(key: str, value: str, image_size: int) -> float:
@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(
             f"--vary {options.vary}: KEY=V,V,V is needed, with one of {', '.join(_KEYS)} and 3 values or more"
         )
-    told = benchmark.command_line()
-    settings = {v: benchmark.settings_of(told.parse_args([*rest, f"--{key}", v]), [options.row]) for v in values}
+    parser = benchmark.command_line()
+    settings = {v: benchmark.settings_of(parser.parse_args([*rest, f"--{key}", v]), [options.row]) for v in values}
     with TemporaryDirectory(prefix="scaling-") as scratch:
         rounds = benchmark.measure_rounds(
             values, options.rounds, lambda value: benchmark.run_row(options.row, settings[value], Path(scratch))

@@ -1,4 +1,4 @@
-"""Make an image folder for tools/bench/benchmark.py: bench_pictures.py FOLDER COUNT RESULT.
+"""Make an image folder for tools/bench/benchmark.py: bench_images.py FOLDER COUNT RESULT.
 
 Files are like ImageNet's in what reading them costs: 500 x 375 and about 100 KB, waves under noise. RESULT is written
 when all are there.

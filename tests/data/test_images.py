@@ -1,4 +1,4 @@
-"""Every kind of image file is read as a viewer shows it; broken ones are told apart before the decoder sees them."""
+"""Every kind of image file is read as a viewer shows it; broken ones are detected before the decoder sees them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mindcv_mnasnet.data.images import BadImage, read_plain
 from mindcv_mnasnet.data.jpeg import exif_orientation, jpeg_orientation
 
 RGB = scene()
-GREY = RGB.convert("L")
-DEEP = Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257)
+GRAY = RGB.convert("L")
+DEEP = Image.fromarray(np.asarray(GRAY).astype(np.uint16) * 257)
 
 
 def rotated(form: str, orientation: int) -> bytes:
@@ -31,7 +31,7 @@ def shown(data: bytes) -> np.ndarray:
 
 
 def decoded(data: bytes) -> np.ndarray:
-    return decode_whole(data, "picture")
+    return decode_whole(data, "image")
 
 
 KINDS = {
@@ -39,10 +39,10 @@ KINDS = {
     "progressive": encode(RGB, "JPEG", progressive=True),
     "full_chroma": encode(RGB, "JPEG", subsampling=0, optimize=True),
     "restarts": encode(RGB, "JPEG", restart_marker_blocks=1),
-    "gray_jpeg": encode(GREY, "JPEG"),
+    "gray_jpeg": encode(GRAY, "JPEG"),
     "cmyk": encode(RGB.convert("CMYK"), "JPEG"),
     "png": encode(RGB),
-    "gray_png": encode(GREY),
+    "gray_png": encode(GRAY),
     "palette": encode(RGB.quantize(16)),
     "transparent_palette": encode(RGB.quantize(16), transparency=3),
     "rgba": encode(RGB.convert("RGBA")),
@@ -60,7 +60,7 @@ PLAIN = {"jpeg", "progressive", "full_chroma", "restarts", "gray_jpeg", "png", "
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_decoded_as_a_viewer_shows_it_whatever_its_suffix(kind, tmp_path):
-    path = tmp_path / "picture.JPEG"
+    path = tmp_path / "image.JPEG"
     path.write_bytes(KINDS[kind])
     assert np.array_equal(decoded(read_plain(str(path))), shown(KINDS[kind]))
     assert check_image(str(path)) is None
@@ -68,7 +68,7 @@ def test_every_kind_is_decoded_as_a_viewer_shows_it_whatever_its_suffix(kind, tm
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_plain_images_pass_untouched_and_no_others(kind, tmp_path):
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     path.write_bytes(KINDS[kind])
     converted = read_plain(str(path), lossless="PNG" if kind == "bmp" else "BMP")
     assert (converted == KINDS[kind]) == (kind in PLAIN)
@@ -78,12 +78,12 @@ def test_plain_images_pass_untouched_and_no_others(kind, tmp_path):
 def test_sixteen_bits_keep_the_upper_eight(form, tmp_path):
     path = tmp_path / "deep.png"
     path.write_bytes(encode(DEEP, form))
-    assert np.array_equal(decoded(read_plain(str(path)))[..., 0], np.asarray(GREY))
+    assert np.array_equal(decoded(read_plain(str(path)))[..., 0], np.asarray(GRAY))
 
 
 @pytest.mark.parametrize("form", ["BMP", "PNG"])
 def test_a_converted_image_loses_nothing(form, tmp_path):
-    path = tmp_path / "picture.webp"
+    path = tmp_path / "image.webp"
     path.write_bytes(KINDS["webp"])
     converted = read_plain(str(path), lossless=form)
     assert Image.open(io.BytesIO(converted)).format == form
