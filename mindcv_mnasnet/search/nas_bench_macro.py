@@ -1,6 +1,6 @@
 """The search on a public table of real trainings: NAS-Bench-Macro (Su et al. 2021).
 
-The table (github.com/xiusu/NAS-Bench-Macro, Apache-2.0, not part of this project) holds 6561 networks of eight layers with
+The table (github.com/xiusu/NAS-Bench-Macro, Apache-2.0, not included) holds 6561 networks of eight layers with
 three choices each, trained on CIFAR-10 for 50 epochs with three seeds, and their multiply-adds. Short trainings are not
 in it, so they are simulated: the mean accuracy and Gaussian noise, half of whose variance a network keeps on all rungs.
 The deviation of the noise is chosen for the rank correlations in the band that are published for NAS-Bench-201 after 1

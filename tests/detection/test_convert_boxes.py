@@ -130,8 +130,8 @@ def test_boxes_are_those_of_the_upright_image(tmp_path):
     (source / "images" / "train" / "a.png").unlink()
     image(source / "images" / "train" / "a.jpg", exif=exif)
     assert convert("yolo", source / "images" / "train", output=tmp_path / "a.json") == 0
-    (image,) = read_annotations(tmp_path / "a.json").images
-    assert (image.width, image.height, image.boxes[0].width) == (30, 40, 30)
+    (read,) = read_annotations(tmp_path / "a.json").images
+    assert (read.width, read.height, read.boxes[0].width) == (30, 40, 30)
 
 
 YOLO_FAULTS = {
