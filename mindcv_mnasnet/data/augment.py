@@ -17,6 +17,7 @@ from mindspore.dataset.vision import Inter
 from PIL import Image
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.recipe.keys import DataKeys
 from mindcv_mnasnet.recipe.recipe import Recipe
 
 Operations = list[Any]  # what Dataset.map takes: MindSpore's operations and functions of an array
@@ -31,7 +32,7 @@ INTERPOLATIONS = {
 #: Pillow's resampling, which smooths; evaluation only, where MindSpore's pilcubic may miss a pixel of the long side.
 PILLOW = {"pilcubic": Image.Resampling.BICUBIC, "pilbilinear": Image.Resampling.BILINEAR}
 TF_BILINEAR = "tf_bilinear"  # TensorFlow 1's grid: no half-pixel centers, no smoothing; of the authors' square only
-_GREY_FILL = 128  # what the published policies fill uncovered corners with
+_GRAY_FILL = 128  # what the published policies fill uncovered corners with
 _RANDAUG_SHARE = 0.5  # timm and MindCV apply each chosen operation half of the time, the paper always (-p1)
 _BINS = 31  # magnitudes 0..30, the published RandAugment's level times three
 
@@ -53,7 +54,7 @@ def check_supported(recipe: Recipe) -> None:
             raise UserError(f"{key}: {getattr(recipe, key)!r} is not one of {', '.join(map(str, known))}")
 
 
-def train_operations(recipe: Recipe) -> Operations:
+def train_operations(recipe: DataKeys, channels: int) -> Operations:
     """For random crops: resizing, flips, automatic augmentation or, without it, color jitter; in MindCV's order."""
     size = recipe.image_resize
     operations = [vision.Resize((size, size), INTERPOLATIONS[recipe.interpolation])]
@@ -66,10 +67,10 @@ def train_operations(recipe: Recipe) -> Operations:
         operations += automatic
     elif recipe.color_jitter > 0:
         operations.append(vision.RandomColorAdjust(*(recipe.color_jitter,) * 3))
-    return operations + _gray(recipe)
+    return operations + gray(channels)
 
 
-def eval_operations(recipe: Recipe) -> Operations:
+def eval_operations(recipe: DataKeys, channels: int) -> Operations:
     """For whole images, by ``eval_crop``: short side to ``val_resize``, then the center; or the authors' square."""
     size, name = recipe.image_resize, recipe.resampling()
     if recipe.eval_crop == "tf_square":
@@ -79,7 +80,7 @@ def eval_operations(recipe: Recipe) -> Operations:
             resize = lambda image: _by_pillow(image, (size, size), name)  # noqa: E731
         else:
             resize = vision.Resize((size, size), INTERPOLATIONS[name])
-        return [lambda image: central_square(image, size), resize, *_gray(recipe)]
+        return [lambda image: central_square(image, size), resize, *gray(channels)]
     short = recipe.short_side()
     if name in PILLOW:
         resize = lambda image: _by_pillow(image, _short_side(image, short), name)  # noqa: E731
@@ -88,7 +89,7 @@ def eval_operations(recipe: Recipe) -> Operations:
     crop: Any = vision.CenterCrop(size)
     if recipe.eval_crop == "center_round":
         crop = lambda image: center_rounded(image, size)  # noqa: E731
-    return [resize, crop, *_gray(recipe)]
+    return [resize, crop, *gray(channels)]
 
 
 def center_rounded(image: np.ndarray, size: int) -> np.ndarray:
@@ -135,17 +136,18 @@ def _short_side(image: np.ndarray, short: int) -> tuple[int, int]:
     return (short, int(short * width / height)) if height < width else (int(short * height / width), short)
 
 
-def _gray(recipe: Recipe) -> Operations:
-    return [vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)] if recipe.in_channels == 1 else []
+def gray(channels: int) -> Operations:
+    """The conversion for networks of one input channel."""
+    return [vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)] if channels == 1 else []
 
 
-def _auto_augment(recipe: Recipe) -> Operations | None:
+def _auto_augment(recipe: DataKeys) -> Operations | None:
     text, size = recipe.auto_augment, recipe.image_resize
     if text is None:
         return None
     if text == "autoaug":
         policy = vision.AutoAugmentPolicy.IMAGENET
-        return [vision.AutoAugment(policy, Inter.BILINEAR, _GREY_FILL)]
+        return [vision.AutoAugment(policy, Inter.BILINEAR, _GRAY_FILL)]
     if text == "trivialaugwide":
         return [_one_of([_variants(_wide_space(size, bin_)) for bin_ in range(_BINS)])]
     number = r"(\d+(?:\.\d+)?)"
@@ -202,7 +204,7 @@ def _variants(strength: dict[str, float]) -> list[Any]:
     def affine(
         angle: float = 0.0, move: tuple[float, float] = (0.0, 0.0), bend: tuple[float, float] = (0.0, 0.0)
     ) -> Any:
-        return vision.Affine(angle, list(move), 1.0, list(bend), Inter.BILINEAR, _GREY_FILL)
+        return vision.Affine(angle, list(move), 1.0, list(bend), Inter.BILINEAR, _GRAY_FILL)
 
     signed = [
         operation

@@ -38,7 +38,8 @@ class Preparation:
     @classmethod
     def for_classes(cls, recipe: Recipe) -> Preparation:
         """Random crops in training and central ones in evaluation, as a classifier's recipe says."""
-        return cls(RandomCrop(recipe).decoders, train_operations(recipe), eval_operations(recipe))
+        channels = recipe.in_channels
+        return cls(RandomCrop(recipe).decoders, train_operations(recipe, channels), eval_operations(recipe, channels))
 
 
 def train_batches(

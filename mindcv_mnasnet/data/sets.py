@@ -15,6 +15,7 @@ from mindcv_mnasnet.data.packs import is_pack, open_pack
 from mindcv_mnasnet.data.splits import split_by_name
 from mindcv_mnasnet.data.walk import images_under
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.recipe.keys import DataKeys
 from mindcv_mnasnet.recipe.recipe import Recipe
 
 
@@ -74,7 +75,7 @@ def open_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> ImageI
     return _noting_size(recipe, image_index)
 
 
-def open_unsplit(recipe: Recipe, class_names: Sequence[str] | None = None) -> ImageIndex:
+def open_unsplit(recipe: DataKeys, class_names: Sequence[str] | None = None) -> ImageIndex:
     """All images that ``val_fraction`` draws from."""
     return _open(training_folder(recipe), class_names)
 
@@ -95,19 +96,19 @@ def in_folder(recipe: Recipe, data_dir: str | None) -> Recipe:
     return replace(Recipe.from_dict({**recipe.to_dict(), **read}, "command line"), given=frozenset(read))
 
 
-def training_folder(recipe: Recipe) -> Path:
+def training_folder(recipe: DataKeys) -> Path:
     """Where the training images are: ``data_dir/<train_split>``, or ``data_dir`` itself where that is not there."""
     root = _root(recipe)
     return root / recipe.train_split if (root / recipe.train_split).is_dir() else root
 
 
-def validation_folder(recipe: Recipe) -> Path:
+def validation_folder(recipe: DataKeys) -> Path:
     """Where a flat folder's validation images are: ``data_dir/<val_split>``, or else ``data_dir`` itself."""
     root = _root(recipe)
     return root / recipe.val_split if (root / recipe.val_split).is_dir() else root
 
 
-def data_root(recipe: Recipe) -> Path:
+def data_root(recipe: DataKeys) -> Path:
     """The folder that ``data_dir`` means."""
     default = recipe.dataset == "digits" and recipe.data_dir == "./"
     return Path("data/digits") if default else Path(recipe.data_dir).expanduser()
@@ -138,7 +139,7 @@ def unlabeled(folder: Path) -> ImageIndex:
     return ImageIndex(str(folder), names, np.zeros(len(names), np.int32), ())
 
 
-def _root(recipe: Recipe) -> Path:
+def _root(recipe: DataKeys) -> Path:
     root = data_root(recipe)
     if recipe.dataset == "digits":
         write_digits(root)
@@ -153,13 +154,13 @@ def _open(directory: Path, class_names: Sequence[str] | None, label_file: str | 
     return open_pack(directory, class_names) if is_pack(directory) else list_folder(directory, class_names)
 
 
-def _split(recipe: Recipe, whole: ImageIndex) -> tuple[ImageIndex, ImageIndex]:
+def _split(recipe: DataKeys, whole: ImageIndex) -> tuple[ImageIndex, ImageIndex]:
     assert recipe.val_fraction is not None
     draw = split_by_name if recipe.split_by == "name" else split
     return draw(whole, recipe.val_fraction, recipe.split_seed)
 
 
-def _noting_size(recipe: Recipe, image_index: ImageIndex) -> ImageIndex:
+def _noting_size(recipe: DataKeys, image_index: ImageIndex) -> ImageIndex:
     """Validation images, with a note where they were scaled to less than validation needs."""
     wanted = recipe.short_side()
     if image_index.scaling is None or image_index.scaling.short_side >= wanted:
@@ -185,7 +186,7 @@ def _require_room(recipe: Recipe, image_index: ImageIndex) -> None:
         raise UserError(f"num_classes: {recipe.num_classes}, but {image_index.root} has {classes} classes")
 
 
-def _limited(recipe: Recipe, image_index: ImageIndex) -> ImageIndex:
+def _limited(recipe: DataKeys, image_index: ImageIndex) -> ImageIndex:
     """At most ``num_samples`` images, drawn evenly and always the same."""
     if recipe.num_samples is None or recipe.num_samples >= len(image_index):
         return image_index

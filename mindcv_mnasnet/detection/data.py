@@ -12,7 +12,7 @@ from typing import Any
 import mindspore.dataset.vision as vision
 import numpy as np
 
-from mindcv_mnasnet.data.augment import INTERPOLATIONS
+from mindcv_mnasnet.data.augment import INTERPOLATIONS, gray
 from mindcv_mnasnet.data.decoder import Decoder, decode_box
 from mindcv_mnasnet.data.images import BadImage
 from mindcv_mnasnet.data.known import Known, inherits_split, noting, split_again
@@ -24,6 +24,7 @@ from mindcv_mnasnet.detection.index import DetectionIndex, Truth
 from mindcv_mnasnet.detection.matching import Matcher
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.detector import Detector
+from mindcv_mnasnet.recipe.keys import DataKeys
 from mindcv_mnasnet.recipe.recipe import Recipe
 
 _SHOWN = 5  # missing files that an error sentence spells out
@@ -81,16 +82,14 @@ def preparation(recipe: Recipe, detector: Detector) -> Preparation:
     """Crops and flips with their boxes, whole images in evaluation; both resized to the network's square."""
     size = recipe.image_resize
     resize = vision.Resize((size, size), INTERPOLATIONS[recipe.interpolation])
-    train: list[Any] = [resize]
+    train = [resize]
     if recipe.color_jitter > 0:
         train.append(vision.RandomColorAdjust(*(recipe.color_jitter,) * 3))
     name = recipe.val_interpolation or recipe.interpolation
     if name not in INTERPOLATIONS:
         raise UserError(f"val_interpolation: {name!r} is not one of {', '.join(INTERPOLATIONS)} in detection")
-    evaluate: list[Any] = [vision.Resize((size, size), INTERPOLATIONS[name])]
-    if recipe.in_channels == 1:
-        gray = vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)
-        train, evaluate = [*train, gray], [*evaluate, gray]
+    evaluate = [vision.Resize((size, size), INTERPOLATIONS[name]), *gray(recipe.in_channels)]
+    train += gray(recipe.in_channels)
     return Preparation(Cutter(recipe, detector).decoders, train, evaluate, partial(_whole, size=size))
 
 
@@ -141,7 +140,7 @@ def require_size(name: str, found: tuple[int, int], said: tuple[int, int]) -> No
         raise BadImage(name, f"it has {found[0]} x {found[1]} pixels, its annotation says {said[0]} x {said[1]}")
 
 
-def _root(recipe: Recipe) -> Path:
+def _root(recipe: DataKeys) -> Path:
     root = Path(recipe.data_dir).expanduser()
     if not root.is_dir():
         raise UserError(f"data_dir: there is no folder {root}")
@@ -183,7 +182,7 @@ def _require_files(folder: Path, annotations: Annotations) -> None:
         raise UserError(f"{folder} lacks {len(missing)} of {len(annotations.images)} images: {shown}{others}")
 
 
-def _split(whole: DetectionIndex, recipe: Recipe) -> tuple[DetectionIndex, DetectionIndex]:
+def _split(whole: DetectionIndex, recipe: DataKeys) -> tuple[DetectionIndex, DetectionIndex]:
     """Two parts, the second with ``val_fraction`` of the images; the same for the same seed everywhere."""
     assert recipe.val_fraction is not None
     count = round(len(whole) * recipe.val_fraction)
@@ -206,7 +205,7 @@ def _part(whole: DetectionIndex, chosen: np.ndarray) -> DetectionIndex:
     )
 
 
-def _for_training(whole: DetectionIndex, recipe: Recipe) -> DetectionIndex:
+def _for_training(whole: DetectionIndex, recipe: DataKeys) -> DetectionIndex:
     assert whole.annotations is not None
     class_of = {number: label for label, number in enumerate(whole.category_ids, 1)}
     truths = [_truth(image, class_of) for image in whole.annotations.images]

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import mindspore as ms
 from mindspore import nn, ops
 
+from mindcv_mnasnet.recipe.detection_keys import DetectionKeys
+
 _NEVER = -1.0  # below every cross entropy: an anchor that is not up for choice
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """``class_loss`` "softmax" (cross entropy with the hardest ``neg_ratio`` negatives per positive) or "focal"."""
-
-    class_loss: str = "softmax"
-    neg_ratio: int = 3
-    alpha: float = 0.75
-    gamma: float = 2.0
-    box_loss_weight: float = 1.0
 
 
 class DetectionLoss(nn.Cell):
@@ -28,10 +17,10 @@ class DetectionLoss(nn.Cell):
     The total is class loss + ``box_loss_weight`` * box loss, the latter a smooth L1 over positives alone.
     """
 
-    def __init__(self, settings: LossSettings, slots: int):
+    def __init__(self, keys: DetectionKeys, slots: int):
         super().__init__()
-        self.settings = settings
-        self.classes: nn.Cell = Focal(settings, slots) if settings.class_loss == "focal" else Mined(settings.neg_ratio)
+        self.box_loss_weight = keys.box_loss_weight
+        self.classes: nn.Cell = Focal(keys, slots) if keys.class_loss == "focal" else Mined(keys.neg_ratio)
 
     def construct(self, logits, codes, targets):
         labels = targets[:, :, 4].astype(ms.int32)
@@ -42,7 +31,7 @@ class DetectionLoss(nn.Cell):
         within = (difference < 1).astype(ms.float32)
         smooth = within * 0.5 * difference * difference + (1 - within) * (difference - 0.5)
         box_loss = ops.sum(ops.sum(smooth, 2) * positive) / count
-        return class_loss + self.settings.box_loss_weight * box_loss, class_loss, box_loss
+        return class_loss + self.box_loss_weight * box_loss, class_loss, box_loss
 
 
 class Mined(nn.Cell):
@@ -70,9 +59,9 @@ class Focal(nn.Cell):
     Lin et al. 2017, https://arxiv.org/abs/1708.02002, with TensorFlow's and MindCV's background slot.
     """
 
-    def __init__(self, settings: LossSettings, slots: int):
+    def __init__(self, keys: DetectionKeys, slots: int):
         super().__init__()
-        self.alpha, self.gamma, self.slots = settings.alpha, settings.gamma, slots
+        self.alpha, self.gamma, self.slots = keys.alpha, keys.gamma, slots
 
     def construct(self, logits, labels, positive):
         target = ops.one_hot(labels, self.slots, ms.Tensor(1.0, ms.float32), ms.Tensor(0.0, ms.float32))

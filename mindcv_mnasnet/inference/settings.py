@@ -9,6 +9,7 @@ from typing import Any
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.artifact import Artifact
 from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.recipe.detection_keys import DetectionKeys
 from mindcv_mnasnet.recipe.evaluation import CONVENTION_KEYS, NETWORK_KEYS, VALIDATION_KEYS
 from mindcv_mnasnet.recipe.recipe import Recipe, with_evaluation
 from mindcv_mnasnet.recipe.rule import Use
@@ -70,7 +71,7 @@ def require_honored(
     for name in keys_for(Use.CONVENTION | Use.MINDSPORE):
         if name in given and getattr(recipe, name) != getattr(metadata.own_recipe(), name):
             raise UserError(f"{name}: {artifact.path} is compiled already and cannot be changed")
-    for name in ("nms_threshold", "min_score", "max_boxes"):
+    for name in keys_for(Use.VALIDATION, (DetectionKeys,)):
         if metadata.suppresses and name in given and getattr(recipe, name) != getattr(metadata.own_recipe(), name):
             raise UserError(f"{name}: {artifact.path} suppresses overlaps itself; export the checkpoint again")
     for name, asked in zip(("mean", "std"), recipe.pixel_statistics(), strict=True):

@@ -160,6 +160,15 @@ class DataKeys:
     aug_repeats: int = key(0, "MindCV's", fixed="repeated augmentation does not exist here")
     eval_shuffle: bool = key(False, "MindCV's", fixed="the order of validation changes nothing")
 
+    def short_side(self) -> int:
+        """Pixels that an image's short side is resized to for validation, rounded down as MindCV and timm do."""
+        return self.val_resize or int(self.image_resize / self.crop_pct)
+
+    def resampling(self) -> str:
+        """The word for how images are resized in evaluation; each word is one algorithm."""
+        chosen = self.val_interpolation or self.interpolation
+        return "tf_bilinear" if (self.eval_crop, chosen) == ("tf_square", "bilinear") else chosen
+
 
 @dataclass(frozen=True)
 class NetworkKeys:

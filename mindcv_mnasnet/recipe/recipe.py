@@ -97,15 +97,6 @@ class Recipe(AllKeys):
             return self.mean, self.std
         return (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
 
-    def short_side(self) -> int:
-        """Pixels that an image's short side is resized to for validation, rounded down as MindCV and timm do."""
-        return self.val_resize or int(self.image_resize / self.crop_pct)
-
-    def resampling(self) -> str:
-        """The word for how images are resized in evaluation; each word is one algorithm."""
-        chosen = self.val_interpolation or self.interpolation
-        return "tf_bilinear" if (self.eval_crop, chosen) == ("tf_square", "bilinear") else chosen
-
     def at_size(self, size: int) -> Recipe:
         """This recipe for images of ``size`` pixels; a short side that only repeats size / crop_pct follows it.
 

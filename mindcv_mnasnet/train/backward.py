@@ -10,6 +10,7 @@ from mindspore import nn, ops
 from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.quantization import PREFIXES
 from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.recipe.training_keys import OptimizerKeys
 from mindcv_mnasnet.train.objective import objective_of
 from mindcv_mnasnet.train.preprocess import MixAndErase, Preprocess
 from mindcv_mnasnet.train.random_inputs import RandomLayout
@@ -18,9 +19,9 @@ from mindcv_mnasnet.train.tensor_lists import TensorList, all_finite, for_each
 STATISTICS = (".moving_mean", ".moving_variance")
 
 
-def skips_overflow(recipe: Recipe) -> bool:
+def skips_overflow(keys: OptimizerKeys) -> bool:
     """Whether a step whose gradients are not finite is left out."""
-    return recipe.loss_scale_type != "fixed" or recipe.drop_overflow_update
+    return keys.loss_scale_type != "fixed" or keys.drop_overflow_update
 
 
 class Backward(nn.Cell):

@@ -6,9 +6,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from mindcv_mnasnet.detection.losses import DetectionLoss, LossSettings
+from mindcv_mnasnet.detection.losses import DetectionLoss
 from mindcv_mnasnet.model.mnasnet import MnasNet
+from mindcv_mnasnet.recipe.detection_keys import DetectionKeys
 from mindcv_mnasnet.recipe.recipe import Recipe
+from mindcv_mnasnet.recipe.training_keys import OptimizerKeys
 from mindcv_mnasnet.train.loss import Loss
 from mindcv_mnasnet.train.random_inputs import RandomLayout
 
@@ -47,9 +49,9 @@ class ClassesObjective(Objective):
 
     hits = ("top1", "top5")
 
-    def __init__(self, recipe: Recipe, layout: RandomLayout, num_classes: int):
+    def __init__(self, keys: OptimizerKeys, layout: RandomLayout, num_classes: int):
         super().__init__()
-        self.loss = Loss(recipe.loss, recipe.label_smoothing, num_classes)
+        self.loss = Loss(keys.loss, keys.label_smoothing, num_classes)
         self.mixes = layout.mixes
 
     def construct(self, logits, labels, random_inputs):
@@ -71,10 +73,9 @@ class BoxesObjective(Objective):
 
     means = ("loss", "class_loss", "box_loss")
 
-    def __init__(self, recipe: Recipe, slots: int):
+    def __init__(self, keys: DetectionKeys, slots: int):
         super().__init__()
-        settings = LossSettings(recipe.class_loss, recipe.neg_ratio, recipe.alpha, recipe.gamma, recipe.box_loss_weight)
-        self.loss = DetectionLoss(settings, slots)
+        self.loss = DetectionLoss(keys, slots)
 
     def construct(self, answer, targets, random_inputs):
         logits, codes = answer

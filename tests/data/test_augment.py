@@ -31,11 +31,12 @@ def run(images, operations):
 def trained(images, asked):
     crop, generator = RandomCrop(asked), np.random.default_rng(0)
     crops = [crop(encode(one), "", crop.draw(generator)) for one in images]
-    return run(crops, augment.train_operations(asked))
+    return run(crops, augment.train_operations(asked, asked.in_channels))
 
 
 def evaluated(image, **keys):
-    return run([image], augment.eval_operations(recipe(**keys)))[0]
+    asked = recipe(**keys)
+    return run([image], augment.eval_operations(asked, asked.in_channels))[0]
 
 
 AUGMENTATIONS = [
@@ -85,11 +86,11 @@ def test_the_operations_of_randaugment_are_equally_likely():
     assert sum(operation is None for operation in space) == 2
 
 
-def test_randaugment_applies_each_operation_half_of_the_time_unless_told():
+def test_randaugment_applies_each_operation_half_of_the_time_unless_asked():
     def changed(text: str) -> float:
         keys = {"image_resize": 16, "hflip": 0, "scale": [1.0, 1.0], "ratio": [1.0, 1.0]}
-        operations = augment.train_operations(recipe(auto_augment=text, **keys))
-        plain = run([scene(16, 16)], augment.train_operations(recipe(color_jitter=0, **keys)))[0]
+        operations = augment.train_operations(recipe(auto_augment=text, **keys), 3)
+        plain = run([scene(16, 16)], augment.train_operations(recipe(color_jitter=0, **keys), 3))[0]
         return float(np.mean([not np.array_equal(one, plain) for one in run([scene(16, 16)] * 600, operations)]))
 
     always, half = changed("randaug-m9-n1-p1"), changed("randaug-m9-n1")
@@ -97,7 +98,7 @@ def test_randaugment_applies_each_operation_half_of_the_time_unless_told():
     assert changed("randaug-m9-n1-p0") == 0
 
 
-def test_a_strength_of_zero_changes_nothing_but_by_contrast_and_equalisation():
+def test_a_strength_of_zero_changes_nothing_but_by_contrast_and_equalization():
     alone = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 3)))
     for operation in augment._variants(augment._rand_space(0)):
         if operation is not None and type(operation).__name__ not in ("AutoContrast", "Equalize", "Solarize"):
@@ -116,10 +117,8 @@ def test_shifts_move_by_the_published_share_of_the_width():
 def test_flips_happen_as_often_as_asked():
     always = recipe(image_resize=16, hflip=1.0, vflip=1.0, scale=[1.0, 1.0], ratio=[1.0, 1.0], color_jitter=0)
     never = recipe(image_resize=16, hflip=0.0, vflip=0.0, scale=[1.0, 1.0], ratio=[1.0, 1.0], color_jitter=0)
-    square = [scene(16, 16)]
-    assert np.array_equal(
-        run(square, augment.train_operations(always))[0], run(square, augment.train_operations(never))[0][::-1, ::-1]
-    )
+    turned, plain = (run([scene(16, 16)], augment.train_operations(asked, 3))[0] for asked in (always, never))
+    assert np.array_equal(turned, plain[::-1, ::-1])
 
 
 @pytest.mark.parametrize(("width", "height"), [(120, 90), (90, 120), (121, 50), (64, 64), (320, 685)])
@@ -131,9 +130,9 @@ def test_center_crops_equal_pillow_and_torchvision(width, height, name, pillow):
     size = (37, int(37 * height / width)) if width < height else (int(37 * width / height), 37)
     resized = np.asarray(image.resize(size, getattr(Image.Resampling, pillow)))
     top, left = round((resized.shape[0] - 32) / 2), round((resized.shape[1] - 32) / 2)
-    ours = run([image], augment.eval_operations(asked))[0]
+    ours = run([image], augment.eval_operations(asked, 3))[0]
     assert np.array_equal(ours, resized[top : top + 32, left : left + 32])
-    cut = run([image], augment.eval_operations(replace(asked, eval_crop="center")))[0]
+    cut = run([image], augment.eval_operations(replace(asked, eval_crop="center"), 3))[0]
     top, left = (resized.shape[0] - 32) // 2, (resized.shape[1] - 32) // 2
     assert np.array_equal(cut, resized[top : top + 32, left : left + 32])
 

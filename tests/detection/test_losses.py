@@ -8,7 +8,8 @@ import pytest
 from golden_numbers import golden
 from mindspore import ops
 
-from mindcv_mnasnet.detection.losses import DetectionLoss, LossSettings
+from mindcv_mnasnet.detection.losses import DetectionLoss
+from mindcv_mnasnet.recipe.detection_keys import DetectionKeys
 
 SLOTS = 5
 
@@ -21,9 +22,9 @@ def targets() -> np.ndarray:
     return np.concatenate([codes, labels[..., None]], -1).astype(np.float32)
 
 
-def run(settings: LossSettings, logits: np.ndarray, codes: np.ndarray, wanted: np.ndarray) -> tuple[list, list]:
+def run(keys: DetectionKeys, logits: np.ndarray, codes: np.ndarray, wanted: np.ndarray) -> tuple[list, list]:
     """((total, class loss, box loss), gradients by logits and codes of the total)."""
-    loss = DetectionLoss(settings, logits.shape[-1])
+    loss = DetectionLoss(keys, logits.shape[-1])
 
     def forward(logits, codes, wanted):
         total, of_classes, of_boxes = loss(logits, codes, wanted)
@@ -35,7 +36,7 @@ def run(settings: LossSettings, logits: np.ndarray, codes: np.ndarray, wanted: n
 
 
 def test_mined_softmax_is_torchvisions(cpu):
-    values, gradients = run(LossSettings(), golden()["cls_logits"], golden()["bbox_regression"], targets())
+    values, gradients = run(DetectionKeys(), golden()["cls_logits"], golden()["bbox_regression"], targets())
     of_classes, of_boxes = golden()["loss_cls"].item(), golden()["loss_box"].item()
     assert values == pytest.approx([of_classes + of_boxes, of_classes, of_boxes], rel=1e-5)
     assert np.abs(gradients[0]).sum() == pytest.approx(golden()["grad_cls_sum"].item(), rel=1e-4)
@@ -47,7 +48,7 @@ def test_focal_is_its_definition(cpu):
     logits, codes = rng.normal(size=(1, 6, 3)), rng.normal(size=(1, 6, 4))
     wanted = np.zeros((1, 6, 5))
     wanted[0, 1, 4], wanted[0, 4, 4] = 1, 2
-    values, _ = run(LossSettings("focal", box_loss_weight=0.25), logits, codes, wanted)
+    values, _ = run(DetectionKeys(class_loss="focal", box_loss_weight=0.25), logits, codes, wanted)
     target = np.eye(3)[wanted[0, :, 4].astype(int)]
     p = 1 / (1 + np.exp(-logits[0]))
     right = np.where(target > 0, p, 1 - p)
@@ -59,7 +60,7 @@ def test_focal_is_its_definition(cpu):
 
 def test_a_batch_without_boxes_has_no_loss_to_mine(cpu):
     logits, codes = np.ones((2, 7, SLOTS)), np.ones((2, 7, 4))
-    values, gradients = run(LossSettings(), logits, codes, np.zeros((2, 7, 5)))
+    values, gradients = run(DetectionKeys(), logits, codes, np.zeros((2, 7, 5)))
     assert values == [0, 0, 0]
     assert not any(one.any() for one in gradients)
 
@@ -68,5 +69,5 @@ def test_no_more_negatives_are_mined_than_there_are(cpu):
     logits = np.zeros((1, 4, 2))
     wanted = np.zeros((1, 4, 5))
     wanted[0, :2, 4] = 1
-    values, _ = run(LossSettings(neg_ratio=3), logits, np.zeros((1, 4, 4)), wanted)
+    values, _ = run(DetectionKeys(neg_ratio=3), logits, np.zeros((1, 4, 4)), wanted)
     assert values[1] == pytest.approx(4 * np.log(2) / 2, rel=1e-5)
