@@ -1,4 +1,7 @@
-"""Checkpoints validated on a data set, beside the published results they may be compared with."""
+"""Checkpoints validated on a data set, beside the published results they may be compared with.
+
+What may be compared, and within which tolerance, is decided in :mod:`mindcv_mnasnet.inference.verdict`.
+"""
 
 from __future__ import annotations
 

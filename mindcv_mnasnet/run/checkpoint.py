@@ -1,7 +1,8 @@
 """Checkpoints: safetensors files that carry tensors, recipe, network, class names and a checksum.
 
 A training checkpoint holds the whole training state; every file is written beside its final name and renamed, so that
-a name never stands for half a file. ``safetensors`` (or NumPy) reads them without this package.
+a name never stands for half a file. ``safetensors`` (or NumPy) reads them without this package. Which of a run's is
+the best is decided in :mod:`mindcv_mnasnet.run.scores`.
 """
 
 from __future__ import annotations

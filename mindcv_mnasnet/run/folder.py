@@ -1,4 +1,7 @@
-"""The folder of a run: what lies in it, and that one job at a time writes it."""
+"""The folder of a run: what lies in it, and that one job at a time writes it.
+
+How a taken name is numbered and a folder locked is in :mod:`mindcv_mnasnet.files`.
+"""
 
 from __future__ import annotations
 

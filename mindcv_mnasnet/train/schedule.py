@@ -4,6 +4,8 @@ The position of a step is its number of epochs, ``step / steps_per_epoch`` from 
 Warm-up is linear from ``warmup_factor`` times the peak to the peak. Decay counts its epochs from the end of warm-up, as
 MindCV does, or from the start, as the MnasNet authors do. Warm-up, cosine (cycles included), exponential, step and
 multi-step decay equal MindCV 0.3's; polynomial decay, which MindCV's command line lacks, ends at ``min_lr``.
+
+Warm-up and decay that a recipe leaves open are fitted to its epochs in :mod:`mindcv_mnasnet.recipe.fitting`.
 """
 
 from __future__ import annotations
