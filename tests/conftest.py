@@ -23,8 +23,8 @@ os.environ.setdefault("MNASNET_CACHE", str(ROOT / ".pytest_cache" / "compiled"))
 # Files of more than 20 s, longest first.
 LONG = (
     *("test_search_run", "test_export", "test_detection_training", "test_step_rows", "test_predict"),
-    *("test_supernet_training", "test_quantise", "test_train", "test_resume", "test_kernels"),
-    *("test_shipped_recipes", "test_step"),
+    *("test_supernet_training", "test_quantization", "test_quantization_runs", "test_train"),
+    *("test_resume", "test_kernels", "test_shipped_recipes", "test_step"),
     *("test_search_strategies", "test_model", "test_msrun", "test_detection_recipes", "test_detection_validation"),
     *("test_detector_network", "test_search_quick", "test_detector_export", "test_data_of_a_run", "test_compile_cache"),
 )

@@ -147,7 +147,7 @@ def test_a_full_disk_is_told_with_the_path_and_leaves_the_old_file(tmp_path, tro
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_missing_folder_is_told(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(JobError, match="nowhere"):
         write_checkpoint(tmp_path / "nowhere" / "a.safetensors", TENSORS, {})
 

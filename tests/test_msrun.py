@@ -249,7 +249,7 @@ def test_the_command_form_of_mindcv_binds_cores(halves, pair, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_that_see_other_data_are_told(halves, tmp_path, digits):
+def test_processes_that_see_other_data_are_reported(halves, tmp_path, digits):
     """They would take other numbers of steps and wait for each other for ever."""
     shutil.copytree(digits, tmp_path / "set 0")
     shutil.copytree(digits, tmp_path / "set 1")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from image_files import encode, make_folder, scene
 from PIL import Image
 from processes import PLAIN, TINY, cli, messages, refused, state, steps, unequal, write_recipe
+from small_jobs import images, job_on
 
-from mindcv_mnasnet.errors import interrupts_wait, run_cli
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.run.checkpoint import read_checkpoint
 from mindcv_mnasnet.run.log import read_log
@@ -30,9 +26,6 @@ def recipe(tmp_path, digits):
 
 def epochs(run_folder: Path) -> list[dict]:
     return [record for record in read_log(run_folder / "log.jsonl") if record["kind"] == "epoch"]
-
-
-# --- what a run leaves behind --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +105,6 @@ def test_the_stored_recipe_starts_the_same_job(trained, tmp_path):
     assert steps(tmp_path / "other") != steps(trained)
 
 
-# --- failures --------------------------------------------------------------------------------------------------
-
-
 def test_a_loss_that_is_not_finite_names_the_step_and_remedies(recipe, tmp_path, capsys):
     sentence = refused(capsys, *recipe, "--lr", "1e30", code=1)
     assert f"loss is not finite at step {steps(tmp_path / 'run')[-1][0] + 1};" in sentence
@@ -163,15 +153,6 @@ def test_a_full_disk_stops_with_the_path_and_training_goes_on_when_there_is_room
     assert [step for step, *_ in steps(run)] == list(range(1, 13))
 
 
-def images(split: str, count: int, classes: int = 2, form: str = "PNG") -> dict[str, bytes]:
-    return {f"{split}/c{n % classes}/{n}.{form.lower()}": encode(scene(20, 18, n), form) for n in range(count)}
-
-
-def job_on(folder: Path, tmp_path: Path, *words: str, **keys: object) -> tuple:
-    values = {"dataset": "own", "data_dir": str(folder), "num_samples": None, "batch_size": 4, **keys}
-    return ("-c", write_recipe(tmp_path, PLAIN, **values), "--ckpt_save_dir", tmp_path, "--run_name", "run", *words)
-
-
 def test_a_broken_image_ends_training_with_its_name_or_is_skipped_and_counted(tmp_path, capsys):
     folder = make_folder(tmp_path / "set", images("train", 16) | images("val", 4))
     broken = folder / "train" / "c1" / "3.png"
@@ -200,9 +181,6 @@ def test_raw_weights_are_kept_as_the_best_where_the_average_is_not_ready(tmp_pat
     assert best.chosen() == "raw"
     assert unequal(best.weights(), best.weights(ema=False)) == []
     assert "ema_decay 0.9999 is long for 60 steps: 99 %" in messages(tmp_path / "run")
-
-
-# --- unusual data ----------------------------------------------------------------------------------------------
 
 
 def test_gray_cmyk_and_palette_images_in_numbers_that_nothing_divides(tmp_path):
@@ -235,9 +213,6 @@ def test_accumulated_batches_are_one_step(recipe, tmp_path):
     assert (summary["global_batch"], summary["steps"]) == (24, 2)
 
 
-# --- fine-tuning -------------------------------------------------------------------------------------------------
-
-
 def test_a_frozen_backbone_keeps_its_bits_under_a_new_classifier(trained, tmp_path):
     folder = make_folder(tmp_path / "set", images("train", 12, classes=3) | images("val", 6, classes=3))
     start = trained / "checkpoints" / "step_00000008.safetensors"
@@ -266,107 +241,3 @@ def test_a_checkpoint_of_another_network_is_refused_with_its_tensors(trained, re
     assert "head.conv.weight" in sentence
     assert "of another shape" in sentence
     assert not (tmp_path / "run").exists()
-
-
-# --- refusals: before anything is trained or made ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (("--batchsize", "8"), "batch_size"),
-        (("--lr", "-1"), "lr"),
-        (("--scheduler", "cosine"), "cosine_decay"),
-        (("--opt", "adam"), "does not exist here"),
-        (("--aug_splits", "2"), "aug_splits"),
-        (("--model", "mnasnet_10"), "mnasnet_100"),
-        (("--batch_size", "65"), "64 training images do not fill one step of 65"),
-        (("--num_classes", "5"), "num_classes"),
-        (("--freeze", "3"), "freeze"),
-        (("--in_channels", "2"), "in_channels"),
-        (("--auto_augment", "randaug-x1"), "auto_augment"),
-        (("--data_dir", ""), "data_dir"),
-        (("--init_from", "no such.safetensors"), "no such.safetensors"),
-        (("--device_target", "GPU"), "device_target"),
-        (("--config", "no such.yaml"), "no such.yaml"),
-        (("--config", "."), "."),
-        (("--config", ""), "is empty"),
-        (("--val_split", "test"), "val_split"),
-        (("--epoch_size", "1e9"), "epoch_size"),
-        (("--resume", "recipe of a test.yaml"), "recipe.yaml"),
-        (("stray.yaml",), "stray.yaml"),
-        (("--run_name", "a/b"), "run_name"),
-        (("--min_lr", "1"), "min_lr"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
-)
-def test_mistakes_are_one_sentence_and_leave_nothing(recipe, tmp_path, capsys, words, says):
-    assert says in refused(capsys, *recipe, *words)
-    assert not (tmp_path / "run").exists()
-
-
-def test_an_npu_that_is_not_there_is_told(recipe, capsys):
-    if Path("/dev/davinci_manager").exists():
-        pytest.skip("there is one")
-    assert "--device_target CPU" in refused(capsys, *recipe, "--device_target", "Ascend")
-
-
-def test_a_data_set_that_is_none_is_told(tmp_path, digits, capsys):
-    for folder, says in (
-        (digits / "train", "no folder 'train'"),
-        (digits / "train" / "3", "no folder 'train'"),
-        (digits.parent, "no folder 'train'"),
-        (tmp_path / "nowhere", "nowhere"),
-        (make_folder(tmp_path / "one class", images("train", 3, classes=1)), "single class"),
-        (make_folder(tmp_path / "other classes", images("train", 4) | images("val", 6, classes=3)), "c2"),
-        (make_folder(tmp_path / "no images", {"train/a/x.txt": b"", "train/b/y.txt": b""}), "no images"),
-    ):
-        assert says in refused(capsys, *job_on(folder, tmp_path))
-
-
-def test_a_place_that_cannot_be_written_is_told(recipe, tmp_path, capsys):
-    file = tmp_path / "file"
-    file.write_text("")
-    assert str(file) in refused(capsys, *recipe, "--ckpt_save_dir", file, code=1)
-
-
-def test_missing_tensorboard_is_told_before_a_run_folder_is_made(recipe, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    assert "pip install" in refused(capsys, *recipe, "--tensorboard", "True")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_python_without_mindspore_is_told(capsys, recipe, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("mindcv_mnasnet.train.engine")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "mindspore", None)
-    with suppress(AttributeError):
-        monkeypatch.delattr("mindcv_mnasnet.train.engine")
-    monkeypatch.delitem(sys.modules, "mindcv_mnasnet.devices.runtime", raising=False)
-    sentence = refused(capsys, *recipe)
-    assert "mindspore" in sentence
-    assert sys.executable in sentence
-
-
-def test_ctrl_c_waits_for_an_import_and_then_counts(capsys):
-    def imports() -> int:
-        nonlocal arrived
-        with interrupts_wait():
-            signal.raise_signal(signal.SIGINT)
-            arrived = True
-        return 0
-
-    arrived, before = False, signal.getsignal(signal.SIGINT)
-    assert run_cli(imports) == 130
-    assert arrived
-    assert signal.getsignal(signal.SIGINT) == before
-    assert capsys.readouterr().err == "interrupted\n"
-
-
-def test_spaces_and_letters_beyond_ascii_in_every_path(tmp_path):
-    home = tmp_path / "Übung nº 1"
-    folder = make_folder(home / "データ", images("train", 8) | images("val", 4))
-    assert cli(*job_on(folder, home), "--run_name", "naïve 走") == 0
-    assert cli("--resume", home / "naïve 走") == 0
-    assert (home / "naïve 走" / "summary.json").is_file()
-    assert os.fspath(folder) in (home / "naïve 走" / "recipe.yaml").read_text()

@@ -203,7 +203,7 @@ def test_mistakes_are_one_sentence(trained, capsys, words, says):
     assert says in refused(capsys, *words, program=validate)
 
 
-def test_broken_checkpoints_are_told(trained, tmp_path, capsys):
+def test_broken_checkpoints_are_reported(trained, tmp_path, capsys):
     path = tmp_path / "broken.safetensors"
     content = bytearray(newest(trained).read_bytes())
     content[-100] ^= 1
@@ -213,7 +213,7 @@ def test_broken_checkpoints_are_told(trained, tmp_path, capsys):
     assert "truncated" in refused(capsys, path, program=validate)
 
 
-def test_averaged_weights_that_are_not_there_are_told(trained, tmp_path, capsys):
+def test_averaged_weights_that_are_not_there_are_reported(trained, tmp_path, capsys):
     stored = read_checkpoint(newest(trained))
     path = tmp_path / "raw.safetensors"
     write_checkpoint(path, stored.weights(ema=False), {k: v for k, v in stored.meta.items() if k != "format"})
