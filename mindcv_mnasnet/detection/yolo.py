@@ -16,7 +16,7 @@ from mindcv_mnasnet.errors import UserError
 
 _NAME_FILES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
 _LEVELS = 3  # folders above the images that may hold the class names
-_OTHERS = frozenset(("classes", "train", "val", "test", "README"))  # text files beside labels that are none
+_OTHERS = frozenset(("classes", "train", "val", "test", "README"))  # text files that are not labels
 
 
 def read_yolo(source: Path, images: Path | None = None, class_names: Sequence[str] | None = None) -> Labels:

@@ -1,4 +1,4 @@
-"""When a measured accuracy may be held against a published one, and what comes of it."""
+"""When a measured accuracy may be compared with a published one, and the result of that."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ struct Extremes {
       if constexpr (sizeof(v) == sizeof(float)) {
         see(v, v);
       } else {
-        low = low < v ? low : v;  // in this order a number that is none stays until the next
+        low = low < v ? low : v;  // in this order NaN stays until the next
         high = high > v ? high : v;
       }
     });

@@ -15,7 +15,7 @@ _OPEN = "open."
 
 
 class Generations:
-    """What a strategy proposed and has not been told of yet.
+    """What a strategy proposed and does not know the results of yet.
 
     Generation g is asked for when the strategy knows generations up to g - 1 - ``ahead``, whatever the order in which
     results come in: so proposals follow from the results alone, and a resume repeats them. Strategy and open

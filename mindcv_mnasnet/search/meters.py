@@ -16,7 +16,7 @@ def open_meter(settings: LatencySettings) -> Meter:
     """The meter that the settings ask for.
 
     Raises:
-        UserError: an unknown kind, a runtime that is not installed, a pattern that is none, a table that is not there.
+        UserError: an unknown kind, a runtime that is not installed, an invalid pattern, a table that is not there.
     """
     if settings.kind in KINDS:
         return RuntimeMeter(settings)
@@ -41,7 +41,7 @@ def meter_for(settings: Settings) -> Meter:
     """The meter.
 
     Raises:
-        UserError: a runtime that is not installed, a table that is not there, a pattern that is none.
+        UserError: a runtime that is not installed, a table that is not there, an invalid pattern.
     """
     if settings.latency == "surrogate":
         return SurrogateMeter()

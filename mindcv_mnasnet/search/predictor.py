@@ -27,7 +27,7 @@ class Predictor:
         self._told: dict[Tokens, float] = {}
 
     def ask(self, generation: int, count: int, accept: Accept | None = None) -> list[Tokens]:
-        """See ``Strategy``; no network that it was told of."""
+        """See ``Strategy``; no network whose result it knows."""
         rng = generator(self._seed, generation)
 
         def new(tokens: Tokens) -> bool:
@@ -52,7 +52,7 @@ class Predictor:
         return found
 
     def _pool(self, rng: np.random.Generator, new: Accept) -> dict[Tokens, float]:
-        """New networks and their predicted rewards, bred from the best that were told and from random ones."""
+        """New networks and their predicted rewards, bred from the best known ones and from random ones."""
         predict = fit(self._space, self._told)
         pool: dict[Tokens, float] = {}
         parents = sorted(self._told, key=lambda tokens: -self._told[tokens])[:PARENTS]

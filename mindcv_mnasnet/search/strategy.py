@@ -17,7 +17,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a strategy is told of a trial; a failed one has reward 0 and neither accuracy nor latency.
+    """What a strategy learns of a trial; a failed one has reward 0 and neither accuracy nor latency.
 
     ``informative`` is False where a device or a machine failed, which says nothing about the network: strategies learn
     nothing from it. A training that diverged or took too long is informative.

@@ -225,7 +225,7 @@ class _Training:
         job.last_checkpoint = job.folder.save(name, tensors, job.meta(), keep, policy, best)
 
     def _agreed_to_stop(self, taken: int) -> bool:
-        """Whether all processes stop after these ``taken`` steps: one that was told to takes the others along."""
+        """Whether all processes stop after these ``taken`` steps: one that was asked to stop takes the others along."""
         world = self.job.plan.world_size
         if world == 1:
             return bool(self.stop)

@@ -26,7 +26,7 @@ from mindcv_mnasnet.weights.tensorflow_names import (
 )
 
 EMA = "/ExponentialMovingAverage"
-_OPTIMISER = ("/RMSProp", "/RMSProp_1", "/Momentum")
+_OPTIMIZER = ("/RMSProp", "/RMSProp_1", "/Momentum")
 _COUNTERS = ("global_step",)
 
 
@@ -78,7 +78,7 @@ def _read(prefix: Path, raw: bool, origin: str) -> tuple[dict[str, np.ndarray], 
 
 def _choose(stored: Iterable[str], raw: bool) -> tuple[dict[str, str], str]:
     """The variables to take, ``{plain name: stored name}``, and a sentence about the choice."""
-    stored = [name for name in stored if name not in _COUNTERS and not name.endswith(_OPTIMISER)]
+    stored = [name for name in stored if name not in _COUNTERS and not name.endswith(_OPTIMIZER)]
     averaged = {name.removesuffix(EMA): name for name in stored if name.endswith(EMA)}
     plain = {name: name for name in stored if not name.endswith(EMA)}
     if raw:
@@ -144,7 +144,7 @@ def _save(path: Path, values: Mapping[str, np.ndarray]) -> None:
 
 
 def load_tensorflow() -> Any:
-    """TensorFlow, told to say less.
+    """TensorFlow with fewer messages.
 
     Raises:
         UserError: it is not installed.

@@ -226,7 +226,7 @@ def train_start(settings: Settings, run: Callable[[Settings], Result]) -> Result
 
 
 def convert(settings: Settings, exported: str | None = None) -> Result:
-    """tools/convert.py on timm's weights; or, with ``exported``, tools/export.py on what comes of it."""
+    """tools/convert.py on timm's weights; or, with ``exported``, tools/export.py on the result."""
     with TemporaryDirectory() as folder:
         theirs, ours = f"{folder}/timm.pth", f"{folder}/ours.safetensors"
         save_timm(settings, theirs)
