@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import tarfile
@@ -16,7 +15,6 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.parameters import load_parameters
 from mindcv_mnasnet.networks.network import Network, resolve
-from mindcv_mnasnet.weights import archive
 from mindcv_mnasnet.weights.tensorflow import read_tensorflow, write_tensorflow
 from mindcv_mnasnet.weights.tensorflow_names import NAME_MAPS, authors_layout, our_names, variable_names
 
@@ -230,49 +228,6 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 )
 def test_variables_that_are_not_exactly_a_networks_are_refused(tmp_path, change, said):
     assert said in refusal(save(tmp_path / "model.ckpt", change(variables(small(), weights(small())))))
-
-
-def hostile(path: Path, name: str, **fields) -> Path:
-    """An archive with one member that ends in .index, of this name and these fields."""
-    with tarfile.open(path, "w:gz") as file:
-        member = tarfile.TarInfo(name)
-        for field, value in fields.items():
-            setattr(member, field, value)
-        member.size = 0 if member.linkname else 4
-        file.addfile(member, io.BytesIO(b"evil"))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("name", "fields"),
-    [
-        ("../evil.index", {}),
-        ("folder/../../evil.index", {}),
-        ("/tmp/evil.index", {}),
-        ("folder\\..\\evil.index", {}),
-        ("C:/evil.index", {}),
-        ("evil.index", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}),
-        ("evil.index", {"type": tarfile.LNKTYPE, "linkname": "../../secret"}),
-        ("evil.index", {"type": tarfile.FIFOTYPE}),
-    ],
-)
-def test_members_of_an_archive_stay_in_their_folder(tmp_path, monkeypatch, name, fields):
-    inside = tmp_path / "inside"
-    inside.mkdir()
-    monkeypatch.setattr(archive.tempfile, "tempdir", str(inside))
-    sentence = refusal(hostile(tmp_path / "evil.tgz", name, **fields))
-    assert "has a member" in sentence
-    assert "nothing of it is used" in sentence
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["evil.tgz"]
-
-
-def test_an_archive_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "MAX_BYTES", 1 << 22)
-    with tarfile.open(tmp_path / "bomb.tgz", "w:gz") as file:
-        member = tarfile.TarInfo("model.ckpt.index")
-        member.size = 1 << 26
-        file.addfile(member, io.BytesIO(bytes(1 << 26)))
-    assert "unpacks to more than 4 MiB" in refusal(tmp_path / "bomb.tgz")
 
 
 def test_a_truncated_archive_is_refused(tmp_path, example):
