@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from mindcv_mnasnet.networks.network import Network, resolve
 from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
 from mindcv_mnasnet.weights.conventions import recipe_for
 from mindcv_mnasnet.weights.name_maps import shapes
 
+NEEDS = {"onnx": ("onnx", "onnxruntime"), "tflite": ("tensorflow", "ai_edge_litert"), "mindir": ()}
 CLASSES = tuple("0123456789")
 # Compiles fast, for tests about something else: four reductions, squeeze and excitation, a shortcut.
 TINY = {
-    "blocks": "r1_k3_s22_e1_o8 r1_k3_s22_e3_o8_se0.25 r1_k3_s22_e3_o16 r1_k3_s11_e3_o16",
+    "blocks": "r1_k3_s22_e1_o8 r1_k3_s22_e1_o16 r1_k3_s22_e1_o16 r1_k3_s11_e3_o16_se0.25",
     "stem": 8,
     "width_mult": None,
 }
@@ -54,3 +56,9 @@ def write(path: Path, data_dir: Path, family: str = "small", seed: int = 0, **fi
 def read_weights(path: Path) -> dict[str, np.ndarray]:
     """The model tensors of a checkpoint."""
     return read_checkpoint(path).weights()
+
+
+def need(form: str) -> None:
+    """Skip the test where a format's libraries are missing."""
+    for module in NEEDS[form]:
+        pytest.importorskip(module)

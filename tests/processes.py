@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 
 import train
 from mindcv_mnasnet.errors import run_cli
+from mindcv_mnasnet.run import log
 from mindcv_mnasnet.run.checkpoint import read_checkpoint
 from mindcv_mnasnet.run.log import read_log
 
@@ -82,6 +85,27 @@ def write_recipe(folder: Path, base: dict[str, Any], **keys: Any) -> Path:
 def cli(*words: str | Path, program: ModuleType = train) -> int:
     """The exit code of train.py (or another program of ours) for a command line, in this process."""
     return run_cli(lambda: program.main([str(word) for word in words]))
+
+
+def captured(*words: str | Path, program: ModuleType = train) -> subprocess.CompletedProcess[str]:
+    """A command line of ours in this process: its exit code and what it prints."""
+    with redirect_stdout(io.StringIO()) as output, redirect_stderr(io.StringIO()) as complaints:
+        code = cli(*words, program=program)
+    return subprocess.CompletedProcess(words, code, output.getvalue(), complaints.getvalue())
+
+
+def stopped_at(step: int, *words: str | Path) -> int:
+    """Train in this process and be told during step ``step`` to stop."""
+
+    class Stopping(log.RunLog):
+        def step(self, done: int, *args, **more) -> None:
+            super().step(done, *args, **more)
+            if done == step - 1:
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mindcv_mnasnet.train.engine.RunLog", Stopping)
+        return cli(*words)
 
 
 def refused(capsys: Any, *words: str | Path, code: int = 2, program: ModuleType = train) -> str:

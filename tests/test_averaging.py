@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("cpu")
 
 @pytest.fixture
 def three(tmp_path, digits):
-    return [exported.write(tmp_path / f"{seed}.safetensors", digits, seed=seed) for seed in range(3)]
+    return [exported.write(tmp_path / f"{seed}.safetensors", digits, "tiny", seed=seed) for seed in range(3)]
 
 
 def test_it_is_the_mean_of_every_tensor(tmp_path, three):

@@ -181,12 +181,11 @@ SMALL = ["--model", "small", "--image_size", "32", "--batch_size", "4", "--steps
 
 def test_the_pipeline_row_for_real(tmp_path):
     result = tmp_path / "result.json"
-    assert benchmark.main([*SMALL, "--rows", "pipeline", "--rounds", "2", "--json", str(result)]) == 0
+    assert benchmark.main([*SMALL, "--rows", "pipeline", "--rounds", "1", "--json", str(result)]) == 0
     found = json.loads(result.read_text())
-    speeds = [one["pipeline"]["images_per_second"] for one in found["rounds"]]
-    assert len(speeds) == 2
-    assert min(speeds) > 0
-    assert found["rows"]["pipeline"]["images_per_second"]["min"] == pytest.approx(min(speeds), abs=1e-3)
+    (speed,) = [one["pipeline"]["images_per_second"] for one in found["rounds"]]
+    assert speed > 0
+    assert found["rows"]["pipeline"]["images_per_second"]["min"] == pytest.approx(speed, abs=1e-3)
     assert found["settings"]["data_dir"] is None
     assert found["machine"]["cores"] >= 1
     assert found["machine"]["versions"]["mindspore"]

@@ -48,25 +48,31 @@ def train(folder, rate=0.01, seed=0):
     return next(line.split()[1:] for line in done.stdout.splitlines() if line.startswith("RESULT")), done.stderr
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """(folder with a graph, what the training that compiled it came to)."""
+    folder = tmp_path_factory.mktemp("kept") / "a"
+    return folder, train(folder)[0]
+
+
 def stamps(folder):
     return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*") if path.is_file()}
 
 
-def test_a_kept_graph_computes_the_same_bits_also_for_other_weights_and_rates(tmp_path):
-    first, _ = train(tmp_path / "a")
-    kept = stamps(tmp_path / "a")
-    assert len(kept) >= 2
-    again, said = train(tmp_path / "a")
+def test_a_kept_graph_computes_the_same_bits_also_for_other_weights_and_rates(kept):
+    folder, first = kept
+    before = stamps(folder)
+    assert len(before) >= 2
+    again, said = train(folder)
     assert again == first
-    other, _ = train(tmp_path / "a", rate=0.02, seed=1)
-    assert stamps(tmp_path / "a") == kept
-    assert other == train(tmp_path / "b", rate=0.02, seed=1)[0] != first
+    other, _ = train(folder, rate=0.02, seed=1)
+    assert stamps(folder) == before
+    assert other == train(folder.with_name("b"), rate=0.02, seed=1)[0] != first
     assert "WARNING" not in said
 
 
-def test_a_damaged_graph_is_not_used(tmp_path):
-    folder = tmp_path / "graphs"
-    first, _ = train(folder)
+def test_a_damaged_graph_is_not_used(kept):
+    folder, first = kept
     (graph,) = folder.rglob("*.mindir")
     whole = graph.read_bytes()
     graph.write_bytes(whole[:-100])

@@ -15,7 +15,7 @@ import tiny
 from mindspore import nn
 from processes import PLAIN, ROOT, write_recipe
 
-from mindcv_mnasnet.devices import environment, runtime
+from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.kernels import build
 from mindcv_mnasnet.kernels.cells import NormAct
 from mindcv_mnasnet.model.create import create_model
@@ -140,7 +140,8 @@ def test_without_a_library_one_note_and_the_stock_operators(unbuilt, tmp_path, m
 
 
 def test_processes_that_build_at_once_all_get_the_one_library(library, tmp_path):
-    quick = script(tmp_path / "compiler", f'exec {environment.compiler()} "$@" -O0')
+    copies = f'test "$1" = --version && echo one && exit; eval last=\\${{$#}}; cp "{library}" "$last"'
+    quick = script(tmp_path / "compiler", copies)
     program = (
         "import ctypes, sys, pathlib; from mindcv_mnasnet.kernels import build; "
         "path = build.build(pathlib.Path(sys.argv[1])); print(ctypes.CDLL(str(path)).mnasnet_pool(0), path)"

@@ -101,11 +101,13 @@ def _sized(path, what):
 
 
 def test_one_process_measures_at_a_time():
-    code = "from mindcv_mnasnet.latency.runtime import one_at_a_time\nwith one_at_a_time(): print('in')"
+    code = "from mindcv_mnasnet.latency.runtime import one_at_a_time; print('waits', flush=True)\n"
+    code += "with one_at_a_time(): print('in')"
     with latency_runtime.one_at_a_time():
         process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "waits\n"
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(5)
+            process.wait(0.5)
     assert process.communicate(timeout=SECONDS)[0] == "in\n"
 
 

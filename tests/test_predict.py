@@ -13,8 +13,9 @@ import exported
 import numpy as np
 import pytest
 from PIL import Image
-from processes import ROOT
+from processes import ROOT, captured
 
+from mindcv_mnasnet.commands import predict as command
 from mindcv_mnasnet.data.decoder import decode_whole
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export.export import Options, export
@@ -30,9 +31,14 @@ def model(tmp_path_factory, digits):
     return exported.write(tmp_path_factory.mktemp("model") / "net.safetensors", digits, "tiny")
 
 
-def tool(*words, **options):
-    command = [sys.executable, str(ROOT / "tools" / "predict.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+def process(*words, **options):
+    program = [sys.executable, str(ROOT / "tools" / "predict.py"), *map(str, words)]
+    return subprocess.run(program, capture_output=True, text=True, check=False, **options)
+
+
+def tool(*words):
+    """The same in this process."""
+    return captured(*words, program=command)
 
 
 def test_they_are_right_as_often_as_validation_says(model, digits):
@@ -67,7 +73,7 @@ def test_every_image_has_its_classes_and_a_bad_one_is_reported(model, digits, tm
 def test_names_come_from_standard_input_and_a_table_goes_to_a_file(model, digits, tmp_path):
     names = sorted(str(path) for path in (digits / "val" / "5").iterdir())[:3]
     words = (model, "-", "--format", "csv", "--top", 2, "--output", tmp_path / "out.csv")
-    done = tool(*words, "--contact_sheet", tmp_path / "sheet.png", input="\n".join(names))
+    done = process(*words, "--contact_sheet", tmp_path / "sheet.png", input="\n".join(names))
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
     assert [row["path"] for row in rows] == [name for name in names for _ in range(2)]
@@ -77,7 +83,7 @@ def test_names_come_from_standard_input_and_a_table_goes_to_a_file(model, digits
 
 def test_a_name_of_nothing_on_standard_input_ends_only_itself(model, digits):
     name = sorted(str(path) for path in (digits / "val" / "5").iterdir())[0]
-    done = tool(model, "-", "--format", "jsonl", input=f"nowhere.png\n{name}\n")
+    done = process(model, "-", "--format", "jsonl", input=f"nowhere.png\n{name}\n")
     assert done.returncode == 1
     assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == [name]
     assert "failed: nowhere.png" in done.stderr

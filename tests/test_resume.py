@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from processes import (
-    PLAIN,
     ROOT,
     SECONDS,
     STEPS_PER_EPOCH,
@@ -26,11 +25,11 @@ from processes import (
     run_until,
     state,
     steps,
+    stopped_at,
     unequal,
     write_recipe,
 )
 
-from mindcv_mnasnet.run import log
 from mindcv_mnasnet.run.log import read_log
 
 LAST = TINY["epoch_size"] * STEPS_PER_EPOCH
@@ -207,20 +206,6 @@ def test_the_same_global_batch_by_accumulation_goes_on_and_stays_the_newest(star
     assert [step for step, *_ in steps(started)] == list(range(1, 35))
 
 
-def stopped_at(step: int, *words: str | Path) -> int:
-    """Train in this process and be told during step ``step`` to stop."""
-
-    class Stopping(log.RunLog):
-        def step(self, done: int, *args, **more) -> None:
-            super().step(done, *args, **more)
-            if done == step - 1:
-                signal.raise_signal(signal.SIGINT)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mindcv_mnasnet.train.engine.RunLog", Stopping)
-        return cli(*words)
-
-
 @pytest.mark.parametrize(
     ("path", "says"), [("nothing here", "no recipe.yaml"), ("recipe.yaml", "no recipe.yaml"), ("", "resume")]
 )
@@ -243,31 +228,6 @@ def test_two_jobs_in_one_run_folder_are_refused(started, capsys):
         assert (started / "log.jsonl").read_bytes() == before
 
 
-# --- smaller facts ------------------------------------------------------------------------------------------------
-
-
-def test_a_stop_between_log_lines_loses_none(tmp_path, digits):
-    """What was trained since the last line is logged at the stop, and the checkpoint lies there."""
-    recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), log_interval=3, epoch_size=2)
-    assert stopped_at(5, "-c", recipe, "--ckpt_save_dir", tmp_path, "--run_name", "run") == 0
-    folder = tmp_path / "run"
-    assert [step for step, *_ in steps(folder)] == [1, 3, 4, 5]
-    assert json.loads((folder / "summary.json").read_text())["stopped"] is True
-    assert "step_00000005.safetensors" in checkpoint_names(folder)
-    assert cli("--resume", folder) == 0
-    assert [step for step, *_ in steps(folder)] == [1, 3, 4, 5, 6, 8]
-
-
-def test_another_number_of_images_per_step_keeps_the_log(tmp_path, digits):
-    recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), epoch_size=3)  # 4 steps an epoch, then 2
-    assert stopped_at(6, "-c", recipe, "--ckpt_save_dir", tmp_path, "--run_name", "run") == 0
-    folder = tmp_path / "run"
-    assert stopped_at(5, "--resume", folder, "--batch_size", "32", "--allow_changes", "batch_size") == 0
-    assert cli("--resume", folder) == 0
-    assert [step for step, *_ in steps(folder)] == [1, 2, 3, 4, 5, 6, 3, 4, 5, 6]
-    assert messages(folder).count("images per step: 32, were 16") == 1
-
-
 @pytest.mark.slow
 def test_a_fine_tuned_run_resumes(ordeal, tmp_path, digits):
     start = ordeal.straight / "checkpoints" / "best.safetensors"
@@ -276,17 +236,6 @@ def test_a_fine_tuned_run_resumes(ordeal, tmp_path, digits):
     assert stopped_at(3, *words) == 0
     assert cli("--resume", tmp_path / "run") == 0
     assert [step for step, *_ in steps(tmp_path / "run")] == list(range(1, STEPS_PER_EPOCH + 1))
-
-
-def test_runs_are_numbered_unless_they_have_a_name(tmp_path, digits, capsys):
-    from mindcv_mnasnet.recipe.recipe import load_recipe
-    from mindcv_mnasnet.run.folder import RunFolder
-
-    recipe = load_recipe(overrides={"ckpt_save_dir": str(tmp_path), "model": "mnasnet_050"})
-    assert [RunFolder.create(recipe).path.name for _ in range(3)] == ["mnasnet_050", "mnasnet_050-2", "mnasnet_050-3"]
-    path = write_recipe(tmp_path, PLAIN, data_dir=str(digits))
-    sentence = refused(capsys, "-c", path, "--ckpt_save_dir", tmp_path, "--run_name", "mnasnet_050-2")
-    assert f"--resume {tmp_path / 'mnasnet_050-2'}" in sentence
 
 
 # --- at any moment -------------------------------------------------------------------------------------------------

@@ -22,8 +22,10 @@ GUARDED = {"ema": True, "ema_ramp": True, "loss_scale_type": "dynamic", "loss_sc
 
 
 def make(by_row: bool, frozen: int = 0, **keys) -> TrainStep:
+    """A step of a network of one block."""
     recipe = tiny.recipe(weight_decay=0.01, weight_decay_filter="norm", momentum=0.9, **keys)
-    model = create_model(tiny.network(), quantization=Quantization.of(recipe, 4), kernels=False)
+    network = tiny.network(blocks="r1_k3_s22_e3_o8_se0.25")
+    model = create_model(network, quantization=Quantization.of(recipe, 4), kernels=False)
     model.set_train()
     if frozen:
         freeze(model, frozen)

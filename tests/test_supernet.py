@@ -42,12 +42,19 @@ def supernet(request, cpu):
     return cell
 
 
+@pytest.fixture(scope="module")
+def candidates():
+    """Candidates of their own, compiled once for both supernets."""
+    return {}
+
+
 @pytest.mark.parametrize("name", CANDIDATES)
-def test_a_masked_network_is_the_network_with_the_inherited_weights(supernet, name):
+def test_a_masked_network_is_the_network_with_the_inherited_weights(supernet, candidates, name):
     network = CANDIDATES[name]
-    alone = create_model(network, kernels=False)
+    if name not in candidates:
+        candidates[name] = create_model(network, kernels=False).set_train(False)
+    alone = candidates[name]
     load_parameters(alone.get_parameters(), inherited(supernet, network), "the supernet")
-    alone.set_train(False)
     expected = alone(normal()).asnumpy()
     found = supernet(normal(), *supernet.masks(network)).asnumpy()
     assert np.abs(expected).max() > 0.1

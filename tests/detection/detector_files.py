@@ -11,7 +11,7 @@ from mindcv_mnasnet.detection.network import create_detector
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.run.checkpoint import write_checkpoint
 
-BACKBONE = "r1_k3_s11_e1_o8 r1_k3_s22_e3_o8 r1_k3_s22_e3_o8 r1_k3_s22_e3_o8_se0.25 r1_k3_s22_e3_o8"
+BACKBONE = "r1_k3_s22_e1_o8 r1_k3_s22_e1_o8 r1_k3_s22_e3_o8_se0.25 r1_k3_s22_e3_o8"
 KEYS: dict[str, Any] = {
     "task": "detect",
     "blocks": BACKBONE,

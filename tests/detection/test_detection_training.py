@@ -100,6 +100,7 @@ def test_two_processes_agree_and_score_every_image_once(data, tmp_path):
     assert stored(tmp_path).meta["world"] == 2
 
 
+@pytest.mark.slow
 def test_averages_accumulation_and_a_frozen_backbone_go_together(straight, data, tmp_path):
     folder, _ = straight
     start = stored(folder)

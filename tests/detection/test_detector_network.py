@@ -14,7 +14,7 @@ from mindcv_mnasnet.networks.cost import detector_cost
 from mindcv_mnasnet.networks.detector import Detector
 from mindcv_mnasnet.networks.network import resolve
 
-BLOCKS = "r1_k3_s11_e1_o8 r1_k3_s22_e3_o8 r1_k3_s22_e3_o8 r1_k3_s22_e3_o8 r2_k3_s22_e3_o8_se0.25"
+BLOCKS = "r1_k3_s22_e1_o8 r1_k3_s22_e1_o8 r1_k3_s22_e3_o8 r2_k3_s22_e3_o8_se0.25"
 SIDE, CLASSES = 64, 2
 
 
@@ -45,8 +45,15 @@ class Tap(nn.Cell):
         return tapped, ops.relu(unit.bn(unit.conv(x)))
 
 
-@pytest.mark.parametrize("name", ["mnasnet-a1", "mnasnet-small"])
-@pytest.mark.parametrize("own_operators", [False, True])
+@pytest.mark.parametrize(
+    ("name", "own_operators"),
+    [
+        ("mnasnet-a1", True),
+        ("mnasnet-small", False),
+        pytest.param("mnasnet-a1", False, marks=pytest.mark.slow),
+        pytest.param("mnasnet-small", True, marks=pytest.mark.slow),
+    ],
+)
 def test_the_finest_map_is_the_expansion_before_the_depthwise_convolution(cpu, name, own_operators):
     if own_operators and not kernels().path:
         pytest.skip("no operators here")

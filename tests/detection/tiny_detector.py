@@ -9,7 +9,7 @@ from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
 from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
 
 BACKBONE: dict[str, Any] = {
-    "blocks": "r1_k3_s11_e1_o8 r1_k3_s22_e3_o8 r1_k3_s22_e3_o8 r1_k3_s22_e3_o8 r1_k3_s22_e3_o8",
+    "blocks": "r1_k3_s22_e1_o8 r1_k3_s22_e1_o8 r1_k3_s22_e1_o8 r1_k3_s22_e3_o8",
     "stem": 8,
     "head": 16,
     "batch_size": 2,
