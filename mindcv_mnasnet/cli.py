@@ -65,3 +65,7 @@ def dispatch(argv: Sequence[str]) -> int:
 def main() -> int:
     """The installed program; returns its exit code."""
     return run_cli(lambda: dispatch(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

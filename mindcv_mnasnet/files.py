@@ -12,6 +12,16 @@ from typing import IO
 from mindcv_mnasnet.errors import JobError, UserError
 
 
+def utf8(name: str) -> str:
+    """A name for a file of text: the bytes of a file's name that are no UTF-8 are escaped, as on the console."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def with_home(name: str | os.PathLike[str]) -> Path:
+    """The path of a name in which ~ is a home folder; one of a user who is not known here stays as it is written."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 (Path's own raises where there is no such user)
+
+
 def unwritable(path: Path, error: OSError) -> JobError:
     """The one sentence about a path that could not be written, for reasons such as a full disk."""
     return JobError(f"cannot write {path}: {error.strerror or error}")
@@ -99,5 +109,5 @@ def lock_folder(path: Path, work: str) -> IO[str]:
 
 def matching(name: str) -> list[Path]:
     """The path of this name, or else what the glob pattern (``**`` is any depth) stands for, sorted; ~ is home."""
-    path = Path(name).expanduser()
+    path = with_home(name)
     return [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import exported
 import numpy as np
 import pytest
+from processes import refused
 
+from mindcv_mnasnet.commands import average as average_command
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
 from mindcv_mnasnet.train.averaging import average, choose, statistics
@@ -54,6 +58,9 @@ def test_different_networks_are_refused(tmp_path, three, digits):
         average(three[:1], tmp_path / "mean.safetensors")
     with pytest.raises(UserError, match="named twice"):
         average([three[0], three[1], three[0]], tmp_path / "mean.safetensors")
+    shutil.copy(three[0], tmp_path / "best.safetensors")
+    with pytest.raises(UserError, match="hold the same weights"):
+        average([tmp_path / "best.safetensors", *three], tmp_path / "mean.safetensors")
     with pytest.raises(UserError, match=r"end in \.safetensors"):
         average(three, tmp_path / "mean.pth")
     stored = read_checkpoint(three[1])
@@ -63,6 +70,12 @@ def test_different_networks_are_refused(tmp_path, three, digits):
         with pytest.raises(UserError, match=key):
             average([three[0], tmp_path / "odd.safetensors"], tmp_path / "mean.safetensors")
     assert not (tmp_path / "mean.safetensors").exists()
+
+
+@pytest.mark.parametrize("option", [("--bn_batches", "5"), ("--data_dir", "nowhere")])
+def test_images_are_for_new_statistics_alone(tmp_path, three, option, capsys):
+    sentence = refused(capsys, *three, "-o", tmp_path / "mean.safetensors", *option, program=average_command)
+    assert "--reestimate_bn" in sentence
 
 
 def test_the_newest_and_the_best_are_chosen(tmp_path, three):

@@ -17,8 +17,8 @@ from mindcv_mnasnet.commands import average, convert, dry_run, latency, predict,
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full, a disk that is always full")
-MAIN = "import sys; from mindcv_mnasnet.cli import main; sys.exit(main())"
-PROFILE = (sys.executable, "-c", MAIN, "profile", "mnasnet_small")
+MAIN = (sys.executable, "-m", "mindcv_mnasnet.cli")
+PROFILE = (*MAIN, "profile", "mnasnet_small")
 
 
 def ends(command: tuple[str | Path, ...], stdout, **more) -> tuple[int, list[str]]:
@@ -58,7 +58,7 @@ def test_names_that_the_console_cannot_print_are_escaped(tmp_path):
     folder.mkdir(parents=True)
     for name in ("größe.jpg".encode("latin-1"), "日本.jpg".encode()):
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"no image")
-    command = (sys.executable, "-c", MAIN, "check-dataset", str(tmp_path))
+    command = (*MAIN, "check-dataset", str(tmp_path))
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=False
     )

@@ -12,6 +12,7 @@ import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import exported
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -77,6 +78,10 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
         (b"\x89HDF\r\n\x1a\n", "Keras"),
         (b"\x1c\0\0\0TFL3", "TFLite"),
         (b"\xef\xbb\xbf<html>", "a web page"),
+        (b"\x08\x08\x12\x07pytorch", "an ONNX model"),
+        (bytes(257) + b"ustar\0", "a tar archive"),
+        (b"\x93NUMPY\x01\0", "an array of NumPy"),
+        (b"\xff\xd8\xff\xe0", "an image"),
         (b'{"message": "Not Found"}', "JSON"),
         (b"\x1f\x8b\x08\0\0\0\0\0\0\0", "gzip"),
         (b"", "an empty file"),
@@ -113,6 +118,24 @@ def test_what_hugging_face_says_of_the_evaluation_is_taken_and_the_rest_is_said(
         assert any("test_crop_pct not used" in note for note in weights.notes)
     changed = read_weights(tmp_path, image_size=96, evaluation={"mean": [1, 2, 3], "crop_pct": 1.0})
     assert (changed.recipe.mean, changed.recipe.short_side()) == ((1, 2, 3), 96)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"label_names": ["cat", "cat", "newt"]}, "'cat' is there twice"),
+        ({"pretrained_cfg": {"crop_pct": 1.4}}, r"crop_pct: 1.4 \(.*config.json\)"),
+        ({"id2label": {"2": "newt", "0": "cat", "1": "dog"}, "pretrained_cfg": None}, None),
+    ],
+)
+def test_class_names_of_hugging_face_and_what_is_wrong_there(tmp_path, config, said):
+    write(tmp_path / "model.safetensors", "timm", network("timm", "small", 1.0, 3))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if said is None:
+        assert read_weights(tmp_path).class_names == ("cat", "dog", "newt")
+    else:
+        with pytest.raises(UserError, match=said):
+            read_weights(tmp_path)
 
 
 def test_classes_without_names_are_said_to_be_in_the_order_of_text(tmp_path):
@@ -154,6 +177,13 @@ def test_what_is_there_is_not_overwritten_unasked(tmp_path):
     with pytest.raises(UserError, match="there already"):
         convert(src, tmp_path / "ours.safetensors")
     convert(src, tmp_path / "ours.safetensors", overwrite=True)
+
+
+@pytest.mark.parametrize("keys", [{"model": "mnasnet_100"}, {"width_mult": 2.0}])
+def test_a_checkpoint_of_ours_knows_its_network(tmp_path, digits, keys):
+    src = exported.write(tmp_path / "own.safetensors", digits, "tiny")
+    with pytest.raises(UserError, match="knows its network"):
+        convert(src, tmp_path / "ours.safetensors", **keys)
 
 
 def test_class_names_have_to_be_as_many_as_classes(tmp_path):

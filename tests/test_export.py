@@ -105,6 +105,17 @@ def test_files_carry_what_wordnet_ids_mean(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMATS)
+def test_classes_may_have_names_that_are_no_utf8(tmp_path, tiny, form):
+    need(form)
+    stored = read_checkpoint(tiny)
+    names = ["gr\udcf6\udcdfe", *stored.class_names[1:]]
+    path = tmp_path / "named.safetensors"
+    write_checkpoint(path, stored.tensors, {**stored.meta, "class_names": names})
+    export(path, tmp_path / f"net.{form}", Options(form, check_images=4))
+    assert list(open_artifact(tmp_path / f"net.{form}").metadata.class_names) == names
+
+
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, tiny, form, monkeypatch):
     need(form)
 
@@ -225,6 +236,7 @@ def test_the_command_line_exports_and_says_how_equal_it_is(tmp_path, tiny):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "net.mindir").is_file()
     assert "same best class 100.00 %" in done.stdout
-    again = captured(tiny, "--format", "mindir", "--output", tmp_path / "net.mindir", program=command)
-    assert again.returncode == 2
-    assert "there already" in again.stderr
+    for words, said in (((), "there already"), (("--calibration_images", "5"), "calibration_images")):
+        again = captured(tiny, "--format", "mindir", "--output", tmp_path / "net.mindir", *words, program=command)
+        assert again.returncode == 2
+        assert said in again.stderr

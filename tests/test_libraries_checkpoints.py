@@ -98,6 +98,33 @@ def test_other_widths_of_numbers(model, tmp_path, kind, suffix):
     assert all(np.array_equal(value, state[name].float().numpy()) for name, value in found.items())
 
 
+@pytest.mark.parametrize("wrap", [lambda s: {"checkpoint": {"model": {"state_dict": s}}}, lambda s: {"teacher": s}])
+def test_weights_are_found_at_any_depth(model, tmp_path, wrap):
+    import torch
+
+    inner = {f"backbone.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"epoch": 1, **wrap(inner)}, tmp_path / "x.pth")
+    torch.save(model.state_dict(), tmp_path / "plain.pth")
+    assert same(read_stored(tmp_path / "x.pth").tensors, read_stored(tmp_path / "plain.pth").tensors)
+
+
+@pytest.mark.parametrize("other", ["float8_e5m2", "sparse"])
+def test_tensors_that_numpy_does_not_know_are_read_or_refused_by_name(model, tmp_path, other):
+    import torch
+    from safetensors.torch import save_file
+
+    state = dict(model.state_dict())
+    weight = state["conv_head.weight"]
+    state["conv_head.weight"] = weight.to_sparse() if other == "sparse" else weight.to(getattr(torch, other))
+    torch.save(state, tmp_path / "x.pth")
+    expected = state["conv_head.weight"].to_dense().float().numpy()
+    assert np.array_equal(read_stored(tmp_path / "x.pth").tensors["conv_head.weight"], expected)
+    if other != "sparse":
+        save_file(state, tmp_path / "x.safetensors")
+        with pytest.raises(UserError, match="F8_E5M2"):
+            open_weights(tmp_path / "x.safetensors")
+
+
 @pytest.mark.parametrize("name", ["x.PTH", "x", "x.safetensors"])
 def test_a_file_of_torch_is_known_by_its_content(model, tmp_path, name):
     import torch

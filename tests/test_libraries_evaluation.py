@@ -115,6 +115,11 @@ def require_same_evaluation(model, transform, tmp_path: Path) -> None:
     assert np.abs(ours - expected).max() < 1e-3 * expected.std()
 
 
+def test_every_name_that_the_libraries_offer_is_compared(timm, torchvision):
+    assert sorted(timm.list_models("*mnasnet*")) == sorted(TIMM)
+    assert sorted(torchvision.models.list_models(include="mnasnet*")) == sorted(TORCHVISION)
+
+
 def parts() -> list[list[Path]]:
     found = photographs()
     return [found[start : start + 40] for start in range(0, len(found), 40)]

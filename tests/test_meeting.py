@@ -21,7 +21,8 @@ def told(monkeypatch):
     def tell(role: str, host: str = "127.0.0.1") -> int:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-        for name, value in {"MS_ROLE": role, "MS_SCHED_HOST": host, "MS_SCHED_PORT": str(port)}.items():
+        address = {"MS_SCHED_HOST": host, "MS_SCHED_PORT": str(port)}
+        for name, value in {"MS_ROLE": role, "MS_WORKER_NUM": "2", **address}.items():
             monkeypatch.setenv(name, value)
         return port
 
@@ -50,6 +51,22 @@ def test_variables_that_an_earlier_job_left_are_named_and_a_partner_is_enough(to
     with process(MS_ROLE=other) as partner:
         assert meeting.obstacle(5) is None
         partner.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MS_WORKER_NUM", None, "MS_WORKER_NUM is missing"),
+        ("MS_SCHED_HOST", None, "MS_SCHED_HOST is missing"),
+        ("MS_SCHED_PORT", "abc", "MS_SCHED_PORT is 'abc', which is no number"),
+    ],
+)
+def test_a_part_of_the_variables_is_named(told, monkeypatch, name, value, said):
+    told("MS_WORKER")
+    monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+    sentence = meeting.obstacle(0.1)
+    assert said in sentence
+    assert "unset MS_ROLE" in sentence
 
 
 def test_a_scheduler_elsewhere_cannot_be_looked_at(told):

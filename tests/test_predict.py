@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,19 @@ def test_a_name_of_nothing_on_standard_input_ends_only_itself(model, digits):
     assert done.returncode == 1
     assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == [name]
     assert "failed: nowhere.png" in done.stderr
+
+
+def test_a_closed_standard_input_has_no_names(model, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UserError, match="standard input has no names"):
+        command.main([str(model), "-"])
+
+
+def test_names_that_are_no_utf8_are_escaped_in_files(model, digits, tmp_path):
+    image = os.fsdecode(os.fsencode(tmp_path) + b"/gr\xf6\xdfe.png")
+    shutil.copy(next((digits / "val" / "5").iterdir()), image)
+    assert tool(model, image, "--output", tmp_path / "out.txt").returncode == 0
+    assert r"gr\udcf6\udcdfe.png" in (tmp_path / "out.txt").read_text()
 
 
 def test_the_contact_sheet_shows_what_the_network_saw_in_the_format_of_its_suffix(tmp_path):

@@ -19,7 +19,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw weights (default: ema if there)")
     parser.add_argument("--reestimate_bn", action="store_true", help="batch-norm statistics from training images")
-    parser.add_argument("--bn_batches", type=int, default=100, help="batches to estimate them on (default 100)")
+    parser.add_argument("--bn_batches", type=int, help="batches to estimate them on (default 100)")
     parser.add_argument("--data_dir", help="data set for that (default: the recipe's)")
     parser.add_argument("--overwrite", action="store_true", help="the output may be there already")
     return parser
@@ -30,7 +30,10 @@ def main(argv: list[str] | None = None) -> int:
     if options.output.exists() and not options.overwrite:
         raise UserError(f"output: {options.output} is there already; name another file or say --overwrite")
     require_writable("--output", options.output)
-    if options.bn_batches < 1:
+    for name in ("bn_batches", "data_dir"):
+        if getattr(options, name) is not None and not options.reestimate_bn:
+            raise UserError(f"{name}: --reestimate_bn alone looks at images; say that too, or leave it out")
+    if options.bn_batches is not None and options.bn_batches < 1:
         raise UserError(f"bn_batches: {options.bn_batches} is impossible; it is 1 or more")
     with interrupts_wait():
         from mindcv_mnasnet.train.averaging import average, choose  # loads MindSpore
@@ -42,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         paths = find_checkpoints(options.sources)
     ema = None if options.weights is None else options.weights == "ema"
-    batches = options.bn_batches if options.reestimate_bn else 0
+    batches = (options.bn_batches or 100) if options.reestimate_bn else 0
     count = average(paths, options.output, ema, options.data_dir, batches)
     print(f"{options.output}: {count} tensors, the mean of {', '.join(path.name for path in paths)}")
     return 0

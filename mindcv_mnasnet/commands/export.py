@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image_size", type=int, help="pixels per side (default: as the checkpoint is evaluated)")
     parser.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw weights (default: ema if there)")
     parser.add_argument("--data_dir", help="real images to check with; the built-in digits need none")
-    parser.add_argument("--calibration_images", type=int, default=200, help="images that int8 observes (default 200)")
+    parser.add_argument("--calibration_images", type=int, help="images that int8 observes (default 200)")
     parser.add_argument("--check_images", type=int, default=200, help="images to compare on (default 200)")
     parser.add_argument(
         "--min_agreement", type=float, metavar="PERCENT", help="least share of equal best classes (int8: 90)"
@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     (path, *others) = find_checkpoints([options.checkpoint])
     if others:
         raise UserError(f"{options.checkpoint} stands for {1 + len(others)} checkpoints; name one")
+    if options.calibration_images is not None and options.quantize != "int8":
+        raise UserError("calibration_images: --quantize int8 alone observes images; leave it out")
     suffix = f"-{options.quantize}" if options.quantize else ""
     output = options.output or path.with_name(f"{path.stem}{suffix}.{options.format}")
 
@@ -66,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         image_size=options.image_size,
         ema=None if options.weights is None else options.weights == "ema",
         data_dir=options.data_dir,
-        calibration_images=options.calibration_images,
+        **({} if options.calibration_images is None else {"calibration_images": options.calibration_images}),
         check_images=options.check_images,
         min_agreement=options.min_agreement,
         overwrite=options.overwrite,

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mindcv_mnasnet.errors import UserError, interrupts_wait
-from mindcv_mnasnet.files import replace_file, require_writable
+from mindcv_mnasnet.files import replace_file, require_writable, utf8
 from mindcv_mnasnet.inference import image_paths
 from mindcv_mnasnet.inference.contact_sheet import MOST, contact_sheet, sheet_format
 from mindcv_mnasnet.recipe.command_line import Parser, add_keys, typed_keys
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     sound, broken = image_paths.sound_images(paths)
     text = (_classify if opened.checkpoint.detector is None else _detect)(opened, sound, options)
     if options.output is not None:
-        replace_file(options.output, text.encode())
+        replace_file(options.output, utf8(text).encode())
     else:
         print(text, end="")
     for sentence in (*missing, *(f"{path}: {reason}" for path, reason in broken.items())):
@@ -95,6 +95,8 @@ def _detect(opened: OpenedModel, paths: list[str], options: argparse.Namespace) 
     _refuse(options, ("top", "features", "contact_sheet"), f"{opened.checkpoint.path} is a detector")
     least = detect.MIN_SCORE if options.min_score is None else options.min_score
     detect.require_score(least)
+    if options.drawn is not None:
+        detect.make_folder(options.drawn)
     found = detect.ObjectDetector(opened).found_objects(paths, least) if paths else []
     objects = list(tqdm(found, total=len(paths), unit=" images", disable=None, delay=2))
     if options.drawn is not None:
@@ -121,7 +123,7 @@ def _found(images: list[str]) -> tuple[list[str], list[str]]:
         print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
         return paths, []
     missing: list[str] = []
-    for name in (line.strip() for line in sys.stdin if line.strip()):
+    for name in (line.strip() for line in sys.stdin or () if line.strip()):
         try:
             paths += image_paths.find_images([name])
         except UserError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.files import with_home
 
 _HEADERS = {"class", "classes", "class_name", "class name", "classname", "label", "labels", "name", "names"}
 _WORDNET = re.compile(r"(n\d{8})\s+\S")
@@ -39,10 +40,12 @@ def read_class_names(path: str | Path) -> list[str]:
     Raises:
         UserError: it cannot be read, or names a class twice.
     """
-    path = Path(path).expanduser()
+    path = with_home(path)
     try:
         text = text_of(path).strip()
         names = _listed(text) if text[:1] in ("[", "{") else _lines(text)
+    except UnicodeDecodeError:
+        raise UserError(f"class_names: {path} is no text in UTF-8 or UTF-16; save it as UTF-8") from None
     except (OSError, ValueError, SyntaxError, TypeError) as error:
         raise UserError(f"class_names: {path} cannot be read ({error})") from None
     if not names:

@@ -83,6 +83,12 @@ class Identity:
             return Relation.CHANGED
         return Relation.SAME if self.labels in (None, image_index.label_digest()) else Relation.RELABELED
 
+    def is_in(self, image_index: ImageIndex) -> bool:
+        """Whether images of these are among others under other names, all of which are read for it."""
+        places = _places(image_index)
+        found = {content for _, content in _contents(image_index, places, list(places))}
+        return _form(image_index) == self.form and not found.isdisjoint(self.contents.values())
+
 
 def _form(image_index: ImageIndex) -> str:
     return image_index.kind if image_index.scaling is None else f"{image_index.kind} {image_index.scaling}"

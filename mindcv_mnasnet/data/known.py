@@ -99,6 +99,8 @@ def split_again(recipe: Recipe, known: Known, whole: AnyIndex, open_part: Callab
     share = f"val_fraction: {recipe.val_fraction} of the run"
     relation = _relation(known, "val", whole)
     if relation is Relation.OTHER and _relation(known, "train", whole) is Relation.OTHER:
+        if len(whole) == sum(known[part]["images"] for part in ("train", "val")):
+            _refuse_renamed(known, whole, share)
         note = f"{share} is not applied, {whole.root} holds other images; all {len(whole)} count"
         return replace(whole, notes=(*whole.notes, note))
     if relation is Relation.CHANGED:
@@ -113,6 +115,14 @@ def split_again(recipe: Recipe, known: Known, whole: AnyIndex, open_part: Callab
         f"{share} may not fit the {len(whole)} images in {whole.root}, which are not those that it was trained on; "
         "say --val_fraction as well: a share, or None for all of them"
     )
+
+
+def _refuse_renamed(known: Known, whole: ImageIndex, share: str) -> None:
+    if any(Identity.from_dict(known[part]).is_in(whole) for part in ("train", "val")):
+        raise UserError(
+            f"{share} cannot be drawn again from {whole.root}, where the images of the run have other names; "
+            "say --val_fraction as well: a share, or None for all of them, trained on or not"
+        )
 
 
 def _without_labels(recipe: Recipe, known: Known) -> tuple[Recipe, list[str]]:

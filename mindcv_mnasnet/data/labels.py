@@ -17,6 +17,7 @@ from mindcv_mnasnet.data.classes import class_order, match_classes, matching_not
 from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.data.walk import LeftOut, images_under
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.files import with_home
 
 
 def list_flat(
@@ -26,7 +27,8 @@ def list_flat(
 
     The file holds lines ``name label`` (separated by blanks, tabs, commas or semicolons, quoted as CSV is, such as
     Kaggle's ``LOC_val_solution.csv``), or one label per line in the order of the sorted names, or a JSON list
-    in that order whose items are labels or lists of them (ReaL). A label is a class name or its number, counted from 0.
+    in that order whose items are labels or lists of them (ReaL), or a JSON mapping of names to labels. A label is a
+    class name or its number, counted from 0.
     An image with an empty list has labels of -1 only and does not count.
 
     Raises:
@@ -37,7 +39,7 @@ def list_flat(
     paths = sorted(images_under(root, left_out), key=lambda path: (Path(path).name, path))
     if not paths:
         raise UserError(f"no images in {root}")
-    label_file = Path(label_file).expanduser()
+    label_file = with_home(label_file)
     texts = _labels_by_position(label_file, paths)
     class_names, rows, notes = _numbered(texts, class_names, label_file)
     width = max(len(row) for row in rows)
@@ -56,10 +58,15 @@ def _labels_by_position(label_file: Path, paths: Sequence[str]) -> list[list[str
         if text.lstrip().startswith("["):
             listed = json.loads(text)
             return _ordered([one if isinstance(one, list) else [one] for one in listed], label_file, paths)
+        named = json.loads(text) if text.lstrip().startswith("{") else None
+    except UnicodeDecodeError:
+        raise UserError(f"val_labels: {label_file} is no text in UTF-8 or UTF-16; save it as UTF-8") from None
     except (OSError, ValueError) as error:
         raise UserError(f"val_labels: cannot read {label_file}: {error}") from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
     places = _Places(paths)
+    if isinstance(named, dict):
+        return _by_name([[str(name), str(label)] for name, label in named.items()], places, label_file)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     rows = _columns(lines) or [_at_a_blank(line, places) for line in lines]
     if all(len(row) == 1 for row in rows):
         _refuse_counting_from_one(rows, label_file)

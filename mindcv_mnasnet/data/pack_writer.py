@@ -19,7 +19,7 @@ from mindcv_mnasnet.data.pack_check import packed_image, stamps_of, unchanged
 from mindcv_mnasnet.data.packs import CONTENTS, FORMAT, index_path, read_json
 from mindcv_mnasnet.data.scaling import Scaling, scaling_of
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.files import replace_file, unwritable
+from mindcv_mnasnet.files import replace_file, unwritable, utf8
 
 _RECORDS_PER_WRITE = 64
 _LARGEST_IMAGE = (1 << 25) - 64  # bytes; a record has to fit into a page, 32 MB by default
@@ -43,9 +43,12 @@ def write_pack(
         scaling: makes images smaller; None keeps their bytes.
         progress: called with the number of images that have just been packed, or were there already.
     Raises:
-        UserError: ``directory`` holds a pack of other images, with other shards or scaled otherwise.
+        UserError: ``directory`` holds a pack of other images, with other shards or scaled otherwise, or its name is
+            not UTF-8.
         JobError: a broken image, or a full disk.
     """
+    if utf8(str(directory)) != str(directory):
+        raise UserError(f"{directory}: MindRecord writes into folders whose names are UTF-8 alone; choose another")
     again = 0
     parts = np.array_split(np.arange(len(image_index)), min(shards, len(image_index)))
     names = [f"shard-{number:05d}-of-{len(parts):05d}.mindrecord" for number in range(len(parts))]
@@ -126,8 +129,7 @@ def _record(image_index: ImageIndex, index: int, scaling: Scaling | None) -> dic
     image = packed_image(image_index, index, scaling)
     if len(image) > _LARGEST_IMAGE:
         raise JobError(f"{image_index.name(index)}: {len(image)} bytes are too many for a MindRecord page")
-    name = image_index.paths[index].encode("utf-8", "backslashreplace").decode()
-    return {"image": image, "label": int(image_index.labels[index]), "name": name}
+    return {"image": image, "label": int(image_index.labels[index]), "name": utf8(image_index.paths[index])}
 
 
 def _locate(written: Sequence[_Written], shard: Path) -> list[int]:

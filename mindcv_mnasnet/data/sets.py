@@ -15,6 +15,7 @@ from mindcv_mnasnet.data.packs import is_pack, open_pack
 from mindcv_mnasnet.data.splits import split_by_name
 from mindcv_mnasnet.data.walk import images_under
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.files import with_home
 from mindcv_mnasnet.recipe.keys import DataKeys
 from mindcv_mnasnet.recipe.recipe import Recipe
 
@@ -63,6 +64,8 @@ def open_val(recipe: Recipe, class_names: Sequence[str] | None = None) -> ImageI
     root = _root(recipe)
     train_dir, val_dir = root / recipe.train_split, root / recipe.val_split
     if val_dir.is_dir():
+        if recipe.val_fraction is not None and "val_fraction" in recipe.given:
+            raise UserError(f"val_fraction: {val_dir} is there for validation; leave it out, or name other images")
         image_index = _open(val_dir, class_names, recipe.val_labels)
     elif recipe.val_fraction is not None:
         whole = _open(train_dir if train_dir.is_dir() else root, class_names)
@@ -111,12 +114,12 @@ def validation_folder(recipe: DataKeys) -> Path:
 def data_root(recipe: DataKeys) -> Path:
     """The folder that ``data_dir`` means."""
     default = recipe.dataset == "digits" and recipe.data_dir == "./"
-    return Path("data/digits") if default else Path(recipe.data_dir).expanduser()
+    return Path("data/digits") if default else with_home(recipe.data_dir)
 
 
 def with_absolute_places(recipe: Recipe) -> Recipe:
     """The recipe with places of data that mean the same from every folder."""
-    labels = None if recipe.val_labels is None else str(Path(recipe.val_labels).expanduser().absolute())
+    labels = None if recipe.val_labels is None else str(with_home(recipe.val_labels).absolute())
     return replace(recipe, data_dir=str(data_root(recipe).absolute()), val_labels=labels)
 
 

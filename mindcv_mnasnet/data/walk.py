@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from PIL import Image
 
@@ -119,7 +119,8 @@ def _images(entries: list[os.DirEntry[str]], left_out: LeftOut) -> list[str]:
         if entry.is_dir():
             continue
         suffix = _suffix(entry.name)
-        if suffix in image_suffixes() or (not suffix and _holds_image(entry.path)):
+        plain = entry.is_file() or not Path(entry.path).exists()  # a pipe would be waited for; a dead link is an error
+        if plain and (suffix in image_suffixes() or (not suffix and _holds_image(entry.path))):
             names.append(entry.name)
         else:
             left_out.files[suffix] += 1

@@ -23,6 +23,7 @@ from mindcv_mnasnet.detection.coco import AnnotatedImage, Annotations, read_anno
 from mindcv_mnasnet.detection.index import DetectionIndex, Truth
 from mindcv_mnasnet.detection.matching import Matcher
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.files import with_home
 from mindcv_mnasnet.networks.detector import Detector
 from mindcv_mnasnet.recipe.keys import DataKeys
 from mindcv_mnasnet.recipe.recipe import Recipe
@@ -141,7 +142,7 @@ def require_size(name: str, found: tuple[int, int], said: tuple[int, int]) -> No
 
 
 def _root(recipe: DataKeys) -> Path:
-    root = Path(recipe.data_dir).expanduser()
+    root = with_home(recipe.data_dir)
     if not root.is_dir():
         raise UserError(f"data_dir: there is no folder {root}")
     return root

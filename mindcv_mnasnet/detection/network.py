@@ -182,12 +182,14 @@ def _accelerate(cell: SSDLite, library: str) -> None:
         put(unit, "middle", Depthwise(library, unit.conv, None, unit.bn))
 
 
-def start_detector(model: SSDLite, checkpoint: Checkpoint) -> str:
+def start_detector(model: SSDLite, checkpoint: Checkpoint, new_head: bool = False) -> str:
     """Set a detector's parameters from a checkpoint of a classifier or of a detector.
 
     The backbone has to fit; extras and predictors stay new where the checkpoint has none of their shape, and a
     classifier is left over.
 
+    Args:
+        new_head: predictors stay new in any case.
     Returns:
         A sentence on what was taken.
     Raises:
@@ -201,6 +203,8 @@ def start_detector(model: SSDLite, checkpoint: Checkpoint) -> str:
     parameters = {parameter.name: parameter for parameter in model.get_parameters()}
 
     def fits(name: str) -> bool:
+        if new_head and name.startswith("predictors."):
+            return False
         return name in weights and tuple(weights[name].shape) == tuple(parameters[name].shape)
 
     taken = [name for name in parameters if not name.startswith(OWN_PARTS) or fits(name)]

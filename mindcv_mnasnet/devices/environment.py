@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from mindcv_mnasnet.devices.processor import usable_cores
+from mindcv_mnasnet.files import with_home
 
 
 def kernels_switched_off() -> bool:
@@ -36,7 +37,7 @@ def cache_folder(cache: str | Path | None = None) -> Path:
     A user without a home, as in many containers, has a folder of their own among the temporary files.
     """
     if cache or os.environ.get("MNASNET_CACHE"):
-        return Path(cache or os.environ["MNASNET_CACHE"]).expanduser()
+        return with_home(cache or os.environ["MNASNET_CACHE"])
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if shared.is_absolute():
         return shared / "mindcv_mnasnet"

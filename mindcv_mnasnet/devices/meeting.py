@@ -30,7 +30,12 @@ def on_this_machine() -> bool:
 def obstacle(seconds: float = 8.0) -> str | None:
     """Why this process's group will not meet here, found out within ``seconds``, or None."""
     role, port = os.environ["MS_ROLE"], os.environ.get("MS_SCHED_PORT", "")
-    if not (port.isdigit() and (_PROC / "net" / "tcp").is_file() and on_this_machine()):
+    for name in ("MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT"):
+        value = os.environ.get(name, "")
+        if not value or (name != "MS_SCHED_HOST" and not value.isdigit()):
+            said = f"{name} is {value!r}, which is no number" if value else f"{name} is missing"
+            return f"MS_ROLE is {role}, but {said}: start the job with msrun, or unset {_VARIABLES}"
+    if not (_PROC / "net" / "tcp").is_file() or not on_this_machine():
         return None
     listener = _listener(int(port))
     if listener is not None and (role == "MS_SCHED" or not _is_our_scheduler(listener, port)):

@@ -9,6 +9,7 @@ import numpy as np
 
 from mindcv_mnasnet.export.folded import Block, Conv, Features
 from mindcv_mnasnet.export.metadata import KEY, ModelMetadata
+from mindcv_mnasnet.files import utf8
 from mindcv_mnasnet.networks.network import Network
 
 #: ReduceMean takes its axes as an input from 18 on; ONNX Runtime 1.18, the oldest allowed, knows up to 21.
@@ -48,7 +49,7 @@ class Graph(Features[str]):
         model = helper.make_model(
             body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="mindcv_mnasnet"
         )
-        names = "\n".join(self.metadata.class_names)
+        names = utf8("\n".join(self.metadata.class_names))
         helper.set_model_props(model, {KEY: self.metadata.to_json(), "names": names})
         self._onnx.checker.check_model(model, full_check=True)
         return model

@@ -12,6 +12,7 @@ from mindcv_mnasnet.export.folded import Folded, FoldedDetector
 from mindcv_mnasnet.export.metadata import KEY, ModelMetadata
 from mindcv_mnasnet.export.tflite_detector import detector_function
 from mindcv_mnasnet.export.tflite_graph import Graph, Ranges, examples
+from mindcv_mnasnet.files import utf8
 from mindcv_mnasnet.weights.tensorflow import load_tensorflow
 
 LABELS = "labels.txt"
@@ -65,4 +66,4 @@ def write_tflite(
     path.write_bytes(converter.convert())
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(f"{KEY}.json", metadata.to_json())
-        archive.writestr(LABELS, "\n".join(metadata.class_names))
+        archive.writestr(LABELS, utf8("\n".join(metadata.class_names)))

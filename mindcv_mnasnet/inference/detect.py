@@ -19,7 +19,7 @@ from mindcv_mnasnet.detection.postprocess import Detections
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export.detector import CheckpointDetector
 from mindcv_mnasnet.export.metadata import ModelMetadata
-from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.files import replace_file, require_writable
 from mindcv_mnasnet.inference.image_paths import sound_paths
 from mindcv_mnasnet.inference.opened import OpenedModel, open_model
 
@@ -154,17 +154,25 @@ def formatted(found: Sequence[FoundObjects], form: str) -> str:
     return out.getvalue()
 
 
-def write_drawn(folder: Path, found: Sequence[FoundObjects]) -> None:
-    """Draw every image with its objects to ``folder``, as PNG with its own name, numbered where two have the same.
+def make_folder(folder: Path) -> None:
+    """Make, before the work, the folder that images are drawn to.
 
     Raises:
-        UserError: the folder cannot be made.
-        JobError: an image cannot be written.
+        UserError: it cannot be made or written in.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"drawn: cannot make the folder {folder}: {error.strerror or error}") from None
+    require_writable("drawn", folder / "image.png")
+
+
+def write_drawn(folder: Path, found: Sequence[FoundObjects]) -> None:
+    """Draw every image with its objects to ``folder``, as PNG with its own name, numbered where two have the same.
+
+    Raises:
+        JobError: an image cannot be written.
+    """
     taken: set[str] = set()
     for one in found:
         stem = name = Path(one.path).stem

@@ -8,7 +8,7 @@ from pathlib import Path
 from mindcv_mnasnet.data.decoder import check_image
 from mindcv_mnasnet.data.walk import LeftOut, images_under
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.files import matching
+from mindcv_mnasnet.files import matching, with_home
 
 
 def find_images(names: Sequence[str], notes: list[str] | None = None) -> list[str]:
@@ -23,7 +23,7 @@ def find_images(names: Sequence[str], notes: list[str] | None = None) -> list[st
     for name in names:
         files = [file for match in matching(name) for file in _files(match, notes)]
         if not files:
-            inside = Path(name).expanduser().is_dir()
+            inside = with_home(name).is_dir()
             raise UserError(f"{name}: there {'are no images in this folder' if inside else 'is nothing'}")
         found += files
     return found

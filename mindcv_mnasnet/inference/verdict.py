@@ -137,7 +137,8 @@ def compare_boxes(images: int, classes: int, ap: float, tolerance: float = 0.1) 
 
 def _counterpart(network: Network, settings: EvalSettings, top1: float) -> tuple[Reported | None, str | None]:
     if (settings.dataset_name.lower(), settings.images) != ("imagenet", IMAGENET_VAL_IMAGES):
-        found = f"these are {settings.images:,} images of {settings.dataset_name}"
+        named = "" if settings.dataset_name.lower() in ("", "imagenet") else f" of {settings.dataset_name}"
+        found = f"these are {settings.images:,} images{named}"
         return None, f"results are reported for ImageNet's {IMAGENET_VAL_IMAGES:,} validation images, {found}"
     entries = [entry for entry in load_reported() if entry.top1 is not None and _claimed(entry, settings.source)]
     if not entries:

@@ -92,19 +92,21 @@ def check_fit(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, np.nd
         raise UserError(f"{origin} does not fit the network: {'; '.join(listed)}")
 
 
-def start_from(model: MnasNet, checkpoint: Checkpoint) -> str:
-    """Set a network's parameters from a checkpoint; its classifier stays as it is where the classes differ.
+def start_from(model: MnasNet, checkpoint: Checkpoint, new_head: bool = False) -> str:
+    """Set a network's parameters from a checkpoint; its classifier stays as it is where their number differs.
 
     A network that is to be quantized takes weights alone: it observes its ranges anew.
 
+    Args:
+        new_head: the classifier stays as it is in any case.
     Returns:
         A sentence on what was taken.
     Raises:
         UserError: the checkpoint is of another network.
     """
     theirs = checkpoint.network.num_classes
-    same_classes = theirs == model.network.num_classes
-    left_out = ("head.", "classifier.") if model.features_only else () if same_classes else ("classifier.",)
+    takes_all = theirs == model.network.num_classes and not new_head
+    left_out = ("head.", "classifier.") if model.features_only else () if takes_all else ("classifier.",)
     left_out = (*left_out, *PREFIXES)
     parameters = [p for p in model.get_parameters() if not p.name.startswith(left_out)]
     weights = {name: value for name, value in checkpoint.weights().items() if not name.startswith(left_out)}

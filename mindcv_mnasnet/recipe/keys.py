@@ -44,6 +44,9 @@ class JobKeys:
     resume: str | None = key(None, "run folder to continue", pattern=".+", use=Use.PLACE)
     allow_changes: tuple[str, ...] = key((), "keys that a resumed run may change", use=Use.PLACE)
     init_from: str | None = key(None, "checkpoint to start from (fine-tuning)", pattern=".+", use=Use.PLACE)
+    new_head: bool = key(
+        False, "begin with a new classifier (predictors) where the checkpoint's would fit, too", use=Use.PLACE
+    )
     freeze: int | str | None = key(None, "'backbone' or stages to keep fixed", within="[0, 7]", choices=("backbone",))
     epoch_size: int = key(90, "epochs to train", within="[1, inf)")
     dataset_sink_mode: bool = key(True, "feed the device whole epochs, where the device can")

@@ -142,12 +142,12 @@ def read_checkpoint(path: str | Path, only_meta: bool = False) -> Checkpoint:
     try:
         with safetensors.safe_open(path, "np") as file:
             stored = file.metadata() or {}
+            if _KEY not in stored:
+                raise BrokenCheckpointError(f"{path} is not a checkpoint of mindcv_mnasnet")
             names = [] if only_meta else list(file.keys())
             tensors = {name: file.get_tensor(name) for name in names}
     except (safetensors.SafetensorError, OSError, UnicodeDecodeError) as error:
         raise BrokenCheckpointError(f"{path} is truncated or not a safetensors file ({error})") from None
-    if _KEY not in stored:
-        raise BrokenCheckpointError(f"{path} is not a checkpoint of mindcv_mnasnet")
     if not only_meta and stored.get("checksum") != _checksum(tensors, stored[_KEY]):
         raise BrokenCheckpointError(f"{path} is damaged: its content does not match its checksum")
     try:

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from mindcv_mnasnet.data.sets import with_absolute_places
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.files import lock_folder, matching, new_folder, replace_file, unwritable
+from mindcv_mnasnet.files import lock_folder, matching, new_folder, replace_file, unwritable, with_home
 from mindcv_mnasnet.recipe.recipe import Recipe, load_stored_recipe
 from mindcv_mnasnet.run.checkpoint import SUFFIX, newest_intact, next_serial, prune, publish, write_checkpoint
 
@@ -43,9 +43,7 @@ class RunFolder:
             UserError: ``run_name`` is taken.
             JobError: the folder cannot be made.
         """
-        path = new_folder(
-            Path(recipe.ckpt_save_dir).expanduser(), recipe.run_name or recipe.model, exact=bool(recipe.run_name)
-        )
+        path = new_folder(with_home(recipe.ckpt_save_dir), recipe.run_name or recipe.model, exact=bool(recipe.run_name))
         folder = cls(path)
         try:
             folder.checkpoints.mkdir()
@@ -61,7 +59,7 @@ class RunFolder:
         Raises:
             UserError: it is not a run folder.
         """
-        path = Path(path).expanduser()
+        path = with_home(path)
         if not (path / "recipe.yaml").is_file():
             raise UserError(f"{path} is not a run folder (it has no recipe.yaml)")
         return cls(path)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.files import with_home
 from mindcv_mnasnet.recipe.recipe import Recipe, diff
 from mindcv_mnasnet.recipe.rule import Use
 from mindcv_mnasnet.recipe.values import keys_for
@@ -45,7 +45,7 @@ def merged(recipe: Recipe, before: Recipe) -> Recipe:
     given = {name: value for name, value in recipe.to_dict().items() if name in recipe.given and name != "resume"}
     whole = Recipe.from_dict({**before.to_dict(), **given})
     whole = replace(whole, given=recipe.given | before.given, resume=recipe.resume)
-    folder = Path(whole.data_dir).expanduser() / whole.train_split
+    folder = with_home(whole.data_dir) / whole.train_split
     if whole.dataset == "digits" and "data_dir" in recipe.given and not folder.is_dir():
         raise UserError(f"data_dir: there is no folder {folder}; a resumed run does not write the digits again")
     free = (*recipe.allow_changes, *keys_for(Use.BATCH))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.files import lock_folder, new_folder, replace_file
+from mindcv_mnasnet.files import lock_folder, new_folder, replace_file, with_home
 from mindcv_mnasnet.search.anchor import anchored
 from mindcv_mnasnet.search.settings import Settings, load_settings
 
@@ -32,7 +32,7 @@ class SearchFolder:
             JobError: it cannot be made.
         """
         name = settings.run_name or f"search_{settings.origin.stem}"
-        folder = cls(new_folder(Path(settings.search_dir).expanduser(), name, exact=bool(settings.run_name)))
+        folder = cls(new_folder(with_home(settings.search_dir), name, exact=bool(settings.run_name)))
         replace_file(folder.settings, settings.dump().encode())
         return folder
 
@@ -43,7 +43,7 @@ class SearchFolder:
         Raises:
             UserError: the folder is not a search's.
         """
-        folder = cls(Path(path).expanduser())
+        folder = cls(with_home(path))
         if not folder.settings.is_file():
             raise UserError(f"{folder.path} is not a search folder (it has no search.yaml)")
         return folder

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.files import with_home
 from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
 from mindcv_mnasnet.recipe.rule import Use
 from mindcv_mnasnet.recipe.values import key_table, keys_for, typed
@@ -105,23 +106,14 @@ class Settings(PlaceKeys, TrialKeys, LatencyKeys, RewardKeys, SearchKeys):
         if self.recipe is not None:
             recipe = self.final_recipe()
             network = recipe.network(_num_classes(recipe))
-            names = (
-                "stem_stride",
-                "head",
-                "padding",
-                "bn_eps",
-                "bn_momentum",
-                "dropout",
-                "drop_connect",
-                "in_channels",
-            )
+            names = ("stem_stride", "head", "padding", "bn_eps", "bn_momentum", "dropout", "drop_connect")
             fields = {name: getattr(network, name) for name in (*names, "in_channels", "num_classes")}
             fields["image_size"] = recipe.image_resize
         return load_space(self.space if "." not in self.space else self.beside(self.space), **fields)
 
     def beside(self, name: str) -> Path:
         """A path that the file names: from the working directory where it is there, else from the file's folder."""
-        path = Path(name).expanduser()
+        path = with_home(name)
         return path if path.is_absolute() or path.exists() else self.origin.parent / path
 
     def identity(self) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def average(
         ema: averaged or raw weights of each; None takes averaged ones where all have them.
         data_dir, batches: re-estimate the batch-norm statistics as the mean over this many training batches, if any.
     Raises:
-        UserError: fewer than two checkpoints, or different networks or classes.
+        UserError: fewer than two checkpoints, different networks, classes or preprocessing, or the same weights twice.
     """
     if len(paths) < 2:
         raise UserError(f"an average needs two checkpoints or more, not {len(paths)}")
@@ -76,8 +76,11 @@ def average(
     if ema is None:
         ema = all(checkpoint.chosen() == "ema" for checkpoint in (first, *others))
     weights = [checkpoint.weights(ema) for checkpoint in (first, *others)]
-    for path, one in zip(paths, weights, strict=True):
+    for at, (path, one) in enumerate(zip(paths, weights, strict=True)):
         require_sound(one, str(path))
+        for before, earlier in zip(paths[:at], weights, strict=False):  # a run's best is the copy of another
+            if all(np.array_equal(value, earlier[name]) for name, value in one.items()):
+                raise UserError(f"{before} and {path} hold the same weights, which would count twice; name one of them")
     tensors = {name: np.mean([one[name] for one in weights], 0, np.float64).astype(np.float32) for name in weights[0]}
     if batches > 0:
         tensors |= statistics(first, tensors, data_dir, batches)

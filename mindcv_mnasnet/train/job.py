@@ -28,7 +28,7 @@ from mindcv_mnasnet.run.scores import better_weights
 from mindcv_mnasnet.run.sections import Position
 from mindcv_mnasnet.train.random_inputs import RandomLayout
 from mindcv_mnasnet.train.schedule import learning_rates
-from mindcv_mnasnet.train.start import adopting, start_checkpoint, with_network_of
+from mindcv_mnasnet.train.start import adopting, kept_classifier, start_checkpoint, with_network_of
 from mindcv_mnasnet.train.step import TrainStep
 from mindcv_mnasnet.train.task import Task, task_of
 from mindcv_mnasnet.train.warnings import warnings
@@ -118,6 +118,8 @@ def prepare(recipe: Recipe) -> Job:
     start = start_checkpoint(recipe) if stored is None else None
     if start is not None:
         recipe = with_network_of(start, recipe)
+    elif recipe.new_head and stored is None:
+        raise UserError("new_head: it replaces a checkpoint's classifier; name the checkpoint with --init_from")
     task = task_of(recipe)
     task.check(recipe)
     if recipe.tensorboard:
@@ -136,6 +138,7 @@ def prepare(recipe: Recipe) -> Job:
     notes += val.notes if val else [f"{recipe.data_dir} has no images for validation: no accuracy will be measured"]
     if start is not None:
         network = adopting(network, start.network, recipe.given)
+        notes += kept_classifier(start, train.class_names, recipe)
     rates = learning_rates(recipe, plan)
     step, layout = build_step(recipe, machine, network, plan, rates, start, notes)
     known = described(train, val)
@@ -172,7 +175,7 @@ def build_step(
     task = task_of(recipe)
     model = task.create(recipe, network, quantization)
     if start is not None:
-        note = task.start_from(model, start)
+        note = task.start_from(model, start, recipe.new_head)
         if notes is not None:
             notes.append(note)
     layout = _random_layout(recipe, model)

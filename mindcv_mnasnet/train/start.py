@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from mindcv_mnasnet.files import with_home
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.evaluation import CONVENTION_KEYS, NETWORK_KEYS
 from mindcv_mnasnet.recipe.recipe import Recipe
@@ -13,6 +13,7 @@ from mindcv_mnasnet.run.checkpoint import Checkpoint, read_checkpoint
 from mindcv_mnasnet.run.folder import checkpoint_at
 from mindcv_mnasnet.weights import hub
 from mindcv_mnasnet.weights.convert import open_weights
+from mindcv_mnasnet.weights.sound import require_sound
 
 
 def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
@@ -21,8 +22,24 @@ def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
         return read_checkpoint(hub.pretrained_for(recipe))
     if recipe.start_weights() is None:
         return None
-    path = Path(str(recipe.start_weights())).expanduser()
-    return open_weights(next(iter(checkpoint_at(path)), path))
+    path = with_home(str(recipe.start_weights()))
+    start = open_weights(next(iter(checkpoint_at(path)), path))
+    require_sound(start.weights(), str(start.path))
+    return start
+
+
+def kept_classifier(start: Checkpoint, class_names: Sequence[str], recipe: Recipe) -> list[str]:
+    """A sentence where training begins with a classifier of as many other classes."""
+    theirs, same_task = start.class_names, (start.detector is None) == (recipe.task == "classify")
+    if recipe.new_head or not same_task or len(theirs) != len(class_names):
+        return []
+    for old, new in zip(theirs, class_names, strict=True):
+        if old != new:
+            return [
+                f"{start.path} knows as many classes, but others or in another order ({old!r} where {new!r} is here); "
+                "what tells them apart is kept: --new_head True begins anew"
+            ]
+    return []
 
 
 def with_network_of(start: Checkpoint, recipe: Recipe) -> Recipe:

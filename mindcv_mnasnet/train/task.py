@@ -74,7 +74,7 @@ class Task(Protocol):
 
     def create(self, recipe: Recipe, network: Network, quantization: Quantization | None) -> MnasNet: ...
 
-    def start_from(self, model: Any, checkpoint: Checkpoint) -> str:
+    def start_from(self, model: Any, checkpoint: Checkpoint, new_head: bool) -> str:
         """Set a network's parameters from a checkpoint; a sentence on what was taken."""
 
     def evaluator(self, recipe: Recipe, network: Network, machine: Runtime) -> Evaluates: ...
@@ -105,9 +105,9 @@ class Classification:
     def create(self, recipe: Recipe, network: Network, quantization: Quantization | None) -> MnasNet:
         return create_model(network, seed=recipe.seed, quantization=quantization, kernels=recipe.kernels)
 
-    def start_from(self, model: Any, checkpoint: Checkpoint) -> str:
+    def start_from(self, model: Any, checkpoint: Checkpoint, new_head: bool) -> str:
         checkpoint.require_classifier("task: classify")
-        return start_from(model, checkpoint)
+        return start_from(model, checkpoint, new_head)
 
     def evaluator(self, recipe: Recipe, network: Network, machine: Runtime) -> Evaluates:
         return Evaluator(network, recipe, machine)
@@ -141,8 +141,8 @@ class Detection:
             recipe.detector(network), seed=recipe.seed, class_loss=recipe.class_loss, kernels=recipe.kernels
         )
 
-    def start_from(self, model: Any, checkpoint: Checkpoint) -> str:
-        return start_detector(model, checkpoint)
+    def start_from(self, model: Any, checkpoint: Checkpoint, new_head: bool) -> str:
+        return start_detector(model, checkpoint, new_head)
 
     def evaluator(self, recipe: Recipe, network: Network, machine: Runtime) -> Evaluates:
         return BoxEvaluator(recipe.detector(network), recipe, machine)

@@ -18,7 +18,8 @@ from mindcv_mnasnet.weights.pytorch_file import pytorch_bytes, read_pytorch
 from mindcv_mnasnet.weights.recognize import PYTORCH, kind_of
 
 _COUNTER = ".num_batches_tracked"
-_PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "_backbone.")  # of wrappers around a network
+_PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "_backbone.", "backbone.", "net.", "encoder.", "student.")
+_FLOATS = ("F16", "F32", "F64", "BF16")  # of safetensors
 _AVERAGE = "ema."  # MindCV's, beside the raw weights
 
 
@@ -96,6 +97,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safetensors.safe_open(path, "np") as file:
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118, it is no mapping
+            if odd := [kind for kind in kinds.values() if kind not in _FLOATS and kind[0] not in "IUB"]:
+                raise UserError(f"{path} holds numbers of kind {odd[0]}; weights are read in 16, 32 and 64 bits")
             plain = {name: file.get_tensor(name) for name, kind in kinds.items() if kind != "BF16"}
     except (safetensors.SafetensorError, OSError, UnicodeDecodeError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged or not a safetensors file ({error})") from None

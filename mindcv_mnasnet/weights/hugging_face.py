@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ def read_config(path: Path) -> tuple[Path, HubConfig]:
 
 
 def _understood(beside: Path, content: Mapping[str, Any]) -> HubConfig:
-    settings = {**content, **content.get("pretrained_cfg", {})}
+    settings = {**content, **(content.get("pretrained_cfg") or {})}
     evaluation: dict[str, Any] = {}
     unused = [name for name in _UNUSED if settings.get(name) is not None]
     for name in ("mean", "std"):
@@ -64,8 +65,11 @@ def _understood(beside: Path, content: Mapping[str, Any]) -> HubConfig:
         if height != width:
             raise UserError(f"{beside}: input_size is {height} x {width}, and images are square here; say --image_size")
         evaluation["image_resize"] = int(height)
-    names = settings.get("label_names") or ()
-    notes = [f"{beside}: {', '.join(evaluation) or 'nothing'}{' and class names' if names else ''} taken from it"]
+    numbered = settings.get("id2label") or {}  # of the library transformers
+    names = settings.get("label_names") or [str(numbered[key]) for key in sorted(numbered, key=int)]
+    names = [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
+    used = [*evaluation, *(["class names"] if names else [])]
+    notes = [f"{beside}: {', '.join(used) or 'nothing'} taken from it"]
     if unused:
         notes.append(f"{beside}: {', '.join(unused)} not used")
     return HubConfig(evaluation, tuple(map(str, names)), tuple(notes))

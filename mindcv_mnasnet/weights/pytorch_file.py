@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from io import BytesIO
@@ -15,8 +16,10 @@ import numpy as np
 from mindcv_mnasnet.errors import UserError, first_line, require_extra
 
 _WRAPPERS = (
-    *("state_dict", "model", "model_state_dict", "net", "network", "module", "weights", "params", "model_weights"),
+    *("state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "weights", "params"),
+    "model_weights",
 )
+_DEPTH = 4  # levels of mappings around the weights
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "params_ema")
 
 
@@ -28,7 +31,8 @@ def read_pytorch(path: Path, raw: bool) -> tuple[dict[str, np.ndarray], str | No
     """
     torch = require_extra("torch", "torch")
     try:
-        with torch.serialization.safe_globals(_harmless()), path.open("rb") as file:  # a name would be judged by suffix
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # advice on pickles that torch did not write
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a hostile file makes of the unpickler, which runs nothing
         raise UserError(_complaint(path, error)) from None
@@ -37,8 +41,14 @@ def read_pytorch(path: Path, raw: bool) -> tuple[dict[str, np.ndarray], str | No
     state, note = _state_dict(content, raw)
     if odd := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
         raise UserError(f"{path} holds no plain weights: {odd[0]} is a {type(state[odd[0]]).__name__}, not a tensor")
-    wide = {str(name): value.float() if value.dtype == torch.bfloat16 else value for name, value in state.items()}
-    return {name: value.detach().numpy() for name, value in wide.items()}, note
+    return {str(name): _array(torch, value) for name, value in state.items()}, note
+
+
+def _array(torch: Any, value: Any) -> np.ndarray:
+    """A tensor of any layout and kind of numbers; what NumPy has no kind for, such as bfloat16, becomes float32."""
+    value = value.dequantize() if value.is_quantized else value.to_dense()
+    known = (torch.float16, torch.float32, torch.float64)
+    return np.asarray((value.float() if value.is_floating_point() and value.dtype not in known else value).detach())
 
 
 def _harmless() -> list[Any]:
@@ -60,18 +70,22 @@ def _complaint(path: Path, error: Exception) -> str:
             f"{path} holds more than tensors, a pickled {pickled[1]}, and is not opened; "
             "save the state_dict() of the model instead"
         )
-    return f"{path} is damaged, or holds more than tensors and is not opened ({first_line(error).split('. ')[0]})"
+    said = first_line(error).split(". ")[0]
+    why = "" if said.startswith("Weights only") else f" ({said})"
+    return f"{path} is damaged, or no file of torch.save with nothing but tensors, and is not opened{why}"
 
 
 def _state_dict(content: Mapping[Any, Any], raw: bool) -> tuple[Mapping[Any, Any], str | None]:
-    """The mapping of tensors in what a training script saved around it, at most two levels deep."""
+    """The mapping of tensors in what a training script saved around it, under a usual key or in the only mapping."""
     found: list[str] = []
-    for _ in range(2):
-        for key in (*(() if raw else _AVERAGED), *_WRAPPERS):
-            if isinstance(content.get(key), Mapping) and content[key]:
-                content = content[key]
-                found.append(repr(key))
-                break
+    for _ in range(_DEPTH):
+        inner = [key for key, value in content.items() if isinstance(value, Mapping) and value]
+        usual = [key for key in (*(() if raw else _AVERAGED), *_WRAPPERS) if key in inner]
+        alone = inner if len(inner) == 1 and not any(hasattr(value, "shape") for value in content.values()) else []
+        if not (usual or alone):
+            break
+        found.append(repr((usual or alone)[0]))
+        content = content[(usual or alone)[0]]
     return content, f"taken from {' in '.join(reversed(found))} of a training checkpoint" if found else None
 
 

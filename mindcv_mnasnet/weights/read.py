@@ -79,10 +79,14 @@ def read_weights(
     if source == "tf" or (source is None and _looks_like_tensorflow(path)):
         foreign = _tensorflow(path, raw, model, width_mult)
     elif own := _own(path, source, raw):
+        for key, value in (("model", model), ("width_mult", width_mult)):
+            if value is not None:
+                raise UserError(f"{key}: {path} is a checkpoint of this kit, which knows its network; leave it out")
         return _changed(path, own, class_names, image_size, evaluation)
     else:
         foreign = _foreign(path, source, raw, model, width_mult)
     given = {**config.evaluation, **(evaluation or {})}
+    origin = str(path.with_name("config.json")) if config.evaluation else "command line"
     configured = given.pop("image_resize", None)
     network = replace(foreign.network, image_size=image_size or configured or foreign.image_size)
     if class_names is None and config.class_names:
@@ -90,7 +94,7 @@ def read_weights(
     notes = [*foreign.notes, *config.notes]
     require_sound(foreign.tensors, str(path))
     whole = _described(path, foreign.tensors, network, foreign.kind, foreign.counters, class_names, notes)
-    return replace(whole, recipe=with_evaluation(whole.recipe, given))
+    return replace(whole, recipe=with_evaluation(whole.recipe, given, origin))
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,8 @@ def _described(
         notes = [*notes, _TEXT_ORDER]
     if len(names) != network.num_classes:
         raise UserError(f"class names: {len(names)} are given, {path} has {network.num_classes} classes")
+    if twice := [name for at, name in enumerate(names) if name in names[:at]]:
+        raise UserError(f"class names: {twice[0]!r} is there twice; every class needs a name of its own")
     reported = None if usual is None else {"label": usual.label, "top1": usual.top1, "top5": usual.top5}
     return Converted(
         tensors=tensors,

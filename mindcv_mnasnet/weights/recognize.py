@@ -16,6 +16,14 @@ _OTHERS = (
     (0, b"\x89HDF", "an HDF5 file of Keras, which is not read here"),
     (0, b"\x1f\x8b", "a gzip archive; unpack it first"),
     (4, b"TFL3", "a TFLite file; predict and validate run it as it is"),
+    (257, b"ustar", "a tar archive; unpack it first"),
+    (0, b"\x93NUMPY", "an array of NumPy, which has no names of tensors"),
+    (0, b"\x89PNG", "an image"),
+    (0, b"\xff\xd8\xff", "an image"),
+    *(
+        (0, b"\x08" + bytes([version]) + b"\x12", "an ONNX model; predict and validate run it")
+        for version in range(3, 16)
+    ),
 )
 
 

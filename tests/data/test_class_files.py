@@ -83,6 +83,6 @@ def test_what_cannot_be_meant_is_refused(tmp_path, text, says):
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "names").write_bytes(b"caf\xe9\n")
-    for name in ("names", "nowhere"):
-        with pytest.raises(UserError, match="cannot be read"):
+    for name, says in (("names", "no text in UTF-8"), ("nowhere", "cannot be read")):
+        with pytest.raises(UserError, match=says):
             read_class_names(tmp_path / name)

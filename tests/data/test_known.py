@@ -123,6 +123,15 @@ def test_a_split_by_position_is_refused_after_the_folder_changed(tmp_path):
     assert len(open_known_val(recipe_with(recipe, val_fraction=None), classes, known)) == 100
 
 
+def test_renamed_images_of_the_run_are_no_other_images(tmp_path):
+    recipe, classes, known = trained(folder(tmp_path, 60), val_fraction=0.2)
+    for path in list(tmp_path.glob("*/*")):
+        path.rename(path.with_name(f"renamed-{path.name}"))
+    with pytest.raises(UserError, match="have other names"):
+        open_known_val(recipe_with(recipe), classes, known)
+    assert len(open_known_val(recipe_with(recipe, val_fraction=None), classes, known)) == 60
+
+
 def test_other_images_under_the_same_names_have_to_be_spoken_of(tmp_path):
     recipe, classes, known = trained(folder(tmp_path / "own", 60), val_fraction=0.2)
     other = str(folder(tmp_path / "other", 60, gray=100))

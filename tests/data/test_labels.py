@@ -110,6 +110,13 @@ def test_label_files_are_read_as_people_have_them(folder, text):
     assert labels_of(folder, text).labels.tolist() == [2, 0, 1]
 
 
+def test_a_mapping_of_names_to_labels_and_text_that_is_no_unicode(folder, tmp_path):
+    assert labels_of(folder, json.dumps({"val_2": 0, "val_1": 2, "val_3": 1}), CLASSES).labels.tolist() == [2, 0, 1]
+    (tmp_path / "latin.csv").write_bytes("image,class\nval_1,b\xe4r\n".encode("latin-1"))
+    with pytest.raises(UserError, match="save it as UTF-8"):
+        list_flat(folder, tmp_path / "latin.csv", CLASSES)
+
+
 @pytest.mark.parametrize("separator", [" ", "\t", ";", ","])
 def test_names_of_images_and_classes_may_hold_blanks(tmp_path, separator):
     make_folder(tmp_path / "val", {"my photo 1.png": flat(1), "my photo 2.png": flat(2)})
@@ -121,6 +128,13 @@ def test_a_label_file_in_the_home_folder_is_found(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder.parent))
     (folder.parent / "labels.txt").write_text("2\n0\n1\n")
     assert list_flat(folder, "~/labels.txt", CLASSES).labels.tolist() == [2, 0, 1]
+
+
+def test_a_home_of_nobody_is_a_name_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / "~nobody-is-called-that", {"a.png": flat(1)})
+    with pytest.raises(UserError, match="~nobody-is-called-that"):
+        list_flat(tmp_path / "~nobody-is-called-that", "~nobody-is-called-that/labels.txt", CLASSES)
 
 
 def test_labels_are_names_or_positions_all_or_none(folder):

@@ -182,6 +182,16 @@ def test_a_file_without_suffix_is_an_image_where_its_content_is(tmp_path):
     assert left_out.files == {"": 2}
 
 
+def test_pipes_are_no_images_and_nobody_waits_for_them(tmp_path):
+    make_folder(tmp_path, {"a/1.png": DOT, "b/1.png": DOT})
+    os.mkfifo(tmp_path / "a" / "pipe")
+    os.mkfifo(tmp_path / "b" / "pipe.png")
+    (tmp_path / "b" / "dead.png").symlink_to(tmp_path / "nowhere")
+    left_out = LeftOut()
+    assert images_under(tmp_path, left_out) == ["a/1.png", "b/1.png", "b/dead.png"]
+    assert left_out.files == {"": 1, ".png": 1}
+
+
 def test_deeper_images_are_counted_and_a_class_that_has_only_those_is_refused_with_their_number(tmp_path):
     make_folder(tmp_path, {"a/1.png": DOT, "b/1.png": DOT, "b/more/2.png": DOT, "b/more/and/3.png": DOT})
     (note,) = list_folder(tmp_path).notes

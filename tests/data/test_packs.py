@@ -212,6 +212,11 @@ def test_the_tool_fails_when_the_pack_differs(tmp_path, capsys):
     assert "class0/0000.png" in capsys.readouterr().out
 
 
+def test_a_folder_that_mindrecord_cannot_write_into_is_refused(folder, tmp_path):
+    with pytest.raises(UserError, match="UTF-8"):
+        write_pack(list_folder(folder), tmp_path / "gr\udcf6\udcdfe", shards=1)
+
+
 def test_the_contents_name_the_classes(folder, tmp_path):
     write_pack(list_folder(folder), tmp_path / "pack", shards=1)
     contents = json.loads((tmp_path / "pack" / "dataset.json").read_text())

@@ -27,6 +27,8 @@ def test_train_and_val_folders(tmp_path):
     assert val.labels.tolist() == [2]
     assert val.class_names == train.class_names
     assert open_val(recipe(tmp_path), train.class_names).labels.tolist() == [2]
+    with pytest.raises(UserError, match="val_fraction"):
+        open_val(recipe(tmp_path, val_fraction=0.5), train.class_names)
 
 
 def test_split_names_come_from_the_recipe_and_val_may_be_missing(tmp_path):

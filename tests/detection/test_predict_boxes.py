@@ -17,7 +17,7 @@ import mindcv_mnasnet as mm
 from mindcv_mnasnet.commands import predict
 from mindcv_mnasnet.detection.drawing import draw
 from mindcv_mnasnet.export.export import Options, export
-from mindcv_mnasnet.inference.detect import FoundObjects, formatted, write_drawn
+from mindcv_mnasnet.inference.detect import FoundObjects, formatted, make_folder, write_drawn
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,7 @@ def test_images_of_one_name_are_drawn_to_files_of_their_own(tmp_path):
         (tmp_path / folder).mkdir()
         Image.new("L", (30, 20)).save(tmp_path / folder / "a.png")
     found = [FoundObjects(str(tmp_path / folder / "a.png"), 30, 20, (), (), (), ()) for folder in ("x", "y")]
+    make_folder(tmp_path / "drawn")
     write_drawn(tmp_path / "drawn", found)
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a-2.png", "a.png"]
 
