@@ -19,8 +19,9 @@ TESTS = Path(__file__).resolve().parent
 
 @pytest.fixture(autouse=True)
 def program(monkeypatch):
-    """A file, which pytest's parallel workers do not have."""
+    """A file, which pytest's parallel workers do not have; and a process that has kept no graph yet."""
     monkeypatch.setattr(sys, "argv", [__file__])
+    monkeypatch.setattr(CompileCache, "_used", False)
 
 
 TRAIN = """
@@ -98,12 +99,23 @@ def test_whatever_changes_the_graph_changes_its_place(tmp_path):
     assert len(others | {own}) == 7
 
 
-def test_what_fails_leaves_nothing_and_a_place_that_cannot_be_written_is_done_without(tmp_path):
+def test_only_the_first_graph_of_a_process_is_kept(tmp_path):
+    """MindSpore writes later ones to the folder of the first."""
+    step, inputs = tiny.train_step(), tiny.batch()
+    kept = []
+    for _ in range(2):
+        with CompileCache(folder=tmp_path).first_call(step, *inputs):
+            kept.append("MS_COMPILER_CACHE_ENABLE" in os.environ)
+    assert kept == [True, False]
+
+
+def test_what_fails_leaves_nothing_and_a_place_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     step, inputs = tiny.train_step(), tiny.batch()
     with pytest.raises(ZeroDivisionError), CompileCache(folder=tmp_path / "new").first_call(step, *inputs):
         raise ZeroDivisionError
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "file").write_text("")
+    monkeypatch.setattr(CompileCache, "_used", False)
     with CompileCache(folder=tmp_path / "file" / "graphs").first_call(step, *inputs):
         pass
     assert "MS_COMPILER_CACHE_ENABLE" not in os.environ

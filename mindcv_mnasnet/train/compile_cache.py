@@ -34,7 +34,10 @@ class CompileCache:
     """``with cache.first_call(cell, *arrays): cell(*arrays)`` compiles, or takes what an earlier run compiled.
 
     ``about`` is all that goes into the graphs beside the cells' parameters and inputs; its ``repr`` tells it apart.
+    Only the first graph of a process is kept: MindSpore writes all later ones to the folder of that one.
     """
+
+    _used = False  # in this process
 
     def __init__(self, *about: Any, folder: Path | None = None):
         self._about = about
@@ -43,9 +46,10 @@ class CompileCache:
     @contextmanager
     def first_call(self, cell: nn.Cell, *inputs: Any) -> Iterator[None]:
         """Around the first call of ``cell``, with its inputs."""
-        if not Path(sys.argv[0]).is_file():  # MindSpore reads the program, and there is none at a prompt
+        if CompileCache._used or not Path(sys.argv[0]).is_file():  # MindSpore reads the program; a prompt has none
             yield
             return
+        CompileCache._used = True
         path = self._folder / self._key(cell, inputs)
         if _whole(path):
             with suppress(OSError):
