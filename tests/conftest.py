@@ -20,12 +20,15 @@ settings.load_profile("project")
 os.environ.setdefault("MNASNET_CACHE", str(ROOT / ".pytest_cache" / "compiled"))
 
 
-# Files of more than 15 s, longest first.
+# Files of more than 10 s, longest first.
 LONG = (
-    *("test_detection_training", "test_export", "test_train", "test_quantization_runs", "test_resume", "test_kernels"),
-    *("test_step_rows", "test_detection_validation", "test_supernet_training", "test_step", "test_predict"),
-    *("test_detector_export", "test_msrun", "test_search_quick", "test_detector_network", "test_search_stops"),
-    *("test_search_run", "test_kernels_builds", "test_validate", "test_model", "test_model_function"),
+    *("test_shipped_recipes", "test_export", "test_detection_training", "test_train", "test_search_strategies"),
+    *("test_step_rows", "test_quantization", "test_predict", "test_resume", "test_kernels", "test_step"),
+    *("test_msrun", "test_detection_validation", "test_search_quick", "test_supernet_training"),
+    *("test_search_run", "test_kernels_builds", "test_detector_export", "test_model", "test_detector_network"),
+    *("test_validate", "test_compile_cache", "test_sink", "test_search_band", "test_search_stops"),
+    *("test_supernet", "test_predict_boxes", "test_search_trials", "test_model_function", "test_device_check"),
+    *("test_operators", "test_data_of_a_run", "test_step_parts", "test_stopping"),
 )
 
 

@@ -179,6 +179,7 @@ def test_made_up_images_are_like_imagenets_and_the_same_every_time(tmp_path):
 SMALL = ["--model", "small", "--image_size", "32", "--batch_size", "4", "--steps", "2", "--warm_up", "1"]
 
 
+@pytest.mark.slow
 def test_the_pipeline_row_for_real(tmp_path):
     result = tmp_path / "result.json"
     assert benchmark.main([*SMALL, "--rows", "pipeline", "--rounds", "1", "--json", str(result)]) == 0

@@ -108,6 +108,7 @@ def test_a_strategy_learns_what_is_rewarded(name, strategy):
 LOST = [Outcome((0,) * SPACE.length, 0.0, informative=informative) for informative in (True, False) for _ in range(4)]
 
 
+@pytest.mark.slow
 def test_a_controller_survives_a_lost_generation(strategy):
     """Eight trainings that all failed: as good in the end as if it had not happened."""
     undisturbed, disturbed = strategy("controller"), strategy("controller")
