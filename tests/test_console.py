@@ -119,7 +119,8 @@ def test_training_goes_on_and_saves_without_a_console(tmp_path, digits):
         (dry_run, ("configs/digits/mnasnet_small_digits.yaml", "--json", "OUT")),
         (train, ("-c", "configs/digits/mnasnet_small_digits.yaml", "--dry_run", "--json", "OUT")),
         (latency, ("grid", "--json", "OUT")),
-        (latency, ("grid", "--picture", "OUT.png")),
+        (latency, ("grid", "--chart", "OUT.png")),
+        (latency, ("build", "--table", "OUT", "--space", "a1")),
         (convert, ("a.pth", "OUT.safetensors")),
     ],
 )

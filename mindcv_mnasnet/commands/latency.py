@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     require_writable("--json", getattr(options, "json", None))
     require_writable("--chart", getattr(options, "chart", None))
+    if options.command == "build":
+        require_writable("--table", options.table)
     handlers = {"measure": _measure, "build": _build, "predict": _measure, "check": _check}
     return handlers.get(options.command, _published)(options)
 
