@@ -43,6 +43,27 @@ def cpu():
     return started
 
 
+@pytest.fixture(scope="module")
+def library(cpu):
+    """The CPU operators, which every machine with a compiler has."""
+    from mindcv_mnasnet.kernels import build
+
+    found = build.kernels()
+    if found.path is None:
+        pytest.skip(found.note or "no operators")
+    return found.path
+
+
+@pytest.fixture
+def pynative(cpu):
+    """Without compilation, so that many shapes are tried quickly."""
+    import mindspore as ms
+
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    yield
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     """The embedded data set: 1437 training and 360 validation images of ten classes."""

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mindspore import nn, ops
 
-from mindcv_mnasnet.kernels import build
 from mindcv_mnasnet.kernels.cells import Depthwise, Gating, NormAct
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.model.parameters import load_parameters
@@ -19,23 +18,6 @@ from mindcv_mnasnet.train.step import TrainStep
 
 pytestmark = pytest.mark.usefixtures("cpu")
 BLOCKS = "r1_k3_s11_e1_o8_noskip r2_k5_s22_e3_o8_se0.25 r2_k7_s22_e3_o16 r1_k9_s11_e3_o16"
-
-
-@pytest.fixture(scope="module")
-def library(cpu):
-    """The operators, which every machine with a compiler has."""
-    found = build.kernels()
-    if found.path is None:
-        pytest.skip(found.note or "no operators")
-    return found.path
-
-
-@pytest.fixture
-def pynative():
-    """Without compilation, so that many shapes are tried quickly."""
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=ms.GRAPH_MODE)
 
 
 def close(ours: np.ndarray, theirs: np.ndarray, what: str) -> None:

@@ -26,23 +26,6 @@ from mindcv_mnasnet.train.job import prepare
 pytestmark = pytest.mark.usefixtures("cpu")
 
 
-@pytest.fixture(scope="module")
-def library(cpu):
-    """The operators, which every machine with a compiler has."""
-    found = build.kernels()
-    if found.path is None:
-        pytest.skip(found.note or "no operators")
-    return found.path
-
-
-@pytest.fixture
-def pynative():
-    """Without compilation, so that many shapes are tried quickly."""
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=ms.GRAPH_MODE)
-
-
 @pytest.fixture
 def unbuilt(tmp_path, monkeypatch):
     """A process that has built nothing yet, with an empty cache."""
