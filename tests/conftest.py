@@ -28,7 +28,7 @@ LONG = (
     *("test_search_run", "test_kernels_builds", "test_detector_export", "test_model", "test_detector_network"),
     *("test_validate", "test_compile_cache", "test_sink", "test_search_band", "test_search_stops"),
     *("test_supernet", "test_predict_boxes", "test_search_trials", "test_model_function", "test_device_check"),
-    *("test_operators", "test_data_of_a_run", "test_step_parts", "test_stopping"),
+    *("test_operators", "test_data_of_a_run", "test_step_parts", "test_step_gradients", "test_stopping"),
 )
 
 

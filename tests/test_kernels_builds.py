@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import operators_reference as reference
 import pytest
-from operators_reference import Call, all_calls
+from operators_quantized import quantized_calls
+from operators_reference import Call, float_calls
 
 from mindcv_mnasnet.kernels import build
 
@@ -65,7 +66,7 @@ def processor_flags() -> frozenset[str]:
 
 @pytest.fixture(scope="module")
 def calls() -> list[Call]:
-    return all_calls()
+    return [*float_calls(), *quantized_calls()]
 
 
 @pytest.fixture(scope="module")

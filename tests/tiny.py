@@ -29,7 +29,7 @@ def recipe(**keys: Any) -> Recipe:
 
 
 def layout(keys: Recipe, model: Any) -> RandomLayout:
-    """The random_inputs that a step of ``keys`` needs."""
+    """The random inputs that a step of ``keys`` needs."""
     return RandomLayout(SIZE, model.random_columns, keys.mixup, keys.cutmix, keys.cutmix_prob, keys.re_prob)
 
 
@@ -52,10 +52,15 @@ def batch(seed: int = 0, size: int = BATCH, side: int = SIZE, channels: int = 3)
 
 
 def run(step: Any, images: np.ndarray, labels: np.ndarray, number: int = 0) -> float:
-    """Take a step on one batch, with the random_inputs of step ``number`` where the step needs some."""
+    """Take a step on one batch, with the random inputs of step ``number`` where the step needs some."""
     shape = step.backward.layout
     random_inputs = ms.Tensor(draw_inputs(shape, len(images), 7, number, 0)) if shape.columns else None
     return float(step(ms.Tensor(images), ms.Tensor(labels), random_inputs).asnumpy())
+
+
+def trained(step: TrainStep) -> dict[str, np.ndarray]:
+    """Copies of the weights that the step trains, by name."""
+    return values(step.backward.weights)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
