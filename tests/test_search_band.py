@@ -138,7 +138,7 @@ def test_a_record_of_turns_is_read_as_it_was_written_and_older_ones_too():
 
 
 def test_a_search_keeps_to_the_band_and_begins_with_the_anchor(banded):
-    search, machine, _ = banded
+    search, machine, ladder = banded
     trials = search.run()
     like = search.space.network(trials[0].tokens)
     wanted = machine.cost(reference_network(search.settings.target_network, like))
@@ -146,6 +146,8 @@ def test_a_search_keeps_to_the_band_and_begins_with_the_anchor(banded):
     assert min(ratios) > 0.8 * 0.97
     assert max(ratios) < 1.0 * 1.03
     assert list(trials[0].blocks) == ANCHOR
+    assert trials[0].repeats == -1  # the reference, which was trained already
+    assert 0 not in {number for numbers in ladder.trained.values() for number in numbers}
     assert len({trial.tokens for trial in trials}) == 30
     for trial in trials:
         assert trial.latency["ratio"] == pytest.approx(trial.latency_ms / search.settings.target_ms)

@@ -63,9 +63,15 @@ def test_a_plan_keeps_to_its_budget_and_trains_longer_from_rung_to_rung(budget, 
 
 
 def test_a_plan_that_cannot_be_names_the_shortest_budget():
-    with pytest.raises(UserError, match=r"too short for 12 networks .* 20 min are needed"):
+    with pytest.raises(UserError, match=r"too short for 12 networks of 2 epoch\(s\) each; 35 min are needed"):
         plan(600, 1, 3000, 0, 100.0, 10.0, 30)
-    plan(1201, 1, 3000, 0, 100.0, 10.0, 30)
+    assert plan(35 * 60, 1, 3000, 0, 100.0, 10.0, 30).epochs[0] == 2
+
+
+@pytest.mark.parametrize("most_epochs", [15, 50, 100])
+def test_the_first_rung_is_long_enough_to_tell_networks_of_a_small_set_apart(most_epochs):
+    """An epoch of 1,300 images is 40 steps, after which every network answers by chance."""
+    assert plan(1800, 1, 1300, 140, 290.0, 12.0, most_epochs).epochs[0] >= 0.05 * most_epochs
 
 
 @pytest.mark.parametrize("like", ["mnasnet_small", "mnasnet-a1", "mnasnet_100@0.5"])
@@ -91,6 +97,12 @@ def test_what_is_held_back_is_in_no_training(tmp_path, images):
     assert not sources[0] & sources[1]
     assert len(sources[0] | sources[1]) == 120
     assert settings.final_recipe().val_fraction is None
+
+
+def test_the_rate_of_a_first_recipe_follows_its_batch():
+    few, many = (first_recipe.recipe_keys(resolve("mnasnet_small"), {}, images, 24) for images in (500, 5000))
+    assert few["batch_size"] < many["batch_size"]
+    assert few["lr"] / few["batch_size"] == pytest.approx(many["lr"] / many["batch_size"])
 
 
 def test_mistakes_are_one_sentence(tmp_path, images, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ _SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 _SHARES = (0.4, 0.3, 0.3)  # of the budget, per rung
 _FORWARD = 2  # a network answers at least twice as fast as it trains (measured: 2 to 2.7)
 MOST_TRIALS, LEAST_TRIALS, BATCH = 72, 12, 6
+_LEAST_PART = 0.06  # of the final recipe's epochs, in the first rung: shorter trainings of small sets are chance
 _KEPT = (4.5, 14.0)  # the first rung's networks for one of the second, and of the third
 
 
@@ -55,17 +57,19 @@ def plan(
     """
     fixed, epoch = start_s + held_out / (_FORWARD * images_per_second), images / images_per_second
     shares = [share * budget_s * workers for share in _SHARES]
-    least = LEAST_TRIALS * (fixed + epoch) / (_SHARES[0] * workers)
+    shortest = max(1, round(_LEAST_PART * most_epochs))
+    first = fixed + shortest * epoch
+    least = LEAST_TRIALS * first / (_SHARES[0] * workers)
     if budget_s < least:
         raise UserError(
-            f"budget: {budget_s / 60:.0f} min is too short for {LEAST_TRIALS} networks of an epoch each; "
-            f"{least / 60:.0f} min are needed on this machine"
+            f"budget: {budget_s / 60:.0f} min is too short for {LEAST_TRIALS} networks of {shortest} epoch(s) each; "
+            f"{math.ceil(least / 60)} min are needed on this machine"
         )
-    count = max(LEAST_TRIALS, min(MOST_TRIALS, int(shares[0] / (fixed + epoch)) // BATCH * BATCH))
+    count = max(LEAST_TRIALS, min(MOST_TRIALS, int(shares[0] / first) // BATCH * BATCH))
     networks = (count, max(3, round(count / _KEPT[0])), max(2, round(count / _KEPT[1])))
     epochs: list[int] = []
     for number, share in zip(networks, shares, strict=True):
         fits = int((share / number - fixed) / epoch)
-        epochs.append(max(1, epochs[-1] if epochs else 1, min(most_epochs, fits)))
+        epochs.append(max(epochs[-1] if epochs else shortest, min(most_epochs, fits)))
     seconds = tuple(number * (fixed + n * epoch) / workers for number, n in zip(networks, epochs, strict=True))
     return Plan(networks, tuple(epochs), seconds)

@@ -129,4 +129,5 @@ def _again(known: Trial, candidate: Candidate) -> Trial:
         blocks=candidate.network.block_strings,
         seconds=0.0,
         repeats=known.number,
+        name="",
     )

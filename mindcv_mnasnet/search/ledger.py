@@ -28,15 +28,18 @@ class Ledger:
         self._settings, self._space, self._folder, self._progress = settings, space, folder, progress
         self.log = TrialLog(folder.trials)
         self._reward = settings.reward_function()
+        self._references = self._open_references()
         self._done: dict[tuple[int, int], Trial] = {}  # by rung and number
-        self._known: dict[tuple[str, ...], Trial] = {}  # by layers, finished ones of the first rung
+        self._known: dict[tuple[str, ...], Trial] = {}  # by layers, finished ones of the first rung, references too
         for trial in self.log.read():
             self._remember(trial)
 
     def _remember(self, trial: Trial) -> None:
         self._done[trial.rung, trial.number] = trial
-        if trial.ok and trial.number >= 0 and trial.repeats is None and trial.rung == 0:
-            self._known.setdefault(network_key(self._space.network(trial.tokens)), trial)
+        if trial.ok and trial.repeats is None and trial.rung == 0:
+            one = self._references.get(trial.number)
+            network = one.network if one is not None else self._space.network(trial.tokens)
+            self._known.setdefault(network_key(network), trial)
 
     def keep(self, trials: Sequence[Trial]) -> None:
         """Put trials on disk, then tell of them."""
@@ -70,6 +73,9 @@ class Ledger:
 
     def references(self) -> dict[int, Candidate]:
         """The references as candidates, by number."""
+        return dict(self._references)
+
+    def _open_references(self) -> dict[int, Candidate]:
         like = self._space.network(tuple(one[0] for one in self._space.allowed))
         found = {}
         for place, name in enumerate(self._settings.references):
@@ -86,7 +92,7 @@ class Ledger:
                 measurements.remember(network, Latency.from_dict(trial.latency))
 
     def known(self, key: tuple[str, ...]) -> Trial | None:
-        """The first finished trial of a network of these layers."""
+        """The first finished trial of a network of these layers, a reference's too."""
         return self._known.get(key)
 
     def trial(self, candidate: Candidate, measurements: Measurements, result: Result) -> Trial:

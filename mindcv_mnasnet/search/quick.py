@@ -182,7 +182,7 @@ def describe(settings: Settings) -> str:
     """Lines on what the search will do."""
     epochs = [settings.rung_keys(rung)["epoch_size"] for rung in range(len(settings.rungs) + 2)]
     networks = [settings.trials, *(keys["keep"] for keys in settings.rungs), settings.finalists]
-    rows = [f"{number} networks of {n} epochs" for number, n in zip(networks, epochs, strict=True)]
+    rows = [f"{number} networks of {n} epoch(s)" for number, n in zip(networks, epochs, strict=True)]
     return f"{', then '.join(rows)}, within {settings.target_factor:g} of the latency of {settings.target_network}"
 
 
