@@ -142,5 +142,10 @@ def test_from_images_to_winners(tmp_path, images, monkeypatch, capsys):
     assert 1 <= finalists <= 2
     assert all(one.ok for one in everything)
     assert "points, 95 % interval" in said
+    end = said[said.index("points, 95 % interval") :]
+    assert "onnx" in end
+    assert "tflite" in end
+    assert command.main(["--resume", str(tmp_path / "mine" / "search")]) == 0
+    assert capsys.readouterr().out.endswith(end)  # a search that was interrupted ends alike
     assert (tmp_path / "mine" / "search" / "winners" / "1.yaml").is_file()
     assert json.loads((tmp_path / "mine" / "search" / "anchor.json").read_text())["device"].startswith("surrogate")

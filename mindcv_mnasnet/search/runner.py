@@ -30,19 +30,19 @@ class Search:
     """One search in its folder: ``run`` begins it or goes on where the folder says it stopped.
 
     Proposals are stored before they are tried and follow from the results alone, so a crash at any moment loses at most
-    the trials that were running, and a resume ends where the search would have ended.
+    the trials that were running, and a resume ends where the search would have ended. ``stopped``: ``stop`` was called.
     """
 
     def __init__(self, settings: Settings, folder: SearchFolder):
         self.settings, self.folder = settings, folder
         self.space = settings.open_space()
         self.log = TrialLog(folder.trials)
-        self._stopped = False
+        self.stopped = False
         self._evaluator: Evaluator | None = None
 
     def stop(self) -> None:
         """Let the running trials end, then no more."""
-        self._stopped = True
+        self.stopped = True
         if self._evaluator is not None:
             self._evaluator.stop()
 
@@ -61,7 +61,7 @@ class Search:
         ledger = Ledger(settings, self.space, self.folder, progress)
         measurements = Measurements(meter, settings.latency in ON_THIS_MACHINE)
         ledger.restore(measurements)
-        rungs = Rungs(settings, self.space, self.folder, ledger, measurements, lambda: self._stopped)
+        rungs = Rungs(settings, self.space, self.folder, ledger, measurements, lambda: self.stopped)
         with closing(measurements):
             self._evaluator = open_evaluator(settings, self.space, self.folder.path)
             with closing(self._evaluator):
@@ -75,10 +75,10 @@ class Search:
                     self._accept(band),
                     self._seeds(band),
                 )
-                Flow(settings, ledger, generations, measurements, self._evaluator, lambda: self._stopped).run()
-                if not self._stopped:
+                Flow(settings, ledger, generations, measurements, self._evaluator, lambda: self.stopped).run()
+                if not self.stopped:
                     rungs.run(self._evaluator)
-            if settings.finalists and not self._stopped:
+            if settings.finalists and not self.stopped:
                 self._evaluator = open_evaluator(settings, self.space, self.folder.path, settings.finalist_timeout_s)
                 with closing(self._evaluator):
                     rungs.train_finalists(self._evaluator)
@@ -118,7 +118,7 @@ class Search:
     def _try_references(self, ledger: Ledger, measurements: Measurements, evaluator: Evaluator) -> None:
         """Try what there is already; their numbers are negative, and no strategy learns of them."""
         by_number = {number: one for number, one in ledger.references().items() if ledger.done(number) is None}
-        if self._stopped or not by_number:
+        if self.stopped or not by_number:
             return
         failed = measurements.begin(list(by_number.values()))
         results = {one.number: Result("unmeasured") for one in failed}

@@ -21,6 +21,7 @@ from mindcv_mnasnet.latency.agreement import agreement
 from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search.candidates import Candidate
 from mindcv_mnasnet.search.evaluators import open_evaluator
+from mindcv_mnasnet.search.finish import export_winners
 from mindcv_mnasnet.search.folder import SearchFolder
 from mindcv_mnasnet.search.keys import KEEP
 from mindcv_mnasnet.search.report import write_report
@@ -34,15 +35,13 @@ from mindcv_mnasnet.search.trials import Trial
 _CHANGEABLE = ("trials", "workers", "pool", "ray_address", "trial_timeout_s", "retries", "most_failures", "top")
 
 
-def begin(settings: Settings) -> SearchFolder:
-    """Run a new search to its end, and report."""
-    folder = SearchFolder.create(settings)
-    _run(settings, folder)
-    return folder
+def begin(settings: Settings) -> None:
+    """Run a new search to its end, report, and export its finalists."""
+    _run(settings, SearchFolder.create(settings))
 
 
 def resume(path: str | Path, overrides: Mapping[str, Any]) -> None:
-    """Go on with a search, and report.
+    """Go on with a search to its end, report, and export its finalists.
 
     Raises:
         UserError: no search is there, or a key is to change that would make another search of it.
@@ -68,7 +67,10 @@ def _run(settings: Settings, folder: SearchFolder) -> None:
         print(f"stopped after {len(trials)} of {settings.trials} trials; --resume {folder.path} goes on")
         if not measured(trials):
             return
-    print(write_report(folder.path))
+    print(write_report(folder.path), flush=True)
+    if settings.finalists and not search.stopped:
+        for line in export_winners(folder):
+            print(line, flush=True)
 
 
 class _Bar:
