@@ -7,11 +7,16 @@ import time
 
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
+from processes import cli, refused
 
+from mindcv_mnasnet.commands import latency
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.latency import command as latency_command
 from mindcv_mnasnet.latency import runtime as latency_runtime
 from mindcv_mnasnet.latency.record import LatencyError, LatencySettings
+from mindcv_mnasnet.latency.table import Table
 from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.search.meters import open_meter
 
@@ -102,3 +107,24 @@ def test_settings_that_cannot_work_are_refused_at_once(keys, sentence):
 def test_calls_that_take_too_long_are_a_failure():
     with pytest.raises(LatencyError, match=r"of 110 calls took longer than 0\.05 s"):
         latency_runtime._timed(lambda: time.sleep(0.02), LatencySettings(timeout_s=0.05))
+
+
+def test_the_images_of_a_search_say_the_classes_of_its_table(tmp_path, monkeypatch, capsys):
+    for name in ("bird", "fish"):
+        for split in ("train", "val"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            Image.new("RGB", (32, 32)).save(tmp_path / "images" / split / name / "1.png")
+    recipe, search, table = (tmp_path / name for name in ("recipe.yaml", "search.yaml", "table.jsonl"))
+    recipe.write_text(yaml.safe_dump({"blocks": ["r1_k3_s22_e1_o8"], "image_resize": 32}))
+    search.write_text(yaml.safe_dump({"space": "a1", "recipe": str(recipe)}))
+    networks = []
+
+    def build(covering, fitted_on, settings, path, progress):
+        networks.extend(fitted_on)
+        return Table(path, {}, {})
+
+    monkeypatch.setattr(latency.latency_table, "build", build)
+    words = ["build", "--space", search, "--table", table, "--random", "2"]
+    assert "num_classes" in refused(capsys, *words, program=latency)
+    assert cli(*words, "--data_dir", tmp_path / "images", program=latency) == 0
+    assert {network.num_classes for network in networks} == {2}

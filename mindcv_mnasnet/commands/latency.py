@@ -55,7 +55,8 @@ def _parser() -> Parser:
             command.add_argument("networks", nargs="+", help="model names (NAME or NAME@WIDTH) or recipes (.yaml)")
             command.add_argument("--image_size", type=int, help="pixels per side (default: the network's own)")
         if name in ("build", "check"):
-            command.add_argument("--space", required=True, help="preset, space (.yaml), or a search's recipe (.yaml)")
+            command.add_argument("--space", required=True, help="preset, space (.yaml), or a search's file (.yaml)")
+            command.add_argument("--data_dir", help="images of that search, where its recipe does not say the classes")
             default = 30 if name == "check" else None
             command.add_argument("--random", type=int, default=default, metavar="N", help=_RANDOM)
             command.add_argument("--seed", type=int, default=0)
@@ -126,9 +127,10 @@ def _network(name: str, image_size: int | None) -> Network:
     return network if image_size is None else replace(network, image_size=image_size)
 
 
-def _space(name: str) -> Space:
+def _space(options: argparse.Namespace) -> Space:
+    name, data_dir = options.space, options.data_dir
     if name.endswith((".yaml", ".yml")) and "decisions:" not in Path(name).read_text(encoding="utf-8"):
-        return load_settings(name).open_space()
+        return load_settings(name, {} if data_dir is None else {"data_dir": data_dir}).open_space()
     return load_space(name)
 
 
@@ -138,7 +140,7 @@ def _random(space: Space, count: int, seed: int) -> list[Network]:
 
 
 def _build(options: argparse.Namespace) -> int:
-    space = _space(options.space)
+    space = _space(options)
     networks = networks_covering(space) if options.random is None else _random(space, options.random, options.seed)
     with tqdm(unit="part", disable=None) as bar:
 
@@ -157,7 +159,7 @@ def _build(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     table = latency_table.Table.read(options.table)
-    networks = _random(_space(options.space), options.random, options.seed + 2)
+    networks = _random(_space(options), options.random, options.seed + 2)
     found, pairs = latency_table.check(table, open_meter(_settings(options)), networks)
     print(
         f"{found.count} random networks: Spearman {found.spearman:.3f}, Kendall {found.kendall:.3f}, mean error "
