@@ -151,8 +151,8 @@ def _build(options: argparse.Namespace) -> int:
         fitted_on = _random(space, 12, options.seed + 1)
         table = latency_table.build(networks, fitted_on, _settings(options), Path(options.table), progress)
     print(
-        f"{table.path}: {len(table.entries)} parts; a network's latency is {table.offset_ms:.4f} ms and "
-        f"{table.factor:.3f} times the sum of its parts"
+        f"{table.path}: {len(table.entries)} parts; a network's latency is {table.factor:.3f} times the sum of its "
+        f"parts, less {table.call_ms:.4f} ms for each"
     )
     return 0
 

@@ -1,8 +1,9 @@
 """A table of parts' latencies, measured once on a device, that predicts those of whole networks in microseconds.
 
-A part is the stem, one block, or head and classifier, at its own input size. Runtimes lay tensors out anew at the ends
-of a graph, which parts pay and blocks inside a network do not, so the sum of parts is too much by a factor and an
-offset: both are fitted (least squares) on a few whole networks that are measured last.
+A part is the stem, one block, or head and classifier, at its own input size. Every part pays for a call of the runtime
+and for laying tensors out anew at the ends of a graph, which blocks inside a network do not. So a network takes a
+factor times the sum of its parts, less a constant for each of them: both are fitted (least squares of relative errors)
+on a few whole networks that are measured last.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def _layer_key(layer: Layer) -> str:
 class Table:
     """Milliseconds by the key of a part, and the line from their sum to a network's latency.
 
-    ``described``: settings and device, as they were measured.
+    ``described``: settings and device, as they were measured. ``call_ms``: what each part pays more than it would
+    inside a network. ``offset_ms`` is of tables built before there was that.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class Table:
     entries: dict[str, float]
     factor: float = 1.0
     offset_ms: float = 0.0
+    call_ms: float = 0.0
 
     @classmethod
     def read(cls, path: str | Path) -> Table:
@@ -76,7 +79,7 @@ class Table:
             raise UserError(f"latency_table: {path} cannot be read; tools/latency.py build makes it") from None
         described: dict[str, Any] = {}
         entries: dict[str, float] = {}
-        line = {"factor": 1.0, "offset_ms": 0.0}
+        line = {"factor": 1.0, "offset_ms": 0.0, "call_ms": 0.0}
         for number, text in enumerate(lines, start=1):
             try:
                 stored = json.loads(text)
@@ -85,7 +88,7 @@ class Table:
                 elif "part" in stored:
                     entries[stored["part"]] = min(float(stored["median_ms"]), entries.get(stored["part"], np.inf))
                 else:
-                    line = {name: float(stored[name]) for name in line}
+                    line = {name: float(stored.get(name, 0.0)) for name in line} | {"factor": float(stored["factor"])}
             except (ValueError, TypeError, KeyError):
                 if number == len(lines):
                     break  # cut short by a crash; build measures it again
@@ -111,7 +114,8 @@ class Table:
 
     def measure(self, network: Network) -> Latency:
         """The predicted latency; see ``latency.Meter``."""
-        value = max(self.offset_ms + self.factor * self.total_ms(network), 1e-6)
+        calls = self.call_ms * len(part_keys(network))
+        value = max(self.offset_ms + self.factor * self.total_ms(network) - calls, 1e-6)
         known = self.described
         return Latency.given(
             value, network, f"table of {known['kind']}", known["device"], known["threads"], known["batch"]
@@ -159,10 +163,16 @@ def build(
     except OSError as error:
         raise unwritable(path, error) from error
     sums = Table(path, described, known)
-    x = np.array([sums.total_ms(network) for network in fitted_on])
-    factor, offset = (float(value) for value in np.polyfit(x, _measured_ms(meter, fitted_on), 1))
-    _write(path, described, known, {"factor": factor, "offset_ms": offset, "fitted_on": len(fitted_on)})
-    return replace(sums, factor=factor, offset_ms=offset)
+    factor, call_ms = _fitted(sums, fitted_on, np.array(_measured_ms(meter, fitted_on)))
+    _write(path, described, known, {"factor": factor, "call_ms": call_ms, "fitted_on": len(fitted_on)})
+    return replace(sums, factor=factor, call_ms=call_ms)
+
+
+def _fitted(sums: Table, networks: Sequence[Network], milliseconds: np.ndarray) -> tuple[float, float]:
+    """``factor`` and ``call_ms``; relative errors count, as a space's largest networks take 50 times its smallest."""
+    rows = np.array([[sums.total_ms(network), -len(part_keys(network))] for network in networks])
+    (factor, call_ms), *_ = np.linalg.lstsq(rows / milliseconds[:, None], np.ones(len(rows)), rcond=None)
+    return float(factor), float(call_ms)
 
 
 def _described(settings: LatencySettings) -> dict[str, Any]:
