@@ -17,11 +17,12 @@ from mindcv_mnasnet.export.folded import fold, parts
 from mindcv_mnasnet.latency import command as latency_command
 from mindcv_mnasnet.latency import runtime as latency_runtime
 from mindcv_mnasnet.latency import table as latency_table
+from mindcv_mnasnet.latency.growing import GrowingTable
 from mindcv_mnasnet.latency.models import random_tensors
 from mindcv_mnasnet.latency.published import UNIFORM, format_rows, measure_grid, measure_uniform, uniform_network
 from mindcv_mnasnet.latency.record import Latency, LatencyError, LatencySettings
 from mindcv_mnasnet.latency.runtime import RuntimeMeter
-from mindcv_mnasnet.latency.table import Table, build, check, part_keys
+from mindcv_mnasnet.latency.table import ROUNDS, Table, build, check, part_keys
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.networks.network import FAMILIES, resolve
 from mindcv_mnasnet.networks.reported import load_reported
@@ -168,6 +169,28 @@ def test_large_networks_do_not_spoil_a_tables_small_ones(tmp_path, monkeypatch):
     pairs = [(table.measure(one).median_ms, Cached().measure(one).median_ms) for one in some]
     assert max(ms for _, ms in pairs) > 50 * min(ms for _, ms in pairs)
     assert all(abs(predicted / ms - 1) < 0.1 for predicted, ms in pairs)
+
+
+def test_a_growing_table_measures_a_part_when_it_is_first_asked_for(tmp_path, monkeypatch):
+    meters = []
+
+    def meter(settings):
+        meters.append(CostMeter())
+        return meters[-1]
+
+    monkeypatch.setattr(latency_table, "RuntimeMeter", meter)
+    one, other = (resolve(None, blocks=f"r1_k3_s22_e3_o8 r1_k{k}_s11_e3_o8", stem=8, **SMALL) for k in (3, 5))
+    path = tmp_path / "parts.jsonl"
+    table = GrowingTable(LatencySettings(), path)
+    total, parts_of_one = table.total_ms(one), ROUNDS * len(part_keys(one))
+    assert meters[0].parts_measured == parts_of_one
+    assert table.total_ms(one) == total
+    table.total_ms(other)
+    assert meters[0].parts_measured == parts_of_one + ROUNDS
+    assert GrowingTable(LatencySettings(), path).total_ms(one) == total
+    assert meters[1].parts_measured == 0
+    GrowingTable(LatencySettings(threads=2), path).total_ms(one)  # another measurement: nothing is taken over
+    assert meters[2].parts_measured == parts_of_one
 
 
 def test_a_table_with_an_offset_is_read_as_it_was_built(tmp_path):

@@ -18,7 +18,7 @@ from mindcv_mnasnet.latency.turns import LEAST_TURNS, in_turns
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.recipe.recipe import load_recipe
-from mindcv_mnasnet.search import anchor, runner
+from mindcv_mnasnet.search import anchor, band, runner
 from mindcv_mnasnet.search.candidates import reference_network
 from mindcv_mnasnet.search.folder import SearchFolder
 from mindcv_mnasnet.search.pools import Result
@@ -151,6 +151,34 @@ def test_a_search_keeps_to_the_band_and_begins_with_the_anchor(banded):
     assert len({trial.tokens for trial in trials}) == 30
     for trial in trials:
         assert trial.latency["ratio"] == pytest.approx(trial.latency_ms / search.settings.target_ms)
+
+
+def test_a_search_measures_what_it_trains_and_predicts_the_rest_by_parts(banded, monkeypatch):
+    """Sums of parts are too long by a third, as parts pay for their ends: the anchor's own ratio makes up for it."""
+    search, machine, _ = banded
+    measured: list[tuple[str, ...]] = []
+    opened = Machine.opened
+
+    def noted(self, network):
+        measured.append(network.block_strings)
+        return opened(self, network)
+
+    class Parts:
+        def __init__(self, settings, path):
+            assert path.parent == search.folder.path
+
+        def total_ms(self, network):
+            return 1.33 * machine.cost(network)
+
+    monkeypatch.setattr(Machine, "opened", noted)
+    monkeypatch.setattr(band, "has_parts", lambda kind: True)
+    monkeypatch.setattr(band, "GrowingTable", Parts)
+    trials = search.run()
+    wanted = machine.cost(reference_network(search.settings.target_network, search.space.network(trials[0].tokens)))
+    ratios = [machine.cost(search.space.network(trial.tokens)) / wanted for trial in trials]
+    assert min(ratios) > 0.8 * 0.97
+    assert max(ratios) < 1.0 * 1.03
+    assert set(measured) == {trial.blocks for trial in trials}
 
 
 def test_the_best_of_a_rung_are_trained_on_the_next_with_the_references(banded):

@@ -139,16 +139,16 @@ def build(
         UserError: a kind whose parts cannot be measured apart, too few networks, or a file of another device.
         LatencyError: the runtime failed.
     """
-    if settings.kind not in _PARTS:
+    if not has_parts(settings.kind):
         raise UserError(f"latency: tables are built with {', '.join(_PARTS)}, not {settings.kind}")
     if len(fitted_on) < 3:
         raise UserError(f"fitted_on: 3 networks or more are needed for a line, not {len(fitted_on)}")
-    meter = CommandMeter(settings) if settings.kind == "command" else RuntimeMeter(settings)
-    described = _described(settings)
-    known = _entries_of(path, described)
+    meter = part_meter(settings)
+    described = described_by(settings)
+    known = earlier_entries(path, described)
     everything = [*networks, *fitted_on]
     whole = {key: (network, place) for network in everything for place, key in enumerate(part_keys(network))}
-    _write(path, described, known, None)
+    write_table(path, described, known, None)
     missing = [key for key in whole if key not in known]
     try:
         with path.open("a", encoding="utf-8") as file:
@@ -157,15 +157,30 @@ def build(
                 part = parts(fold(network, random_tensors(network)))[place]
                 found = meter.measure_part(part).median_ms
                 known[key] = min(found, known.get(key, np.inf))
-                file.write(json.dumps({"part": key, "median_ms": found}) + "\n")
+                file.write(entry_line(key, found))
                 file.flush()
                 progress(number + 1, ROUNDS * len(missing))
     except OSError as error:
         raise unwritable(path, error) from error
     sums = Table(path, described, known)
     factor, call_ms = _fitted(sums, fitted_on, np.array(_measured_ms(meter, fitted_on)))
-    _write(path, described, known, {"factor": factor, "call_ms": call_ms, "fitted_on": len(fitted_on)})
+    write_table(path, described, known, {"factor": factor, "call_ms": call_ms, "fitted_on": len(fitted_on)})
     return replace(sums, factor=factor, call_ms=call_ms)
+
+
+def has_parts(kind: str) -> bool:
+    """Whether a kind of latency can be measured of parts of networks."""
+    return kind in _PARTS
+
+
+def part_meter(settings: LatencySettings) -> CommandMeter | RuntimeMeter:
+    """What measures parts."""
+    return CommandMeter(settings) if settings.kind == "command" else RuntimeMeter(settings)
+
+
+def entry_line(key: str, milliseconds: float) -> str:
+    """A part's line of the file."""
+    return json.dumps({"part": key, "median_ms": milliseconds}) + "\n"
 
 
 def _fitted(sums: Table, networks: Sequence[Network], milliseconds: np.ndarray) -> tuple[float, float]:
@@ -175,14 +190,19 @@ def _fitted(sums: Table, networks: Sequence[Network], milliseconds: np.ndarray) 
     return float(factor), float(call_ms)
 
 
-def _described(settings: LatencySettings) -> dict[str, Any]:
+def described_by(settings: LatencySettings) -> dict[str, Any]:
+    """The first line of the file: device and settings."""
     device = settings.command if settings.kind == "command" else this_device()
     names = ("kind", "threads", "batch", "warm_up", "repetitions")
     return {"schema": SCHEMA, "device": device, **{name: getattr(settings, name) for name in names}}
 
 
-def _entries_of(path: Path, described: dict[str, Any]) -> dict[str, float]:
-    """What an earlier build has measured in the same way."""
+def earlier_entries(path: Path, described: dict[str, Any]) -> dict[str, float]:
+    """What an earlier build has measured in the same way.
+
+    Raises:
+        UserError: it was measured in another way, or cannot be read.
+    """
     if not path.is_file():
         return {}
     table = Table.read(path)
@@ -191,7 +211,8 @@ def _entries_of(path: Path, described: dict[str, Any]) -> dict[str, float]:
     return table.entries
 
 
-def _write(path: Path, described: dict[str, Any], entries: dict[str, float], line: dict[str, Any] | None) -> None:
+def write_table(path: Path, described: dict[str, Any], entries: dict[str, float], line: dict[str, Any] | None) -> None:
+    """The whole file, at once; ``line`` is the fit."""
     rows = [described, *({"part": key, "median_ms": value} for key, value in entries.items())]
     rows += [line] if line else []
     replace_file(path, "".join(json.dumps(row) + "\n" for row in rows).encode())

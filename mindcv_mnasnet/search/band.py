@@ -1,42 +1,75 @@
-"""The band of latencies that a search keeps to."""
+"""The band of latencies that a search keeps to, and how it knows a network's latency before it measures it."""
 
 from __future__ import annotations
 
-from mindcv_mnasnet.latency.record import LatencyError, Meter
+from collections.abc import Callable
+from pathlib import Path
+
+from mindcv_mnasnet.latency.growing import GrowingTable
+from mindcv_mnasnet.latency.record import LatencyError
+from mindcv_mnasnet.latency.table import Table, has_parts
+from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.search.candidates import reference_network
 from mindcv_mnasnet.search.decisions import Tokens
 from mindcv_mnasnet.search.measurements import Measurements
+from mindcv_mnasnet.search.meters import latency_settings
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.space import Space
 
 SLACK = 1.04  # ratios of one network lie within it
+PARTS = "parts.jsonl"
+
+#: Milliseconds of a network. Raises LatencyError where the device failed.
+Predict = Callable[[Network], float]
 
 
 class Band:
-    """Accepts networks of ``band`` to 1 times the target: by a table where there is one, else measured."""
+    """Accepts networks of ``band`` to 1 times the target by their predicted latency."""
 
-    def __init__(self, settings: Settings, space: Space, measurements: Measurements, table: Meter | None):
+    def __init__(self, settings: Settings, space: Space, predict: Predict):
         assert settings.band is not None
-        self._space, self._measurements, self._table = space, measurements, table
+        self._space, self._predict = space, predict
         self._low, self._high = settings.band * settings.target_ms, settings.target_ms
         self._seen: dict[Tokens, bool] = {}
 
     def __call__(self, tokens: Tokens) -> bool:
         if tokens not in self._seen:
-            milliseconds = self._predict(tokens)
-            self._seen[tokens] = milliseconds is not None and self._low <= milliseconds <= self._high
+            self._seen[tokens] = self._within(tokens, 1.0)
         return self._seen[tokens]
 
     def nearly(self, tokens: Tokens) -> bool:
         """Whether a network is within the band by the error of a measurement: so is the anchor itself."""
-        milliseconds = self._predict(tokens)
-        return milliseconds is not None and self._low / SLACK <= milliseconds <= self._high * SLACK
+        return self._within(tokens, SLACK)
 
-    def _predict(self, tokens: Tokens) -> float | None:
-        network = self._space.network(tokens)
-        if self._table is None:
-            latency, _ = self._measurements.of(network)
-            return None if latency is None else latency.median_ms
+    def _within(self, tokens: Tokens, slack: float) -> bool:
         try:
-            return self._table.measure(network).median_ms
+            milliseconds = self._predict(self._space.network(tokens))
         except LatencyError:
-            return None
+            return False
+        return self._low / slack <= milliseconds <= self._high * slack
+
+
+def predict_for(settings: Settings, space: Space, measurements: Measurements, folder: Path) -> Predict:
+    """By the search's table; else by parts, where the device tells of them; else measured.
+
+    A search asks for hundreds of networks of which it trains a few. Parts are kept in ``parts.jsonl`` of ``folder``.
+    """
+    if settings.latency_table:
+        table = Table.read(settings.beside(settings.latency_table))
+        return lambda network: table.measure(network).median_ms
+    if not has_parts(settings.latency):
+        return measurements.milliseconds
+    sums, scale = GrowingTable(latency_settings(settings), folder / PARTS), 0.0
+    like = space.network(tuple(one[0] for one in space.allowed))
+    named = settings.target_network
+    anchor = None if named is None else reference_network(settings.located(named), like)
+
+    def by_parts(network: Network) -> float:
+        """The sum of parts, in the ratio that a whole network has to its own: the anchor, else the first one asked."""
+        nonlocal scale
+        if not scale:
+            whole = anchor or network
+            scale = measurements.milliseconds(whole) / sums.total_ms(whole)
+        return scale * sums.total_ms(network)
+
+    return by_parts

@@ -36,6 +36,17 @@ class Measurements:
             self._found.pop(network_key(network), None)
             return None, str(error)
 
+    def milliseconds(self, network: Network) -> float:
+        """A network's latency, waited for.
+
+        Raises:
+            LatencyError: the device failed.
+        """
+        latency, reason = self.of(network)
+        if latency is None:
+            raise LatencyError(reason)
+        return latency.median_ms
+
     def again(self, network: Network) -> Latency:
         """A network's latency, measured anew.
 

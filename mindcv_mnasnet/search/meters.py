@@ -43,23 +43,24 @@ def meter_for(settings: Settings) -> Meter:
     Raises:
         UserError: a runtime that is not installed, a table that is not there, an invalid pattern.
     """
-    if settings.latency == "surrogate":
-        return SurrogateMeter()
+    return SurrogateMeter() if settings.latency == "surrogate" else open_meter(latency_settings(settings))
+
+
+def latency_settings(settings: Settings) -> LatencySettings:
+    """How a search measures latencies."""
     table = None if settings.latency_table is None else str(settings.beside(settings.latency_table))
-    return open_meter(
-        LatencySettings(
-            kind=settings.latency,
-            threads=settings.latency_threads,
-            batch=settings.latency_batch,
-            repetitions=settings.latency_repetitions,
-            warm_up=settings.latency_warm_up,
-            timeout_s=settings.latency_timeout_s,
-            command=settings.latency_command,
-            format=settings.latency_format,
-            pattern=settings.latency_pattern,
-            json_path=settings.latency_json_path,
-            scale=settings.latency_scale,
-            table=table,
-            calls=settings.latency_calls,
-        )
+    return LatencySettings(
+        kind=settings.latency,
+        threads=settings.latency_threads,
+        batch=settings.latency_batch,
+        repetitions=settings.latency_repetitions,
+        warm_up=settings.latency_warm_up,
+        timeout_s=settings.latency_timeout_s,
+        command=settings.latency_command,
+        format=settings.latency_format,
+        pattern=settings.latency_pattern,
+        json_path=settings.latency_json_path,
+        scale=settings.latency_scale,
+        table=table,
+        calls=settings.latency_calls,
     )

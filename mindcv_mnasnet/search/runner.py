@@ -6,9 +6,8 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
-from mindcv_mnasnet.latency.table import Table
 from mindcv_mnasnet.search.anchor import open_anchored
-from mindcv_mnasnet.search.band import Band
+from mindcv_mnasnet.search.band import Band, predict_for
 from mindcv_mnasnet.search.candidates import reference_network
 from mindcv_mnasnet.search.decisions import Tokens
 from mindcv_mnasnet.search.evaluators import Evaluator, open_evaluator
@@ -89,11 +88,10 @@ class Search:
 
     def _band(self, measurements: Measurements) -> Band | None:
         """The band of latencies that is kept to, where there is one."""
-        settings = self.settings
-        if settings.band is None:
+        if self.settings.band is None:
             return None
-        table = settings.latency_table
-        return Band(settings, self.space, measurements, Table.read(settings.beside(table)) if table else None)
+        predict = predict_for(self.settings, self.space, measurements, self.folder.path)
+        return Band(self.settings, self.space, predict)
 
     def _accept(self, band: Band | None) -> Accept | None:
         """What may be proposed: networks within the limits and the band."""

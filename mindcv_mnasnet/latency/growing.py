@@ -1,0 +1,55 @@
+"""Sums of parts for networks of which few will ever be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.export.folded import Folded, fold, parts
+from mindcv_mnasnet.latency.models import random_tensors
+from mindcv_mnasnet.latency.record import LatencySettings
+from mindcv_mnasnet.latency.table import (
+    ROUNDS,
+    described_by,
+    earlier_entries,
+    entry_line,
+    part_keys,
+    part_meter,
+    write_table,
+)
+from mindcv_mnasnet.networks.network import Network
+
+
+class GrowingTable:
+    """Parts that are measured when a network first has them, kept in a file; sums, which no whole network corrects.
+
+    Neighbors share most parts, so hundreds of networks of a space cost little more than their first few. A file of
+    another device or of other settings is begun anew.
+    """
+
+    def __init__(self, settings: LatencySettings, path: Path):
+        self._meter, self._path = part_meter(settings), path
+        self._rounds = 1 if settings.kind == "command" else ROUNDS  # a command repeats its calls itself
+        described = described_by(settings)
+        try:
+            self._entries = earlier_entries(path, described)
+        except UserError:
+            self._entries = {}
+        write_table(path, described, self._entries, None)
+
+    def total_ms(self, network: Network) -> float:
+        """The sum of a network's parts, each the lowest of ``ROUNDS`` medians, or what a command says.
+
+        Raises:
+            LatencyError: the runtime failed.
+        """
+        cut: Sequence[Folded] | None = None
+        for place, key in enumerate(part_keys(network)):
+            if key not in self._entries:
+                cut = cut or parts(fold(network, random_tensors(network)))
+                found = min(self._meter.measure_part(cut[place]).median_ms for _ in range(self._rounds))
+                self._entries[key] = found
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(entry_line(key, found))
+        return sum(self._entries[key] for key in part_keys(network))
