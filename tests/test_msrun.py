@@ -38,6 +38,7 @@ import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 import numpy as np
 import train
+from mindcv_mnasnet.devices import runtime
 from mindcv_mnasnet.train import engine
 from mindcv_mnasnet.errors import JobError, run_cli
 
@@ -62,6 +63,10 @@ engine.prepare, engine._Training._note_loss = remember, ending
 code = run_cli(lambda: train.main(sys.argv[2:]))
 for job in jobs:
     np.savez(f"rank_{{job.runtime.rank}}.npz", **job.step.state())
+if word == "finish":
+    second = runtime.start("CPU", deterministic=True)
+    total = runtime.sum_over_ranks(np.ones(1, np.int64), second.world)
+    np.savez(f"second_{{second.rank}}.npz", total=total)
 sys.exit(code)
 """
 
@@ -99,6 +104,11 @@ def test_both_ranks_end_with_the_same_bits_and_the_checkpoint_has_them(pair):
     assert any(name.startswith("ema.") for name in first)
     assert unequal(first, second) == []
     assert unequal(first, state(pair[0] / "runs" / "run", LAST)) == []
+
+
+def test_processes_of_a_group_begin_a_second_job(pair):
+    """As a script does that trains, then validates."""
+    assert [np.load(pair[0] / f"second_{rank}.npz")["total"].tolist() for rank in (0, 1)] == [[2], [2]]
 
 
 def test_there_is_one_log_and_one_set_of_checkpoints(pair):

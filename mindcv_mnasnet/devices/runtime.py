@@ -23,10 +23,11 @@ from mindspore.communication import get_group_size, get_rank, init
 
 from mindcv_mnasnet.devices import meeting, obstacles, simulation
 from mindcv_mnasnet.devices.processor import instruction_set, processor_name, usable_cores
-from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.errors import UserError, first_line
 
 MINDSPORE_VERSION = tuple(int(part) for part in re.findall(r"\d+", ms.__version__)[:2])
 DEVICES = ("CPU", "Ascend")
+_devices: list[str] = []  # that this process was set to
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,15 @@ def _choose_device(target: str) -> str:
         target = "Ascend" if simulation.simulated() or Path("/dev/davinci_manager").exists() else "CPU"
     if target not in DEVICES:
         raise UserError(f"device_target is {target!r}; it can be auto, {' or '.join(DEVICES)}")
+    if _devices[-1:] == [target]:
+        return target  # a process of a group cannot set it twice, not even to the same
     try:
         ms.set_device(target)
     except (RuntimeError, ValueError, ImportError) as error:
+        if target == "CPU" or _devices:
+            raise UserError(f"device_target {target} cannot be taken: {first_line(error)}") from None
         raise UserError(obstacles.explained(error)) from None
+    _devices.append(target)
     return target
 
 
