@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from processes import refused
+from processes import cli, refused
 
 from mindcv_mnasnet.commands import search as command
 from mindcv_mnasnet.data.sets import open_train_val
@@ -113,6 +113,15 @@ def test_mistakes_are_one_sentence(tmp_path, images, capsys):
         (("--images", images, "--target", "soon", "--search_dir", tmp_path / "d"), "target: 'soon'"),
     ):
         assert sentence in refused(capsys, *words, program=command)
+
+
+def test_a_budget_that_is_too_short_leaves_the_folder_to_the_next_try(tmp_path, images, monkeypatch, capsys):
+    monkeypatch.setattr(quick.timing, "time_trainings", lambda settings: Speed(10.0, 20.0))
+    words = ("--images", images, "--search_dir", tmp_path, "--run_name", "mine", "--dry_run", "--budget")
+    assert "is too short" in refused(capsys, *words, "1min", program=command)
+    assert list(tmp_path.iterdir()) == []
+    assert cli(*words, "10h", program=command) == 0
+    assert "is there already" in refused(capsys, *words, "10h", program=command)
 
 
 def in_this_process(pool, jobs):

@@ -6,6 +6,7 @@ finalists and exports them. All three files are kept and can be edited; mnasnet 
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,10 +39,14 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(options.search_dir) / (options.run_name or f"search_{Path(options.images).resolve().name}")
     if folder.exists():
         raise UserError(f"{folder} is there already; --run_name names another, mnasnet search --resume goes on")
-    path = write_files(folder, Path(options.images), options.like, factor, options.workers or usable_cores())
-    settings = load_settings(path)
-    print(f"recipe, space and search are in {folder}; they can be edited\ntiming this machine ...", flush=True)
-    settings = fit_budget(settings, seconds)
+    try:
+        path = write_files(folder, Path(options.images), options.like, factor, options.workers or usable_cores())
+        settings = load_settings(path)
+        print(f"recipe, space and search are in {folder}; they can be edited\ntiming this machine ...", flush=True)
+        settings = fit_budget(settings, seconds)
+    except BaseException:  # a next try with other words may take the same folder
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     print(describe(settings), flush=True)
     if options.dry_run:
         return 0
