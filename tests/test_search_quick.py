@@ -14,7 +14,7 @@ from mindcv_mnasnet.commands import search as command
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.network import resolve
-from mindcv_mnasnet.search import anchor, first_recipe, pools, proxy, quick
+from mindcv_mnasnet.search import anchor, band, first_recipe, pools, proxy, quick
 from mindcv_mnasnet.search.budget import parse_duration, plan
 from mindcv_mnasnet.search.meters import SurrogateMeter
 from mindcv_mnasnet.search.settings import load_settings
@@ -135,6 +135,7 @@ def test_from_images_to_winners(tmp_path, images, monkeypatch, capsys):
     monkeypatch.setattr(pools.LocalPool, "run", in_this_process)
     monkeypatch.setattr(quick.timing, "time_trainings", lambda settings: Speed(1e5, 0.0))
     monkeypatch.setattr(anchor, "meter_for", lambda _: SurrogateMeter())
+    monkeypatch.setattr(band, "has_parts", lambda kind: False)
     tiny = {"networks": (2,), "epochs": (1,), "seconds": (1.0,)}
     monkeypatch.setattr(quick.budget, "plan", lambda *_: quick.budget.Plan(**tiny))
     monkeypatch.setattr(first_recipe, "_SEEN", 100)

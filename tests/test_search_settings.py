@@ -11,9 +11,11 @@ from processes import PLAIN, SECONDS, write_recipe
 from search_files import SPACE, SYNTHETIC, cli, write_search
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.search import session, timing
 from mindcv_mnasnet.search.pools import Result
 from mindcv_mnasnet.search.settings import load_settings
+from mindcv_mnasnet.search.space_files import load_space
 from mindcv_mnasnet.search.timing import Speed, time_trainings, watch
 
 
@@ -71,8 +73,8 @@ def test_a_training_is_timed_by_its_log(tmp_path):
 
 def test_a_machine_is_timed_by_trainings_on_all_its_workers(tmp_path, digits, monkeypatch):
     """Two networks, one on each, in place of four."""
-    typical = timing._typical
-    monkeypatch.setattr(timing, "_typical", lambda space, count, seed: typical(space, 2, seed))
+    typical = timing.typical_networks
+    monkeypatch.setattr(timing, "typical_networks", lambda space, count, seed, wanted: typical(space, 2, seed))
     recipe = write_recipe(tmp_path, PLAIN, data_dir=str(digits), num_classes=10, num_samples=1000, epoch_size=100)
     space = tmp_path / "space.yaml"
     space.write_text(yaml.safe_dump(SPACE))
@@ -184,3 +186,13 @@ def test_a_supernet_refuses_plain_convolutions(tmp_path, digits):
     done = cli("-c", path)
     assert done.returncode == 2
     assert "MBConv blocks only" in done.stderr
+
+
+def test_networks_that_are_timed_are_as_heavy_as_those_in_the_band():
+    """Random ones of a wide space are many times as heavy, and would tell of another search."""
+    space = load_space("open")
+    madds = [network_cost(one.network).madds for one in timing.typical_networks(space, 4, 0)]
+    wanted = min(madds)
+    near = [network_cost(one.network).madds for one in timing.typical_networks(space, 4, 0, wanted)]
+    assert max(madds) > 2 * wanted
+    assert all(0.7 * wanted < one < 1.4 * wanted for one in near)

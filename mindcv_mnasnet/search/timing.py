@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from dataclasses import dataclass
@@ -13,13 +14,13 @@ from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.run.log import read_log
-from mindcv_mnasnet.search.candidates import Candidate
+from mindcv_mnasnet.search.candidates import Candidate, reference_network
 from mindcv_mnasnet.search.evaluators import proxy_job
 from mindcv_mnasnet.search.pools import Training
 from mindcv_mnasnet.search.settings import Settings, changed
 from mindcv_mnasnet.search.space import Space
 
-_DRAWN = 64
+_DRAWN = 256
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 300.0  # for a process to start and to compile
 
@@ -33,7 +34,9 @@ class Speed:
 
 
 def time_trainings(settings: Settings, seconds: float = 20.0) -> Speed:
-    """Train a light, two middling and a heavy network of the space for a moment each, on all workers at once.
+    """Train four networks of the kind that the search will, for a moment each, on all workers at once.
+
+    They are as heavy as the search's band; without one, light, middling and heavy ones of the space.
 
     ``seconds`` is the time that steps are watched for, beside the starts; nothing is left behind.
 
@@ -42,7 +45,8 @@ def time_trainings(settings: Settings, seconds: float = 20.0) -> Speed:
         UserError: the data set is not there.
     """
     settings = changed(settings, proxy={**settings.proxy, "log_interval": 1})
-    networks = _typical(settings.open_space(), max(4, settings.workers), settings.seed)
+    space = settings.open_space()
+    networks = typical_networks(space, max(4, settings.workers), settings.seed, _madds_wanted(settings, space))
     rounds = -(-len(networks) // settings.workers)
     found = []
     with tempfile.TemporaryDirectory(prefix="timing-") as folder:
@@ -54,12 +58,25 @@ def time_trainings(settings: Settings, seconds: float = 20.0) -> Speed:
     return Speed(float(1 / seconds_per_image), float(np.mean([speed.start_s for speed in found])))
 
 
-def _typical(space: Space, count: int, seed: int) -> list[Candidate]:
-    """Networks at evenly spread ranks of multiply-adds among random ones."""
+def _madds_wanted(settings: Settings, space: Space) -> float | None:
+    """Multiply-adds of a network in the middle of the band, as far as they go with latency; None without a band."""
+    if settings.band is None or settings.target_network is None:
+        return None
+    like = space.network(tuple(one[0] for one in space.allowed))
+    anchor = reference_network(settings.located(settings.target_network), like)
+    return network_cost(anchor).madds * settings.target_factor * (1 + settings.band) / 2
+
+
+def typical_networks(space: Space, count: int, seed: int, wanted: float | None = None) -> list[Candidate]:
+    """Random networks: those of the nearest to ``wanted`` multiply-adds, or at evenly spread ranks of them."""
     rng = np.random.default_rng(seed)
     drawn = [space.random(rng) for _ in range(_DRAWN)]
-    drawn.sort(key=lambda tokens: network_cost(space.network(tokens)).madds)
-    picked = [drawn[int((place + 0.5) * _DRAWN / count) % _DRAWN] for place in range(count)]
+    madds = {tokens: network_cost(space.network(tokens)).madds for tokens in drawn}
+    if wanted is None:
+        drawn.sort(key=lambda tokens: madds[tokens])
+        picked = [drawn[int((place + 0.5) * _DRAWN / count) % _DRAWN] for place in range(count)]
+    else:
+        picked = sorted(madds, key=lambda tokens: abs(math.log(madds[tokens] / wanted)))[:count]
     return [Candidate(number, 0, tokens, space.network(tokens), seed) for number, tokens in enumerate(picked)]
 
 
