@@ -54,6 +54,16 @@ def test_variables_that_an_earlier_job_left_are_named_and_a_partner_is_enough(to
 
 
 @pytest.mark.parametrize(
+    ("parent", "known"),
+    [("python\0/env/bin/msrun\0--worker_num=2", True), ("sh\0tests/test_msrun.py\0", False)],
+)
+def test_a_process_of_msruns_own_needs_no_look_for_its_partner(told, monkeypatch, parent, known):
+    told("MS_WORKER")
+    monkeypatch.setattr(meeting, "_command", lambda pid: parent.encode())
+    assert (meeting.obstacle(0.1) is None) == known
+
+
+@pytest.mark.parametrize(
     ("name", "value", "said"),
     [
         ("MS_WORKER_NUM", None, "MS_WORKER_NUM is missing"),

@@ -58,7 +58,8 @@ def obstacle(seconds: float = 8.0) -> str | None:
 
 
 def _started_by_msrun() -> bool:
-    return b"msrun" in _command(os.getppid())
+    names = (b"msrun", b"mindspore.parallel.cluster.run")
+    return any(word.rpartition(b"/")[2] in names for word in _command(os.getppid()).split(b"\0"))
 
 
 def _is_our_scheduler(pid: int, port: str) -> bool:
