@@ -72,6 +72,19 @@ def _no_model(monkeypatch, request):
         monkeypatch.setattr(latency_command, "write_model", lambda network, path, batch: path)
 
 
+@pytest.fixture
+def meters(monkeypatch):
+    """Every meter that a table opens."""
+    found = []
+
+    def meter(settings):
+        found.append(CostMeter())
+        return found[-1]
+
+    monkeypatch.setattr(latency_table, "RuntimeMeter", meter)
+    return found
+
+
 def test_a_record_is_read_as_it_was_written():
     one = record(1.5)
     assert Latency.from_dict(json.loads(json.dumps(one.to_dict()))) == one
@@ -171,14 +184,7 @@ def test_large_networks_do_not_spoil_a_tables_small_ones(tmp_path, monkeypatch):
     assert all(abs(predicted / ms - 1) < 0.1 for predicted, ms in pairs)
 
 
-def test_a_growing_table_measures_a_part_when_it_is_first_asked_for(tmp_path, monkeypatch):
-    meters = []
-
-    def meter(settings):
-        meters.append(CostMeter())
-        return meters[-1]
-
-    monkeypatch.setattr(latency_table, "RuntimeMeter", meter)
+def test_a_growing_table_measures_a_part_when_it_is_first_asked_for(tmp_path, meters):
     one, other = (resolve(None, blocks=f"r1_k3_s22_e3_o8 r1_k{k}_s11_e3_o8", stem=8, **SMALL) for k in (3, 5))
     path = tmp_path / "parts.jsonl"
     table = GrowingTable(LatencySettings(), path)
@@ -201,14 +207,7 @@ def test_a_table_with_an_offset_is_read_as_it_was_built(tmp_path):
     assert Table.read(path).measure(NETWORK).median_ms == pytest.approx(0.9 * 0.5 * len(part_keys(NETWORK)) - 0.1)
 
 
-def test_a_table_that_was_interrupted_measures_only_what_is_missing(tmp_path, monkeypatch):
-    meters = []
-
-    def meter(settings):
-        meters.append(CostMeter())
-        return meters[-1]
-
-    monkeypatch.setattr(latency_table, "RuntimeMeter", meter)
+def test_a_table_that_was_interrupted_measures_only_what_is_missing(tmp_path, meters):
     networks, path = networks_covering(SPACE), tmp_path / "t.jsonl"
     whole = build(networks, networks[:3], LatencySettings(), path)
     lines = path.read_text().splitlines(keepends=True)

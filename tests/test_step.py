@@ -207,7 +207,7 @@ def test_averages_follow_weights_and_batch_norm_statistics_with_the_ramp(step):
     assert not np.allclose(sets["_ema"]["stem.conv.weight"], sets[""]["stem.conv.weight"], rtol=1e-5, atol=1e-6)
 
 
-# --- repeating, restarting -------- ------------------------------------------------------------------------------
+# --- repeating, restarting ------------------------------------------------------------------------------------------
 
 
 ALL = {**RICH, "opt": "adamw", "mixup": 0.2, "cutmix": 1.0, "re_prob": 0.5, "clip_grad": True, "loss": "BCE"}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.export.folded import Folded, fold, parts
-from mindcv_mnasnet.latency.models import random_tensors
 from mindcv_mnasnet.latency.record import LatencySettings
 from mindcv_mnasnet.latency.table import (
     ROUNDS,
@@ -16,6 +13,7 @@ from mindcv_mnasnet.latency.table import (
     entry_line,
     part_keys,
     part_meter,
+    parts_of,
     write_table,
 )
 from mindcv_mnasnet.networks.network import Network
@@ -44,12 +42,12 @@ class GrowingTable:
         Raises:
             LatencyError: the runtime failed.
         """
-        cut: Sequence[Folded] | None = None
-        for place, key in enumerate(part_keys(network)):
+        keys = part_keys(network)
+        cut = [] if all(key in self._entries for key in keys) else parts_of(network)
+        for place, key in enumerate(keys):
             if key not in self._entries:
-                cut = cut or parts(fold(network, random_tensors(network)))
                 found = min(self._meter.measure_part(cut[place]).median_ms for _ in range(self._rounds))
                 self._entries[key] = found
                 with self._path.open("a", encoding="utf-8") as file:
                     file.write(entry_line(key, found))
-        return sum(self._entries[key] for key in part_keys(network))
+        return sum(self._entries[key] for key in keys)

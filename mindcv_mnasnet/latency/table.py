@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.export.folded import fold, parts
+from mindcv_mnasnet.export.folded import Folded, fold, parts
 from mindcv_mnasnet.files import replace_file, unwritable
 from mindcv_mnasnet.latency.agreement import Agreement, agreement
 from mindcv_mnasnet.latency.command import CommandMeter
@@ -154,8 +154,7 @@ def build(
         with path.open("a", encoding="utf-8") as file:
             for number, key in enumerate(ROUNDS * missing):
                 network, place = whole[key]
-                part = parts(fold(network, random_tensors(network)))[place]
-                found = meter.measure_part(part).median_ms
+                found = meter.measure_part(parts_of(network)[place]).median_ms
                 known[key] = min(found, known.get(key, np.inf))
                 file.write(entry_line(key, found))
                 file.flush()
@@ -166,6 +165,11 @@ def build(
     factor, call_ms = _fitted(sums, fitted_on, np.array(_measured_ms(meter, fitted_on)))
     write_table(path, described, known, {"factor": factor, "call_ms": call_ms, "fitted_on": len(fitted_on)})
     return replace(sums, factor=factor, call_ms=call_ms)
+
+
+def parts_of(network: Network) -> list[Folded]:
+    """A network's parts, with random weights, in the order of ``part_keys``."""
+    return parts(fold(network, random_tensors(network)))
 
 
 def has_parts(kind: str) -> bool:

@@ -9,7 +9,7 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.latency.record import Latency, Meter
 from mindcv_mnasnet.latency.turns import TurnsMeter
-from mindcv_mnasnet.search.candidates import reference_network
+from mindcv_mnasnet.search.candidates import reference_of
 from mindcv_mnasnet.search.meters import meter_for
 from mindcv_mnasnet.search.settings import Settings, changed
 from mindcv_mnasnet.search.space import Space
@@ -40,8 +40,7 @@ def open_anchored(settings: Settings, space: Space, folder: Path) -> tuple[Setti
     meter = meter_for(settings)
     if settings.target_network is None:
         return settings, meter
-    like = space.network(tuple(one[0] for one in space.allowed))
-    anchor = reference_network(settings.located(settings.target_network), like)
+    anchor = reference_of(settings, space, settings.target_network)
     if not (folder / FILE).is_file():
         replace_file(folder / FILE, json.dumps(meter.measure(anchor).to_dict()).encode())
     settings = anchored(settings, folder)

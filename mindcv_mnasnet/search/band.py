@@ -9,7 +9,7 @@ from mindcv_mnasnet.latency.growing import GrowingTable
 from mindcv_mnasnet.latency.record import LatencyError
 from mindcv_mnasnet.latency.table import Table, has_parts
 from mindcv_mnasnet.networks.network import Network
-from mindcv_mnasnet.search.candidates import reference_network
+from mindcv_mnasnet.search.candidates import reference_of
 from mindcv_mnasnet.search.decisions import Tokens
 from mindcv_mnasnet.search.measurements import Measurements
 from mindcv_mnasnet.search.meters import latency_settings
@@ -60,9 +60,8 @@ def predict_for(settings: Settings, space: Space, measurements: Measurements, fo
     if not has_parts(settings.latency):
         return measurements.milliseconds
     sums, scale = GrowingTable(latency_settings(settings), folder / PARTS), 0.0
-    like = space.network(tuple(one[0] for one in space.allowed))
     named = settings.target_network
-    anchor = None if named is None else reference_network(settings.located(named), like)
+    anchor = None if named is None else reference_of(settings, space, named)
 
     def by_parts(network: Network) -> float:
         """The sum of parts, in the ratio that a whole network has to its own: the anchor, else the first one asked."""

@@ -8,6 +8,8 @@ from mindcv_mnasnet.latency.table import part_keys
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.recipe import network_named
 from mindcv_mnasnet.search.decisions import Tokens
+from mindcv_mnasnet.search.settings import Settings
+from mindcv_mnasnet.search.space import Space
 
 #: Fields of ``Network`` that a reference takes from the space it is tried beside.
 _SHARED = ("stem_stride", "head", "num_classes", "in_channels", "image_size", "padding", "bn_eps", "bn_momentum")
@@ -40,3 +42,13 @@ def reference_network(name: str, like: Network) -> Network:
     """
     known = network_named(name, like.num_classes)
     return replace(known, **{field: getattr(like, field) for field in (*_SHARED, "dropout", "drop_connect")})
+
+
+def reference_of(settings: Settings, space: Space, name: str) -> Network:
+    """A reference or an anchor of a search, as it is tried beside the networks of its space.
+
+    Raises:
+        UserError: no such model or recipe.
+    """
+    like = space.network(tuple(one[0] for one in space.allowed))
+    return reference_network(settings.located(name), like)

@@ -8,7 +8,7 @@ from typing import Any
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.latency.record import Latency
 from mindcv_mnasnet.networks.cost import network_cost
-from mindcv_mnasnet.search.candidates import Candidate, network_key, reference_network
+from mindcv_mnasnet.search.candidates import Candidate, network_key, reference_of
 from mindcv_mnasnet.search.decisions import Tokens
 from mindcv_mnasnet.search.folder import SearchFolder
 from mindcv_mnasnet.search.measurements import Measurements
@@ -76,10 +76,9 @@ class Ledger:
         return dict(self._references)
 
     def _open_references(self) -> dict[int, Candidate]:
-        like = self._space.network(tuple(one[0] for one in self._space.allowed))
         found = {}
         for place, name in enumerate(self._settings.references):
-            network = reference_network(self._settings.located(name), like)
+            network = reference_of(self._settings, self._space, name)
             found[-1 - place] = Candidate(-1 - place, -1, (), network, self._settings.seed)
         return found
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from mindcv_mnasnet.search.anchor import open_anchored
 from mindcv_mnasnet.search.band import Band, predict_for
-from mindcv_mnasnet.search.candidates import reference_network
+from mindcv_mnasnet.search.candidates import reference_of
 from mindcv_mnasnet.search.decisions import Tokens
 from mindcv_mnasnet.search.evaluators import Evaluator, open_evaluator
 from mindcv_mnasnet.search.flow import Flow
@@ -105,9 +105,8 @@ class Search:
         if band is None or not self.settings.seed_references or self.folder.state.is_file():
             return []
         found = []
-        like = self.space.network(tuple(one[0] for one in self.space.allowed))
         for name in self.settings.references:
-            blocks = reference_network(self.settings.located(name), like).blocks
+            blocks = reference_of(self.settings, self.space, name).blocks
             if not self.space.reasons_outside(blocks):
                 tokens = self.space.encode(blocks)
                 found += [tokens] if band.nearly(tokens) else []

@@ -14,7 +14,7 @@ from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.run.log import read_log
-from mindcv_mnasnet.search.candidates import Candidate, reference_network
+from mindcv_mnasnet.search.candidates import Candidate, reference_of
 from mindcv_mnasnet.search.evaluators import proxy_job
 from mindcv_mnasnet.search.pools import Training
 from mindcv_mnasnet.search.settings import Settings, changed
@@ -62,8 +62,7 @@ def _madds_wanted(settings: Settings, space: Space) -> float | None:
     """Multiply-adds of a network in the middle of the band, as far as they go with latency; None without a band."""
     if settings.band is None or settings.target_network is None:
         return None
-    like = space.network(tuple(one[0] for one in space.allowed))
-    anchor = reference_network(settings.located(settings.target_network), like)
+    anchor = reference_of(settings, space, settings.target_network)
     return network_cost(anchor).madds * settings.target_factor * (1 + settings.band) / 2
 
 
