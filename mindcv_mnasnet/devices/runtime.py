@@ -128,7 +128,7 @@ def _choose_device(target: str) -> str:
     try:
         ms.set_device(target)
     except (RuntimeError, ValueError, ImportError) as error:
-        if target == "CPU" or _devices:
+        if target == "CPU":
             raise UserError(f"device_target {target} cannot be taken: {first_line(error)}") from None
         raise UserError(obstacles.explained(error)) from None
     _devices.append(target)
