@@ -74,6 +74,16 @@ def test_encoding_inverts_decoding(name, seed):
     assert space.encode(space.network(tokens).blocks) == tokens
 
 
+def test_a_stage_may_choose_its_stride():
+    space = read_space("strides", TINY | {"strides": [2, [1, 2]]}, {"image_size": 16})
+    assert space.size == 2 * read_space("tiny", TINY).size
+    rng = np.random.default_rng(0)
+    drawn = [space.random(rng) for _ in range(100)]
+    assert {tuple(block.stride for block in space.blocks(tokens)) for tokens in drawn} == {(2, 1), (2, 2)}
+    assert all(space.encode(space.blocks(tokens)) == tokens for tokens in drawn)
+    assert space.reasons_outside("r1_k3_s11_e1_o8 r1_k3_s22_e3_o16")[0] == "block 1 has stride 1, not 2"
+
+
 @given(seed=seeds)
 def test_a_mutation_changes_one_decision_and_stays_inside(seed):
     space = load_space("paper")
@@ -107,8 +117,9 @@ def test_limits_hold_at_both_ends():
         assert not Limits(**{f"max_{side}": value - 1}).allow(network)
 
 
-def test_a_table_of_the_covering_networks_has_every_part_of_every_network():
-    space = read_space("tiny", TINY, {"image_size": 16})
+@pytest.mark.parametrize("strides", [[1, 2], [[1, 2], [1, 2]]])
+def test_a_table_of_the_covering_networks_has_every_part_of_every_network(strides):
+    space = read_space("tiny", TINY | {"strides": strides}, {"image_size": 16})
     covered = {key for network in networks_covering(space) for key in part_keys(network)}
     rng = np.random.default_rng(0)
     for _ in range(300):
@@ -121,6 +132,7 @@ def test_a_table_of_the_covering_networks_has_every_part_of_every_network():
         ({"stride": [1, 2]}, "unknown key 'stride'; the nearest known key is strides"),
         ({"layers": [1]}, "different lengths"),
         ({"strides": [1, 3]}, "strides is 3"),
+        ({"strides": [1, [1, 1]]}, "strides is \\[1, 1\\]"),
         ({"decisions": {"operator": ["mbconv9"]}}, "operator is 'mbconv9'"),
         ({"decisions": {"operator": ["mbconv"]}}, "needs the decision expansion"),
         ({"decisions": {"operator": ["mbconv3"], "expansion": [3]}}, "says its expansion"),

@@ -24,20 +24,22 @@ OPERATORS: dict[str, tuple[bool, int | None]] = {
 }
 SKIPS = ("pool", "identity", "none")
 _NEUTRAL: Mapping[str, Any] = {"expansion": None, "kernel": 3, "se": 0, "skip": "identity", "filters": 1, "layers": 0}
+STRIDES = (1, 2)
 
 
 @dataclass(frozen=True)
 class Space(Decisions):
-    """Stages with fixed strides, base widths and depths, and the decisions that each of them has.
+    """Stages with strides, base widths and depths, and the decisions that each of them has.
 
     ``choices`` lists a decision's choices by its name, in the order in which decisions are made. Tokens are the indices
-    of what was chosen: all decisions of the first stage, then of the second, ... ``network_fields`` are fields of
+    of what was chosen: all decisions of the first stage, then of the second, ... ``strides`` has one or two strides for
+    every stage; where a stage has two, ``stride`` is among the decisions. ``network_fields`` are fields of
     ``arch.Network`` that all networks of the space share.
     """
 
     name: str
     stem: int
-    strides: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
     filters: tuple[int, ...]
     layers: tuple[int, ...]
     choices: tuple[tuple[str, tuple[Any, ...]], ...]
@@ -67,6 +69,8 @@ class Space(Decisions):
                 elif name == "filters":
                     widths = [_width(self.filters[stage], factor) for factor in choices]
                     kept = [i for i, width in enumerate(widths) if width not in widths[:i]]
+                elif name == "stride":
+                    kept = [i for i, stride in enumerate(choices) if stride in self.strides[stage]]
                 else:
                     kept = list(range(len(choices)))
                 found.append(tuple(kept))
@@ -89,7 +93,8 @@ class Space(Decisions):
         return tuple(self._block(stage, tokens[stage * count :][:count]) for stage in range(len(self.strides)))
 
     def _block(self, stage: int, tokens: Sequence[int]) -> BlockSpec:
-        chosen = {**_NEUTRAL, **{n: c[token] for (n, c), token in zip(self.choices, tokens, strict=True)}}
+        fixed = {**_NEUTRAL, "stride": self.strides[stage][0]}
+        chosen = {**fixed, **{n: c[token] for (n, c), token in zip(self.choices, tokens, strict=True)}}
         conv, expand = OPERATORS[chosen["operator"]]
         if chosen["expansion"] is not None:
             expand = chosen["expansion"]
@@ -97,7 +102,7 @@ class Space(Decisions):
         return BlockSpec(
             repeats=self.layers[stage] + chosen["layers"],
             kernel=chosen["kernel"],
-            stride=self.strides[stage],
+            stride=chosen["stride"],
             expand=expand,
             out=_width(self.filters[stage], chosen["filters"]),
             se_ratio=float(chosen["se"]),
@@ -129,8 +134,9 @@ class Space(Decisions):
             return [f"{len(specs)} blocks, not {len(self.strides)}"]
         reasons = []
         for stage, spec in enumerate(specs):
-            if spec.stride != self.strides[stage]:
-                reasons.append(f"block {stage + 1} has stride {spec.stride}, not {self.strides[stage]}")
+            if spec.stride not in self.strides[stage]:
+                allowed = " or ".join(map(str, self.strides[stage]))
+                reasons.append(f"block {stage + 1} has stride {spec.stride}, not {allowed}")
             values = {"operator": spec, "expansion": spec.expand, "kernel": spec.kernel, "se": spec.se_ratio}
             values |= {"skip": "pool" if spec.pool else "identity" if spec.skip else "none"}
             values |= {"filters": spec.out, "layers": spec.repeats}
@@ -164,8 +170,9 @@ class Space(Decisions):
                 fits = [self.layers[stage] + change == spec.repeats for change in choices]
             else:
                 skip = "pool" if spec.pool else "identity" if spec.skip else "none"
-                own = {"expansion": spec.expand, "kernel": spec.kernel, "se": spec.se_ratio, "skip": skip}[name]
-                fits = [choice == own for choice in choices]
+                own = {"expansion": spec.expand, "kernel": spec.kernel, "se": spec.se_ratio, "skip": skip}
+                own["stride"] = spec.stride
+                fits = [choice == own[name] for choice in choices]
             found.append(next((i for i in allowed if fits[i]), -1))
         return tuple(found)
 

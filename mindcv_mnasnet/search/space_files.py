@@ -10,7 +10,7 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.blocks import check, check_whole, is_number
 from mindcv_mnasnet.recipe.values import nearest
 from mindcv_mnasnet.recipe.yaml_files import read_recipe_file
-from mindcv_mnasnet.search.space import OPERATORS, SKIPS, Space
+from mindcv_mnasnet.search.space import OPERATORS, SKIPS, STRIDES, Space
 
 PRESETS = Path(__file__).with_name("spaces.yaml")
 _DECISIONS = ("operator", "expansion", "kernel", "se", "skip", "filters", "layers")
@@ -46,19 +46,19 @@ def read_space(name: str, content: Any, fields: Mapping[str, Any] | None = None)
     for key in _KEYS[1:]:
         if key not in content:
             raise UserError(f"space {name} has no {key}")
-    lists = {key: _whole_numbers(f"space {name}: {key}", content[key]) for key in ("strides", "filters", "layers")}
-    if len({len(values) for values in lists.values()}) > 1:
+    lists = {key: _whole_numbers(f"space {name}: {key}", content[key]) for key in ("filters", "layers")}
+    strides = _strides(f"space {name}: strides", content["strides"])
+    if len({len(values) for values in (strides, *lists.values())}) > 1:
         raise UserError(f"space {name}: strides, filters and layers have different lengths")
-    for stride in lists["strides"]:
-        check(stride in (1, 2), f"space {name}: strides", stride, "1 or 2")
     stem = content.get("stem", 32)
     check_whole(f"space {name}: stem", stem)
     own = {key: content[key] for key in _NETWORK_KEYS if key in content}
     return Space(
         name,
         stem,
+        strides,
         **lists,
-        choices=_choices(name, content["decisions"]),
+        choices=_choices(name, content["decisions"]) + ((("stride", STRIDES),) if max(map(len, strides)) > 1 else ()),
         network_fields=tuple(sorted({**own, **(fields or {})}.items())),
     )
 
@@ -93,6 +93,14 @@ def _choices(name: str, decisions: Any) -> tuple[tuple[str, tuple[Any, ...]], ..
         if not apart and not said:
             raise UserError(f"space {name}: operator {operator} needs the decision expansion")
     return tuple(found)
+
+
+def _strides(where: str, values: Any) -> tuple[tuple[int, ...], ...]:
+    check(isinstance(values, list) and len(values) > 0, where, values, "a list of strides")
+    found = tuple(tuple(one) if isinstance(one, list) else (one,) for one in values)
+    for one, value in zip(found, values, strict=True):
+        check(one in ((1,), (2,), STRIDES), where, value, f"1, 2 or {list(STRIDES)}")
+    return found
 
 
 def _whole_numbers(where: str, values: Any) -> tuple[int, ...]:
