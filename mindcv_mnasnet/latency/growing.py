@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError
@@ -36,18 +37,26 @@ class GrowingTable:
             self._entries = {}
         write_table(path, described, self._entries, None)
 
-    def total_ms(self, network: Network) -> float:
+    def total_ms(self, network: Network, most: float = math.inf) -> float:
         """The sum of a network's parts, each the lowest of ``ROUNDS`` medians, or what a command says.
+
+        Where some of the parts take longer than ``most`` already, it is the sum of these, and no more are measured.
 
         Raises:
             LatencyError: the runtime failed.
         """
         keys = part_keys(network)
-        cut = [] if all(key in self._entries for key in keys) else parts_of(network)
-        for place, key in enumerate(keys):
-            if key not in self._entries:
+        missing = [place for place, key in enumerate(keys) if key not in self._entries]
+        total = sum(self._entries.get(key, 0.0) for key in keys)
+        cut = parts_of(network) if missing and total <= most else []
+        for place in missing:
+            if total > most:
+                break
+            key = keys[place]
+            if key not in self._entries:  # of two equal parts the first is measured
                 found = min(self._meter.measure_part(cut[place]).median_ms for _ in range(self._rounds))
                 self._entries[key] = found
                 with self._path.open("a", encoding="utf-8") as file:
                     file.write(entry_line(key, found))
-        return sum(self._entries[key] for key in keys)
+            total += self._entries[key]
+        return total

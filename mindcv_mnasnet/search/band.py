@@ -19,8 +19,9 @@ from mindcv_mnasnet.search.space import Space
 SLACK = 1.04  # ratios of one network lie within it
 PARTS = "parts.jsonl"
 
-#: Milliseconds of a network. Raises LatencyError where the device failed.
-Predict = Callable[[Network], float]
+#: Milliseconds of a network, or some number above the most that is asked for.
+#: Raises LatencyError where the device failed.
+Predict = Callable[[Network, float], float]
 
 
 class Band:
@@ -42,11 +43,12 @@ class Band:
         return self._within(tokens, SLACK)
 
     def _within(self, tokens: Tokens, slack: float) -> bool:
+        most = self._high * slack
         try:
-            milliseconds = self._predict(self._space.network(tokens))
+            milliseconds = self._predict(self._space.network(tokens), most)
         except LatencyError:
             return False
-        return self._low / slack <= milliseconds <= self._high * slack
+        return self._low / slack <= milliseconds <= most
 
 
 def predict_for(settings: Settings, space: Space, measurements: Measurements, folder: Path) -> Predict:
@@ -56,19 +58,19 @@ def predict_for(settings: Settings, space: Space, measurements: Measurements, fo
     """
     if settings.latency_table:
         table = Table.read(settings.beside(settings.latency_table))
-        return lambda network: table.measure(network).median_ms
+        return lambda network, most: table.measure(network).median_ms
     if not has_parts(settings.latency):
-        return measurements.milliseconds
+        return lambda network, most: measurements.milliseconds(network)
     sums, scale = GrowingTable(latency_settings(settings), folder / PARTS), 0.0
     named = settings.target_network
     anchor = None if named is None else reference_of(settings, space, named)
 
-    def by_parts(network: Network) -> float:
+    def by_parts(network: Network, most: float) -> float:
         """The sum of parts, in the ratio that a whole network has to its own: the anchor, else the first one asked."""
         nonlocal scale
         if not scale:
             whole = anchor or network
             scale = measurements.milliseconds(whole) / sums.total_ms(whole)
-        return scale * sums.total_ms(network)
+        return scale * sums.total_ms(network, most / scale)
 
     return by_parts
