@@ -208,6 +208,17 @@ def test_a_growing_table_measures_a_part_when_it_is_first_asked_for(tmp_path, me
     assert meters[2].parts_measured == parts_of_one
 
 
+def test_a_network_that_is_too_slow_by_some_parts_has_no_more_measured(tmp_path, meters):
+    table = GrowingTable(LatencySettings(), tmp_path / "parts.jsonl")
+    whole = GrowingTable(LatencySettings(), tmp_path / "all.jsonl").total_ms(NETWORK)
+    assert 0.5 * whole < table.total_ms(NETWORK, 0.5 * whole) < whole
+    measured = meters[0].parts_measured
+    assert 0 < measured < meters[1].parts_measured
+    assert table.total_ms(NETWORK, 0.4 * whole) > 0.4 * whole
+    assert meters[0].parts_measured == measured
+    assert table.total_ms(NETWORK, whole) == pytest.approx(whole)
+
+
 def test_a_table_with_an_offset_is_read_as_it_was_built(tmp_path):
     path = tmp_path / "t.jsonl"
     lines = [{"schema": 1, "kind": "onnxruntime", "device": "a", "threads": 1, "batch": 1}]

@@ -35,4 +35,3 @@ def networks_covering(space: Space) -> list[Network]:
                 for key in part_keys(network):
                     found.setdefault(key, network)
     return list({id(network): network for network in found.values()}.values())
-
