@@ -15,7 +15,7 @@ from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.search import anchor, band, first_recipe, pools, proxy, quick
-from mindcv_mnasnet.search.budget import parse_duration, plan
+from mindcv_mnasnet.search.budget import held_out_share, parse_duration, plan
 from mindcv_mnasnet.search.meters import SurrogateMeter
 from mindcv_mnasnet.search.settings import load_settings
 from mindcv_mnasnet.search.timing import Speed
@@ -72,6 +72,11 @@ def test_a_plan_that_cannot_be_names_the_shortest_budget():
 def test_the_first_rung_is_long_enough_to_tell_networks_of_a_small_set_apart(most_epochs):
     """An epoch of 1,300 images is 40 steps, after which every network answers by chance."""
     assert plan(1800, 1, 1300, 140, 290.0, 12.0, most_epochs).epochs[0] >= 0.05 * most_epochs
+
+
+@pytest.mark.parametrize(("images", "measured"), [(100, 30), (1400, 420), (2500, 500), (5000, 500), (45000, 4500)])
+def test_small_sets_hold_out_enough_images_to_rank_by(images, measured):
+    assert held_out_share(images) * images == pytest.approx(measured)
 
 
 @pytest.mark.parametrize("like", ["mnasnet_small", "mnasnet-a1", "mnasnet_100@0.5"])

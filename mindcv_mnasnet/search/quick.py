@@ -108,7 +108,7 @@ def write_files(folder: Path, images: Path, like: str, factor: float, workers: i
         "target": {"network": recipe, "factor": factor},
         "band": 0.85,
         "reward": "hard",
-        "held_out": 0.1,
+        "held_out": budget.held_out_share(len(train)),
         "workers": workers,
         "finalists": 2,
         "top": 2,
