@@ -120,6 +120,15 @@ def test_mistakes_are_one_sentence(tmp_path, images, capsys):
         assert sentence in refused(capsys, *words, program=command)
 
 
+def test_a_runtime_that_is_missing_is_said_before_the_machine_is_timed(tmp_path, images, monkeypatch, capsys):
+    def missing(settings):
+        raise UserError("onnxruntime is not installed: pip install 'mindcv_mnasnet[onnx]'")
+
+    monkeypatch.setattr(quick, "meter_for", missing)
+    assert "[onnx]" in refused(capsys, "--images", images, "--search_dir", tmp_path / "new", program=command)
+    assert not any((tmp_path / "new").iterdir())
+
+
 def test_a_budget_that_is_too_short_leaves_the_folder_to_the_next_try(tmp_path, images, monkeypatch, capsys):
     monkeypatch.setattr(quick.timing, "time_trainings", lambda settings: Speed(10.0, 20.0))
     words = ("--images", images, "--search_dir", tmp_path, "--run_name", "mine", "--dry_run", "--budget")
@@ -139,7 +148,8 @@ def test_from_images_to_winners(tmp_path, images, monkeypatch, capsys):
     """Real trainings of tiny networks in this process; the machine's speed and latencies are made up."""
     monkeypatch.setattr(pools.LocalPool, "run", in_this_process)
     monkeypatch.setattr(quick.timing, "time_trainings", lambda settings: Speed(1e5, 0.0))
-    monkeypatch.setattr(anchor, "meter_for", lambda _: SurrogateMeter())
+    for module in (quick, anchor):
+        monkeypatch.setattr(module, "meter_for", lambda _: SurrogateMeter())
     monkeypatch.setattr(band, "has_parts", lambda kind: False)
     tiny = {"networks": (2,), "epochs": (1,), "seconds": (1.0,)}
     monkeypatch.setattr(quick.budget, "plan", lambda *_: quick.budget.Plan(**tiny))

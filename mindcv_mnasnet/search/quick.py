@@ -26,6 +26,7 @@ from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search import budget, timing
 from mindcv_mnasnet.search.candidates import reference_network
 from mindcv_mnasnet.search.first_recipe import image_size, recipe_keys, space_keys
+from mindcv_mnasnet.search.meters import meter_for
 from mindcv_mnasnet.search.settings import Settings, load_settings
 
 _VALIDATION = 0.15  # of a folder without a split
@@ -42,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         path = write_files(folder, Path(options.images), options.like, factor, options.workers or usable_cores())
         settings = load_settings(path)
+        if not options.dry_run:
+            meter_for(settings)  # a runtime that is not installed is said before minutes have gone by
         print(f"recipe, space and search are in {folder}; they can be edited\ntiming this machine ...", flush=True)
         settings = fit_budget(settings, seconds)
     except BaseException:  # a next try with other words may take the same folder
