@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import subprocess
 import sys
 import time
@@ -161,6 +163,22 @@ def test_a_worker_that_dies_is_tried_again_then_given_up(tmp_path, monkeypatch):
     assert result.status == "failed"
     assert "exit code 3: out of luck" in result.reason
     assert (tmp_path / "0.count").read_text() == "5"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not bind processes to cores")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_share_the_cores_out(tmp_path, monkeypatch, workers):
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < workers:
+        pytest.skip("one core")
+    answer = "(job.parent / 'result.json').write_text(json.dumps({'status': 'ok', 'accuracy': 0.5}))"
+    _stand_in(monkeypatch, f"time.sleep(1)\n(job.parent / 'cores').write_text(str(os.sched_getaffinity(0)))\n{answer}")
+    jobs = _jobs(tmp_path, 2 * workers)
+    assert len(list(LocalPool(workers, 60, 0).run(jobs))) == 2 * workers
+    taken = [ast.literal_eval((path.parent / "cores").read_text()) for _, path in jobs]
+    share = len(cores) // workers
+    for shared in (taken[:workers], taken[workers:]):  # a worker that is free again has the same cores
+        assert sorted(map(sorted, shared)) == [cores[i * share : (i + 1) * share] for i in range(workers)]
 
 
 def test_workers_run_at_once_and_a_stopped_pool_begins_nothing_more(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +29,21 @@ def processor_name() -> str:
 def usable_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pin_to_share(process: int, worker: int, workers: int) -> None:
+    """Keep a process that has just started to its part of the cores that this one may use: neighbors, of equal number.
+
+    Two trainings on two cores are 1.2 times as fast so: MindSpore starts as many threads as a process has cores, and
+    they wait for each other busily. Where the system knows no such thing, or the process has ended, nothing happens.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    size = max(1, len(cores) // workers)
+    first = worker * size % len(cores)
+    with suppress(OSError):
+        os.sched_setaffinity(process, cores[first : first + size])
 
 
 def processor_lines(*names: str) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mindcv_mnasnet.devices import environment
+from mindcv_mnasnet.devices.processor import pin_to_share
 from mindcv_mnasnet.errors import JobError, first_line, require_extra
 from mindcv_mnasnet.search.jobs import Job, WaitingJobs
 from mindcv_mnasnet.search.proxy import RESULT
@@ -65,7 +66,9 @@ class LocalPool:
         while self._running or (waiting.more and not self._stopped):
             while len(self._running) < self._workers and not self._stopped and (taken := waiting.take()):
                 number, path, attempts = taken
-                self._running[number] = Training(path, self._timeout, attempts, self._workers)
+                taken_workers = {process.worker for process in self._running.values()}
+                free = next(worker for worker in range(self._workers) if worker not in taken_workers)
+                self._running[number] = Training(path, self._timeout, attempts, self._workers, free)
             for number, process in list(self._running.items()):
                 result = process.poll()
                 if result is None:
@@ -89,10 +92,21 @@ class LocalPool:
 
 
 class Training:
-    """A job's process, which ends by itself, at its time limit or by ``kill``."""
+    """A job's process, which ends by itself, at its time limit or by ``kill``.
 
-    def __init__(self, job: Path, timeout_s: float, attempts: int, workers: int, program: Sequence[str] | None = None):
-        self.job, self.attempts = job, attempts
+    ``worker`` of ``workers`` has its own cores; None: the system chooses.
+    """
+
+    def __init__(
+        self,
+        job: Path,
+        timeout_s: float,
+        attempts: int,
+        workers: int,
+        worker: int | None = None,
+        program: Sequence[str] | None = None,
+    ):
+        self.job, self.attempts, self.worker = job, attempts, worker
         self._began, self._timeout = time.monotonic(), timeout_s
         (job.parent / RESULT).unlink(missing_ok=True)
         with (job.parent / "output.txt").open("wb") as output:
@@ -104,6 +118,8 @@ class Training:
                 env=environment.worker_environment(workers),
                 start_new_session=True,  # Ctrl-C is for the search, which lets trials end
             )
+        if worker is not None:
+            pin_to_share(self._process.pid, worker, workers)
 
     def poll(self) -> Result | None:
         """The result when the process has ended or its time is up."""
@@ -213,7 +229,7 @@ class RayPool:
 
 def _run_on_worker(job: str, timeout_s: float, workers: int, program: Sequence[str] | None) -> dict[str, Any]:
     """Run one job on a Ray worker; the fields of a ``Result``."""
-    process = Training(Path(job), timeout_s, 0, workers, program)
+    process = Training(Path(job), timeout_s, 0, workers, program=program)
     try:
         while (result := process.poll()) is None:
             time.sleep(_POLL_SECONDS)

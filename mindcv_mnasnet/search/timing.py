@@ -87,7 +87,7 @@ def _round(settings: Settings, candidates: list[Candidate], folder: Path, second
     ]
     batch = load_recipe(overrides=settings.rung_keys(0)).batch_size
     began = time.time()
-    running = [Training(path, _PATIENCE_SECONDS, 0, settings.workers) for path in paths]
+    running = [Training(path, _PATIENCE_SECONDS, 0, settings.workers, worker) for worker, path in enumerate(paths)]
     try:
         while True:
             watched = [watch(path, batch, began) for path in paths]
