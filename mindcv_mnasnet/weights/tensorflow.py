@@ -150,4 +150,5 @@ def load_tensorflow() -> Any:
         UserError: it is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # it is talkative
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else TensorFlow 2.21 announces them whatever the level
     return require_extra("tensorflow", "tensorflow")
