@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from mindcv_mnasnet.devices.processor import usable_cores
+from mindcv_mnasnet.devices.processor import cores_each
 from mindcv_mnasnet.files import with_home
 
 
@@ -78,5 +78,4 @@ def graphs_kept_in(folder: Path) -> Iterator[None]:
 
 def worker_environment(workers: int) -> dict[str, str]:
     """The environment of one of ``workers`` processes that share this machine: each takes its part of the cores."""
-    share = str(max(1, usable_cores() // workers))
-    return {**os.environ, "OMP_NUM_THREADS": share}
+    return {**os.environ, "OMP_NUM_THREADS": str(cores_each(workers))}

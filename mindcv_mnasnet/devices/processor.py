@@ -31,6 +31,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cores_each(workers: int) -> int:
+    """The cores of each of ``workers`` processes that share what this one may use; at least 1."""
+    return max(1, usable_cores() // workers)
+
+
 def pin_to_share(process: int, worker: int, workers: int) -> None:
     """Keep a process that has just started to its part of the cores that this one may use: neighbors, of equal number.
 
@@ -39,8 +44,7 @@ def pin_to_share(process: int, worker: int, workers: int) -> None:
     """
     if not hasattr(os, "sched_setaffinity"):
         return
-    cores = sorted(os.sched_getaffinity(0))
-    size = max(1, len(cores) // workers)
+    cores, size = sorted(os.sched_getaffinity(0)), cores_each(workers)
     first = worker * size % len(cores)
     with suppress(OSError):
         os.sched_setaffinity(process, cores[first : first + size])

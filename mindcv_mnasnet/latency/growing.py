@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.export.folded import Folded
 from mindcv_mnasnet.latency.record import LatencySettings
 from mindcv_mnasnet.latency.table import (
     ROUNDS,
@@ -48,15 +49,20 @@ class GrowingTable:
         keys = part_keys(network)
         missing = [place for place, key in enumerate(keys) if key not in self._entries]
         total = sum(self._entries.get(key, 0.0) for key in keys)
-        cut = parts_of(network) if missing and total <= most else []
+        if not missing or total > most:
+            return total
+        cut = parts_of(network)
         for place in missing:
+            total += self._part_ms(keys[place], cut[place])
             if total > most:
                 break
-            key = keys[place]
-            if key not in self._entries:  # of two equal parts the first is measured
-                found = min(self._meter.measure_part(cut[place]).median_ms for _ in range(self._rounds))
-                self._entries[key] = found
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(entry_line(key, found))
-            total += self._entries[key]
         return total
+
+    def _part_ms(self, key: str, part: Folded) -> float:
+        """A part's entry, measured where there is none: of two equal parts the first is."""
+        if key not in self._entries:
+            found = min(self._meter.measure_part(part).median_ms for _ in range(self._rounds))
+            self._entries[key] = found
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(entry_line(key, found))
+        return self._entries[key]

@@ -66,8 +66,7 @@ class LocalPool:
         while self._running or (waiting.more and not self._stopped):
             while len(self._running) < self._workers and not self._stopped and (taken := waiting.take()):
                 number, path, attempts = taken
-                taken_workers = {process.worker for process in self._running.values()}
-                free = next(worker for worker in range(self._workers) if worker not in taken_workers)
+                free = min(set(range(self._workers)) - {training.worker for training in self._running.values()})
                 self._running[number] = Training(path, self._timeout, attempts, self._workers, free)
             for number, process in list(self._running.items()):
                 result = process.poll()
