@@ -108,7 +108,7 @@ def test_choices_hold_their_networks_and_all_mixtures():
 
 def test_a_search_space_becomes_choices():
     space = Space(
-        "s", 8, (1, 2), (8, 16), (1, 2),
+        "s", 8, ((1,), (2,)), (8, 16), (1, 2),
         (("operator", ("sepconv", "mbconv3")), ("kernel", (3, 5)), ("se", (0, 0.25)), ("filters", (0.5, 1)),
          ("layers", (-1, 0, 1))),
     )  # fmt: skip
