@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from contextlib import contextmanager
@@ -240,6 +241,9 @@ def test_a_report_shows_rungs_the_predictor_and_the_verdict(banded):
     text = page.with_suffix(".md").read_text()
     for title in ("## Finalists", "## Rungs", "## Predicted against measured", "## Accuracy against latency"):
         assert title in text
+    for pair in ("Rung 0 against rung 1", "Rung 0 against rung 2", "Rung 1 against rung 2"):
+        assert re.search(rf"{pair}: Spearman -?[01]\.\d\d \(95 % interval .* over \d networks, which were chosen", text)
+    assert "the one left out with Spearman" in text
     content = page.read_text()
     data = content.partition("id='networks'>")[2].partition("</script>")[0]
     networks = json.loads(data)

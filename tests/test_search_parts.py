@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.latency.agreement import agreement
+from mindcv_mnasnet.latency.agreement import agreement, interval_of_ranks
 from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.search.results import best, best_feasible, expected_best, front, hypervolume
 from mindcv_mnasnet.search.reward import EXPONENTS, Reward
@@ -138,6 +139,21 @@ def test_agreement_is_of_ranks():
     assert (found.spearman, found.kendall) == (pytest.approx(0.8), pytest.approx(4 / 6))
     with pytest.raises(UserError, match="3 pairs"):
         agreement([1, 2], [1, 2])
+
+
+def test_the_bootstrap_of_ranks_is_scipys():
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=24)
+    b = a + rng.normal(size=24)
+    low, high = interval_of_ranks(a, b)
+    theirs = stats.bootstrap(
+        (a, b), lambda x, y: stats.spearmanr(x, y).statistic, paired=True, vectorized=False, method="percentile",
+        n_resamples=1000, random_state=2,
+    ).confidence_interval  # fmt: skip
+    assert (low, high) == (pytest.approx(theirs.low, abs=0.05), pytest.approx(theirs.high, abs=0.05))
+    assert low < agreement(a, b).spearman < high
+    assert interval_of_ranks([1, 2, 3, 4], [2, 3, 4, 9]) == (pytest.approx(1), pytest.approx(1))
+    assert np.isnan(interval_of_ranks([1, 1, 1], [1, 2, 3])).all()
 
 
 def test_a_trial_is_one_line_of_plain_json():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
-from mindcv_mnasnet.latency.agreement import agreement
+from mindcv_mnasnet.latency.agreement import agreement, interval_of_ranks
 from mindcv_mnasnet.search.chart import scatter
 from mindcv_mnasnet.search.page import Section
 from mindcv_mnasnet.search.predictor import leave_one_out
@@ -62,22 +63,28 @@ def rung_sections(settings: Settings, everything: Sequence[Trial]) -> list[Secti
     for trials in by_rung:
         order = ranked(one for one in trials.values() if one.number >= 0)
         places.append({one.number: place for place, one in enumerate(order, start=1)})
-    names = (f"rung {rung}" if rung <= len(settings.rungs) else "final" for rung in range(last + 1))
+    names = [f"rung {rung}" if rung <= len(settings.rungs) else "final" for rung in range(last + 1)]
     rows: list[tuple[str, ...]] = [("network", *names)]
     for number in [*places[1], *sorted(number for number in by_rung[1] if number < 0)]:
         cells = [_cell(by_rung[rung].get(number), places[rung].get(number)) for rung in range(last + 1)]
         rows.append((by_rung[1][number].label, *cells))
     sentences = ["Accuracy in per cent, and the place among the networks of the rung."]
-    for rung in range(1, last + 1):
-        both = [number for number in places[rung] if number in places[rung - 1]]
+    for short, long in itertools.combinations(range(last + 1), 2):
+        both = [number for number in places[long] if number in places[short]]
         if len(both) >= 3:
-            pairs = [(by_rung[rung - 1][n].accuracy or 0, by_rung[rung][n].accuracy or 0) for n in both]
-            found = agreement([a for a, _ in pairs], [b for _, b in pairs])
+            a, b = ([by_rung[rung][number].accuracy or 0 for number in both] for rung in (short, long))
+            chosen = ", which were chosen by the former and so differ less than others"
             sentences.append(
-                f"Rung {rung - 1} against rung {rung}: Spearman {found.spearman:.2f} over {found.count} networks, "
-                "which were chosen by the former and so differ less than others."
+                f"{names[short].capitalize()} against {names[long]}: {_ranking(a, b)}"
+                f"{chosen if len(both) < len(places[short]) else ''}."
             )
     return [Section("Rungs", tuple(sentences), tuple(rows))]
+
+
+def _ranking(a: Sequence[float], b: Sequence[float]) -> str:
+    found, (low, high) = agreement(a, b), interval_of_ranks(a, b)
+    interval = f"95 % interval {low:.2f} to {high:.2f}, bootstrap"
+    return f"Spearman {found.spearman:.2f} ({interval}), Kendall {found.kendall:.2f} over {found.count} networks"
 
 
 def _cell(trial: Trial | None, place: int | None) -> str:
@@ -95,10 +102,7 @@ def predictor_sections(settings: Settings, trials: Sequence[Trial]) -> list[Sect
         return []
     known = {trial.tokens: trial.reward for trial in found}
     predicted = leave_one_out(settings.open_space(), known)
-    ranks = agreement(predicted, list(known.values()))
-    sentence = (
-        f"Fitted on all networks but one, the predictor ranks the one left out with Spearman {ranks.spearman:.2f}, "
-        f"Kendall {ranks.kendall:.2f} over {ranks.count} networks."
-    )
+    ranking = _ranking(predicted, list(known.values()))
+    sentence = f"Fitted on all networks but one, the predictor ranks the one left out with {ranking}."
     pairs = list(zip(predicted, known.values(), strict=True))
     return [Section("Predicted against measured", (sentence,), (), (), scatter(pairs, "predicted reward", "reward"))]
