@@ -87,6 +87,16 @@ def test_no_multiplier_means_no_rounding(width):
     assert round_width(width, None) == width
 
 
+@pytest.mark.parametrize("name", known_names())
+@pytest.mark.parametrize("width", WIDTHS)
+def test_widths_written_out_are_the_same_layers(name, width):
+    network = resolve(name, width_mult=width)
+    written = network.written_out()
+    assert (written.layers(), written.stem_width, written.head) == (
+        network.layers(), network.stem_width, network.head)  # fmt: skip
+    assert written.written_out() == written
+
+
 def test_d1_keeps_its_odd_width_only_without_multiplier():
     assert {layer.out_width for layer in resolve("d1").layers() if layer.stage == 1} == {36}
     assert {layer.out_width for layer in resolve("d1", width_mult=1.0).layers() if layer.stage == 1} == {40}

@@ -134,6 +134,19 @@ def test_the_expected_best_of_random_search_is_the_mean_over_all_draws():
     np.testing.assert_allclose(expected_best(values, 3), expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("", "trial 7"),
+        ("mnasnet_small@0.5", "mnasnet_small@0.5"),
+        ("/a/b@c/own.yaml", "own"),
+        ("/a/b@c/own.yaml@0.625", "own@0.625"),
+    ],
+)
+def test_reports_name_a_reference_without_its_folder(name, label):
+    assert trial(7, name=name).label == label
+
+
 def test_agreement_is_of_ranks():
     found = agreement([1, 2, 3, 4], [10, 20, 40, 30])
     assert (found.spearman, found.kendall) == (pytest.approx(0.8), pytest.approx(4 / 6))

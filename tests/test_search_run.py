@@ -13,8 +13,9 @@ from processes import PLAIN, write_recipe
 from search_files import SPACE, SYNTHETIC, search
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.network import resolve, round_width
 from mindcv_mnasnet.search import anchor, results, runner
-from mindcv_mnasnet.search.candidates import Candidate, reference_network
+from mindcv_mnasnet.search.candidates import Candidate, reference_network, reference_of
 from mindcv_mnasnet.search.evaluators import Surrogate, TableEvaluator
 from mindcv_mnasnet.search.meters import SurrogateMeter
 from mindcv_mnasnet.search.pools import Result
@@ -179,9 +180,24 @@ def test_a_reference_keeps_its_blocks_and_takes_the_ends_of_the_space():
     network = reference_network(
         "mnasnet_small@0.5", replace(like.network(like.random(np.random.default_rng(0))), head=64)
     )
-    assert (network.family, network.width_mult, network.head) == ("small", 0.5, 64)
+    assert network.layers() == resolve("mnasnet_small", width_mult=0.5).layers()
+    assert (network.width_mult, network.head) == (None, 64)
     with pytest.raises(UserError, match="'mnasnet_small@x' is not a model's name"):
         reference_network("mnasnet_small@x", network)
+
+
+def test_a_reference_can_be_a_recipe_at_another_width(tmp_path):
+    folder = tmp_path / "me@here"
+    folder.mkdir()
+    recipe = write_recipe(folder, PLAIN, blocks=["r1_k3_s22_e1_o64", "r2_k3_s11_e2_o128"], stem=16)
+    (folder / "search.yaml").write_text(f"references: [{recipe.name}, {recipe.name}@0.625]\n")
+    settings = load_settings(folder / "search.yaml", SYNTHETIC)
+    whole, narrow = (reference_of(settings, settings.open_space(), name) for name in settings.references)
+    assert [layer.out_width for layer in whole.layers()] == [64, 128, 128]
+    assert [layer.out_width for layer in narrow.layers()] == [40, 80, 80]
+    assert narrow.stem_width == round_width(16, 0.625)
+    stored = yaml.safe_load(settings.dump())["references"]
+    assert stored == [str(recipe), f"{recipe}@0.625"]
 
 
 def test_a_supernet_is_trained_once_across_a_stop_and_ranks_all_trials(tmp_path, digits, monkeypatch):

@@ -52,7 +52,7 @@ def _parser() -> Parser:
     for name, text in described.items():
         command = commands.add_parser(name, help=text, description=text)
         if name in ("measure", "predict"):
-            command.add_argument("networks", nargs="+", help="model names (NAME or NAME@WIDTH) or recipes (.yaml)")
+            command.add_argument("networks", nargs="+", help="NAME or FILE.yaml, either with @WIDTH")
             command.add_argument("--image_size", type=int, help="pixels per side (default: the network's own)")
         if name in ("build", "check"):
             command.add_argument("--space", required=True, help="preset, space (.yaml), or a search's file (.yaml)")

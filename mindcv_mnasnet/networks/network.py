@@ -86,6 +86,18 @@ class Network:
         """The width that ``width`` becomes in this network."""
         return round_width(width, self.width_mult, self.divisor, self.min_width)
 
+    def written_out(self) -> Network:
+        """The same layers with their real widths as what is written, so that nothing is scaled any more."""
+        declared = None if self.declared_stem is None else self.round_width(self.declared_stem)
+        return replace(
+            self,
+            family=None,
+            blocks=tuple(replace(block, out=self.round_width(block.out)) for block in self.blocks),
+            stem=self.stem_width,
+            declared_stem=declared,
+            width_mult=None,
+        )
+
     @property
     def stem_width(self) -> int:
         """Channels that the stem really delivers."""

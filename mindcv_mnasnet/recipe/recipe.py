@@ -24,6 +24,8 @@ from mindcv_mnasnet.recipe.rules import check_together
 from mindcv_mnasnet.recipe.values import is_unset, key_table, keys_for, typed
 from mindcv_mnasnet.recipe.yaml_files import read_layers, to_yaml
 
+RECIPE_SUFFIXES = (".yaml", ".yml")
+
 
 @dataclass(frozen=True)
 class Recipe(AllKeys):
@@ -140,19 +142,27 @@ def load_recipe(
     return fitted(_checked(merged, given=frozenset(merged)))
 
 
+def split_width(name: str) -> tuple[str, str]:
+    """What names a network, and the width behind ``@``, or nothing; a recipe's path may have a ``@`` of its own."""
+    if name.endswith(RECIPE_SUFFIXES):
+        return name, ""
+    model, _, width = name.rpartition("@")
+    return (model, width) if model else (name, "")
+
+
 def network_named(name: str, num_classes: int = 1000) -> Network:
-    """The network of a recipe file (.yaml), or of a model's name, ``NAME`` or ``NAME@WIDTH``.
+    """The network of a model's name or a recipe file, ``NAME`` or ``FILE.yaml``, or of one with another ``@WIDTH``.
 
     Raises:
         UserError: no such model or recipe, or an impossible width.
     """
-    if name.endswith((".yaml", ".yml")):
-        return load_recipe(name).network(num_classes)
-    model, _, width = name.partition("@")
+    model, width = split_width(name)
     try:
-        overrides = {"width_mult": float(width)} if width else {}
+        overrides: dict[str, Any] = {"width_mult": float(width)} if width else {}
     except ValueError:
-        raise UserError(f"{name!r} is not a model's name, or one with @ and a width") from None
+        raise UserError(f"{name!r} is not a model's name or a recipe, or one with @ and a width") from None
+    if model.endswith(RECIPE_SUFFIXES):
+        return replace(load_recipe(model).network(num_classes), **overrides)
     return resolve(model, **overrides)
 
 

@@ -33,14 +33,15 @@ def network_key(network: Network) -> tuple[str, ...]:
 
 
 def reference_network(name: str, like: Network) -> Network:
-    """A published network (``NAME`` or ``NAME@WIDTH``) or a recipe's (.yaml) with the ends and conventions of ``like``.
+    """A model (``NAME`` or ``NAME@WIDTH``) or a recipe's network (``FILE.yaml``, ``FILE.yaml@WIDTH``) as a candidate.
 
-    Its blocks and its stem's width are its own; image size, classes, stride of the stem, head and padding are shared.
+    Its blocks and its stem are its own, with their widths written out; image size, classes, stride of the stem, head
+    and padding are those of ``like``.
 
     Raises:
         UserError: no such model or recipe.
     """
-    known = network_named(name, like.num_classes)
+    known = network_named(name, like.num_classes).written_out()
     return replace(known, **{field: getattr(like, field) for field in (*_SHARED, "dropout", "drop_connect")})
 
 

@@ -18,7 +18,7 @@ from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.devices.runtime import usable_cores
 from mindcv_mnasnet.errors import UserError, interrupts_wait
 from mindcv_mnasnet.files import replace_file
-from mindcv_mnasnet.networks.network import Network, resolve
+from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.recipe.command_line import Parser
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.recipe.yaml_files import to_yaml
@@ -62,7 +62,9 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(description=__doc__)
     parser.add_argument("--images", required=True, help="folder of classes, or of train/ and val/ (or test/)")
-    parser.add_argument("--like", default="mnasnet_small", help="model (NAME or NAME@WIDTH) to do better than")
+    parser.add_argument(
+        "--like", default="mnasnet_small", help="network (NAME, FILE.yaml, either @WIDTH) to do better than"
+    )
     parser.add_argument("--target", default="1x", help="share of its latency that is wanted, such as 0.5x (default 1x)")
     parser.add_argument("--budget", default="2h", help="time for the search, such as 90min; finalists come on top")
     parser.add_argument("--workers", type=int, help="trainings at once (default: this machine's cores)")
@@ -93,7 +95,7 @@ def write_files(folder: Path, images: Path, like: str, factor: float, workers: i
     Raises:
         UserError: the folder has no classes of images, or the model is unknown.
     """
-    network = _network(like)
+    network = reference_network(like, resolve("mnasnet_small"))
     if not images.is_dir():
         raise UserError(f"images: {images} is not a folder")
     folder.mkdir(parents=True)
@@ -121,13 +123,6 @@ def write_files(folder: Path, images: Path, like: str, factor: float, workers: i
     }
     replace_file(folder / "search.yaml", to_yaml(search).encode())
     return folder / "search.yaml"
-
-
-def _network(name: str) -> Network:
-    """A model with its widths written out."""
-    network = reference_network(name, resolve("mnasnet_small"))
-    blocks = tuple(replace(block, out=network.round_width(block.out)) for block in network.blocks)
-    return replace(network, family=None, blocks=blocks, stem=network.stem_width, width_mult=None)
 
 
 def _with_split(images: Path, folder: Path) -> dict[str, Any]:

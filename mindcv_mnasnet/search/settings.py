@@ -10,7 +10,7 @@ from typing import Any
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import with_home
-from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
+from mindcv_mnasnet.recipe.recipe import RECIPE_SUFFIXES, Recipe, load_recipe, split_width
 from mindcv_mnasnet.recipe.rule import Use
 from mindcv_mnasnet.recipe.values import key_table, keys_for, typed
 from mindcv_mnasnet.recipe.yaml_files import read_recipe_file, to_yaml
@@ -63,8 +63,11 @@ class Settings(PlaceKeys, TrialKeys, LatencyKeys, RewardKeys, SearchKeys):
         return math.ceil(1.5 * self.workers / self.generation)
 
     def located(self, name: str) -> str:
-        """A model's name as it is, a recipe's as its whole path."""
-        return str(self.beside(name).resolve()) if name.endswith((".yaml", ".yml")) else name
+        """A model's name as it is, a recipe's with its whole path."""
+        model, width = split_width(name)
+        if not model.endswith(RECIPE_SUFFIXES):
+            return name
+        return str(self.beside(model).resolve()) + (f"@{width}" if width else "")
 
     def reward_function(self) -> Reward:
         """The reward."""

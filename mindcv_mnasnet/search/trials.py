@@ -11,6 +11,7 @@ from typing import Any
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import unwritable
+from mindcv_mnasnet.recipe.recipe import RECIPE_SUFFIXES, split_width
 
 SCHEMA = 2
 _READ = (1, 2)  # schema 1 had neither rungs nor losses
@@ -61,8 +62,10 @@ class Trial:
     @property
     def label(self) -> str:
         """What reports call it: a reference's name, of a recipe's file its stem, or the number."""
-        recipe = self.name.endswith((".yaml", ".yml"))
-        return (Path(self.name).stem if recipe else self.name) or f"trial {self.number}"
+        model, width = split_width(self.name)
+        if not model.endswith(RECIPE_SUFFIXES):
+            return self.name or f"trial {self.number}"
+        return Path(model).stem + (f"@{width}" if width else "")
 
     def to_json(self) -> str:
         """One line of the file; ``from_dict`` of what it reads as is the inverse."""
