@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from processes import PLAIN, SECONDS, write_recipe
+from processes import PLAIN, ROOT, SECONDS, write_recipe
 from search_files import SPACE, SYNTHETIC, cli, write_search
 
 from mindcv_mnasnet.errors import UserError
@@ -196,3 +196,14 @@ def test_networks_that_are_timed_are_as_heavy_as_those_in_the_band():
     near = [network_cost(one.network).madds for one in timing.typical_networks(space, 4, 0, wanted)]
     assert max(madds) > 2 * wanted
     assert all(0.7 * wanted < one < 1.4 * wanted for one in near)
+
+
+def test_the_random_networks_of_the_band_are_trained_as_the_searched_ones():
+    searched, random = (
+        load_settings(ROOT / "configs" / "search" / f"{name}.yaml", {"data_dir": "unused"})
+        for name in ("cifar10_band", "cifar10_band_random")
+    )
+    assert random.proxy == searched.proxy
+    assert [dict(rung) | {"keep": 0} for rung in random.rungs] == [dict(rung) | {"keep": 0} for rung in searched.rungs]
+    for key in ("space", "recipe", "target_network", "target_factor", "band", "held_out"):
+        assert getattr(random, key) == getattr(searched, key)
