@@ -118,6 +118,59 @@ def test_what_goes_wrong_in_a_training_is_its_status(tmp_path, digits, monkeypat
         assert proxy.run(_job(tmp_path, digits))["status"] == status
 
 
+_DIES_ONCE = """
+from mindcv_mnasnet.run.log import RunLog
+from mindcv_mnasnet.search import proxy
+
+step, mark = RunLog.step, job.parent / "died"
+
+def dying(self, done, *args, **more):
+    step(self, done, *args, **more)
+    if done == 9 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+RunLog.step = dying
+sys.exit(proxy.main(job))
+"""
+
+
+@pytest.mark.parametrize(("held_out", "every", "resumes"), [(0.1, 4, True), (None, 1000, False)])
+def test_a_killed_training_is_tried_again_from_its_checkpoint(tmp_path, digits, monkeypatch, held_out, every, resumes):
+    recipe = {**PLAIN, "data_dir": str(digits), "num_samples": 384, "epoch_size": 1, "log_interval": 1}
+    recipe["ckpt_save_steps"] = every
+    straight, killed = (proxy.write_job(tmp_path / name, recipe, held_out, None) for name in ("straight", "killed"))
+    wanted = proxy.run(straight)
+    _stand_in(monkeypatch, _DIES_ONCE)
+    ((_, result),) = LocalPool(1, SECONDS, 1).run([(0, killed)])
+    assert (result.status, result.accuracy, result.loss) == ("ok", wanted["accuracy"], wanted["loss"])
+    assert (killed.parent / "died").is_file()
+    assert ("resuming from" in (killed.parent / "output.txt").read_text()) == resumes
+
+
+def test_a_job_written_again_keeps_what_was_trained_and_another_one_does_not(tmp_path):
+    job = proxy.write_job(tmp_path / "job", {"lr": 1.0}, 0.1, None)
+    begun = job.parent / "run"
+    begun.mkdir()
+    assert proxy.write_job(tmp_path / "job", {"lr": 1.0}, 0.1, None) == job
+    assert begun.is_dir()
+    proxy.write_job(tmp_path / "job", {"lr": 2.0}, 0.1, None)
+    assert not begun.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel does it on Linux")
+def test_a_training_ends_with_a_search_that_is_killed():
+    child = "from mindcv_mnasnet.search.proxy import end_with_parent as f; f(); print(1, flush=True); input()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    read, write = os.pipe()
+    with subprocess.Popen([sys.executable, "-c", parent], stdin=read, stdout=subprocess.PIPE) as process:
+        os.close(read)
+        assert process.stdout.readline() == b"1\n"
+        process.kill()
+        assert process.stdout.read() == b""  # the end of the file comes when the child is gone, too
+    os.close(write)
+
+
 def _stand_in(monkeypatch, code):
     """Processes that run ``code`` in place of a training."""
     whole = "import sys, pathlib, json, time, os, signal; job = pathlib.Path(sys.argv[-1])\n" + code

@@ -6,10 +6,12 @@ limits hold. It costs the start of an interpreter, 3 seconds or so. The result i
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import resource
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,32 +19,40 @@ from typing import Any
 from mindcv_mnasnet.errors import DivergedError, JobError, UserError, first_line
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
+from mindcv_mnasnet.run.checkpoint import newest_intact
 from mindcv_mnasnet.run.scores import of_better_weights, score_of
 
 RESULT = "result.json"
+_PR_SET_PDEATHSIG = 1  # of prctl(2): the signal for this process when its parent dies
 
 
 def write_job(folder: Path, recipe: dict[str, Any], held_out: float | None, memory_gb: float | None) -> Path:
-    """Put down what ``run`` needs; the folder is emptied of an earlier attempt.
+    """Put down what ``run`` needs; the folder is emptied of another job, and an attempt at this one goes on.
 
     ``held_out`` None trains on all images, validates as the recipe says, and keeps the checkpoints.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     path = folder / "job.json"
-    content = {"recipe": recipe, "held_out": held_out, "memory_gb": memory_gb}
-    replace_file(path, json.dumps(content).encode())
+    content = json.dumps({"recipe": recipe, "held_out": held_out, "memory_gb": memory_gb}).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        replace_file(path, content)
     return path
 
 
 def run(path: Path) -> dict[str, Any]:
-    """Train as ``path`` says and return status, reason and accuracy, in [0, 1], on the part that was held out."""
+    """Train as ``path`` says and return status, reason and accuracy, in [0, 1], on the part that was held out.
+
+    A training that was cut off goes on from its checkpoint; without one it begins again.
+    """
     job = json.loads(path.read_text())
     if job["memory_gb"] is not None:
         most = int(job["memory_gb"] * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     try:
-        if job["held_out"] is None:
+        if _was_begun(path.parent / "run"):
+            recipe = load_recipe(overrides={"resume": str(path.parent / "run")})
+        elif job["held_out"] is None:
             recipe = load_recipe(overrides={**job["recipe"], "ckpt_save_dir": str(path.parent), "run_name": "run"})
         else:
             recipe = held_out_recipe(load_recipe(overrides=job["recipe"]), job["held_out"], path.parent)
@@ -70,6 +80,14 @@ def run(path: Path) -> dict[str, Any]:
     return {"status": "ok", "accuracy": top1 / 100, "loss": loss, "images": metrics.get("val_images")}
 
 
+def _was_begun(folder: Path) -> bool:
+    """Whether a training left a whole checkpoint in its run folder; a folder without one is deleted."""
+    if newest_intact(folder / "checkpoints")[0] is not None:
+        return True
+    shutil.rmtree(folder, ignore_errors=True)
+    return False
+
+
 def held_out_recipe(recipe: Recipe, held_out: float, folder: Path) -> Recipe:
     """The recipe with a part of its training images in place of its validation images, and a run folder of its own.
 
@@ -86,8 +104,15 @@ def held_out_recipe(recipe: Recipe, held_out: float, folder: Path) -> Recipe:
     return load_recipe(overrides={**keys, **places, "val_fraction": held_out, "compile_cache": False})
 
 
+def end_with_parent() -> None:
+    """Have this process killed when the one that started it dies, so that a resumed search finds idle cores. Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main(path: Path) -> int:
     """Run a job and write its result."""
+    end_with_parent()
     result = run(path)
     replace_file(path.with_name(RESULT), json.dumps(result).encode())
     return 0
