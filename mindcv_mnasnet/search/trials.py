@@ -27,9 +27,9 @@ class Trial:
 
     ``accuracy`` in [0, 1] is the evaluator's, on images held out of the training set. ``latency`` is a record of
     ``latency.Latency``; ``latency_ms`` its median. ``reason`` says why a trial is not ``ok``. ``seconds`` is what it
-    cost. ``name`` is a reference's, whose number is negative. ``repeats`` is the number of the earlier trial of the
-    same network, whose results these are. ``rung`` counts longer trainings of the same network, of the same number;
-    ``loss`` is the mean cross entropy on the ``images`` images of ``accuracy``.
+    cost, of one that was cut off the time since. ``name`` is a reference's, whose number is negative. ``repeats`` is
+    the number of the earlier trial of the same network, whose results these are. ``rung`` counts longer trainings of
+    the same network, of the same number; ``loss`` is the mean cross entropy on the ``images`` images of ``accuracy``.
     """
 
     number: int
