@@ -29,8 +29,8 @@ class Search:
     """One search in its folder: ``run`` begins it or goes on where the folder says it stopped.
 
     Proposals are stored before they are tried and follow from the results alone, so a crash at any moment loses at most
-    what running trainings did since their checkpoints, and a resume ends where the search would have ended. ``stopped``:
-    ``stop`` was called.
+    what running trainings did since their checkpoints, and a resume ends where the search would have ended.
+    ``stopped``: ``stop`` was called.
     """
 
     def __init__(self, settings: Settings, folder: SearchFolder):
