@@ -55,8 +55,9 @@ def test_a_dry_run_says_what_it_would_cost_and_makes_nothing(tmp_path, digits):
     done = cli("-c", path, "--dry_run", "--images_per_second", "10")
     assert done.returncode == 0, done.stderr
     assert "100 trials" in done.stdout
-    assert "1 epochs of 64 images" in done.stdout
-    assert "14 s each" in done.stdout  # 64 images to train on, and 143.7 held out at twice the speed
+    assert "trials: 100 trainings, 1 epochs of 64 images" in done.stdout
+    assert "14 s each" in done.stdout  # 64 images to train on, and 144 held out at twice the speed
+    assert "0.4 worker-hours, 11 min" in done.stdout
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -91,7 +92,7 @@ def test_a_dry_run_of_a_supernet_counts_one_training_and_many_rankings(tmp_path,
     done = cli("-c", path, "--dry_run", "--images_per_second", "10")
     assert done.returncode == 0, done.stderr
     assert "5 epochs of 64 images" in done.stdout
-    assert "1 min 36 s, then 4 min 47 s for 40 trials" in done.stdout  # 5 x 3 x 64 / 10; 40 x 143.7 / 20
+    assert "1 min 36 s, then 4 min 48 s for 40 trials" in done.stdout  # 5 x 3 x 64 / 10; 40 x 144 / 20
 
 
 def test_a_proxy_check_compares_ranks_and_tells_the_spread_of_seeds(tmp_path, digits, monkeypatch, capsys):

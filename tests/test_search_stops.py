@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from search_files import SYNTHETIC, cli, search, write_search
 
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.search import results, session
+from mindcv_mnasnet.search.folder import SearchFolder
 from mindcv_mnasnet.search.report import write_report
 from mindcv_mnasnet.search.runner import Search
 from mindcv_mnasnet.search.settings import load_settings
@@ -87,7 +89,7 @@ def test_time_left_does_not_count_what_comes_before_the_trials(tmp_path, monkeyp
     capsys.readouterr()
     now = [0.0]
     monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
-    bar = session._Bar(one, 0)
+    bar = session._Bar(one, [])
     now[0] = 1000.0  # a supernet's training
     bar.update(trial)
     now[0] = 1040.0
@@ -96,6 +98,25 @@ def test_time_left_does_not_count_what_comes_before_the_trials(tmp_path, monkeyp
     assert first.startswith("trial 1/10  best reward")
     assert "left" not in first
     assert second.endswith("5 min 20 s left")  # 8 times 40 s
+
+
+def test_time_left_counts_the_length_of_trainings(tmp_path, digits, monkeypatch, capsys):
+    """Ten trials of one epoch, then two of three and a finalist of ten: 16 epochs are left, of 100 s each."""
+    recipe = write_recipe(
+        tmp_path, PLAIN, data_dir=str(digits), num_classes=10, num_samples=1000, epoch_size=10, val_while_train=False
+    )
+    proxy = {"evaluator": "proxy", "latency": "onnxruntime", "recipe": str(recipe), "proxy": {"epoch_size": 1}}
+    rungs = [{"keep": 2, "epoch_size": 3}]
+    path = write_search(tmp_path, **proxy, trials=10, rungs=rungs, finalists=1, held_out=0.001)
+    one = Search(load_settings(path), SearchFolder.create(load_settings(path)))
+    trial = search(tmp_path, "other", trials=10).run()[0]
+    now = [0.0]
+    monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
+    bar = session._Bar(one, [trial] * 4)
+    for number in range(6):
+        now[0] = 100.0 * number
+        bar.update(trial)
+    assert re.match(r"trial 10/13  best reward .*  2[67] min( \d+ s)? left$", capsys.readouterr().out.splitlines()[-1])
 
 
 def test_a_search_stopped_before_its_first_trial_says_how_to_go_on(tmp_path, monkeypatch, capsys):

@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.search.work import FORWARD
 
 _SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 _SHARES = (0.4, 0.3, 0.3)  # of the budget, per rung
-_FORWARD = 2  # a network answers at least twice as fast as it trains (measured: 2 to 2.7)
 MOST_TRIALS, LEAST_TRIALS, BATCH = 72, 12, 6
 _LEAST_PART = 0.06  # of the final recipe's epochs, in the first rung: shorter trainings of small sets are chance
 _MEASURED = 500  # held-out images at least, as far as three tenths of the set reach: 170 have errors of 4 points
@@ -61,7 +61,7 @@ def plan(
     Raises:
         UserError: the budget is too short for the fewest networks; names the shortest that is not.
     """
-    fixed, epoch = start_s + held_out / (_FORWARD * images_per_second), images / images_per_second
+    fixed, epoch = start_s + held_out / (FORWARD * images_per_second), images / images_per_second
     shares = [share * budget_s * workers for share in _SHARES]
     shortest = max(1, round(_LEAST_PART * most_epochs))
     first = fixed + shortest * epoch

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search.settings import Settings
+from mindcv_mnasnet.search.work import FORWARD, images_of, rungs_of
 
 #: MindCV's published training speed of a MnasNet on one Ascend 910: 11,663 images/s on eight.
 IMAGES_PER_SECOND = 1458.0
-IMAGENET_TRAIN = 1_281_167
-_ELSEWHERE = "ImageNet's number: the data set is not here"
-_FORWARD = 2  # a supernet answers at least twice as fast as it trains (measured: 2 to 2.7)
 
 
 def estimate(settings: Settings, images_per_second: float | None = None) -> str:
@@ -34,32 +34,33 @@ def estimate(settings: Settings, images_per_second: float | None = None) -> str:
     ]
     if settings.evaluator in ("surrogate", "table"):
         return "\n".join([*lines, "accuracies are made up or known already: minutes at most"])
-    recipe = settings.final_recipe()
-    keys = settings.proxy_keys(recipe)
-    images, where = _images(settings)
-    kept = round(images * (1 - settings.held_out))
-    if keys.get("num_samples"):
-        kept = min(kept, int(keys["num_samples"]))
-    speed, start_s, source = _speed(settings, images_per_second, where != _ELSEWHERE)
-    shown = f"{kept:,} images ({where}, {settings.held_out:g} held out)"
+    images = images_of(settings)
+    first, *_ = rungs = rungs_of(settings, images)
+    shown = f"{first.images:,} images ({images.origin}, {settings.held_out:g} held out)"
+    speed, start_s, source = _speed(settings, images_per_second, images.here)
     if settings.evaluator == "supernet":
         networks = 3 if settings.supernet_sandwich else 1
-        training = settings.supernet_epochs * kept * networks / speed
-        ranking = settings.trials * images * settings.held_out / (speed * _FORWARD)
+        training = settings.supernet_epochs * first.images * networks / speed
+        ranking = settings.trials * first.validated / (speed * FORWARD)
         lines += [
             f"the supernet: {settings.supernet_epochs} epochs of {shown}",
             f"at {speed:,.0f} images/s of its largest network ({source}): {duration(training)}, then "
             f"{duration(ranking)} for {settings.trials} trials on what is held out",
         ]
     else:
-        epochs = int(keys.get("epoch_size", recipe.epoch_size))
-        each = start_s + epochs * kept / speed + images * settings.held_out / (speed * _FORWARD)
-        lines += [
-            f"each trial: {epochs} epochs of {shown}",
-            f"at {speed:,.0f} images/s per worker ({source}): {duration(each)} each, "
-            f"{each * settings.trials / 3600:,.1f} worker-hours, {duration(each * settings.trials / settings.workers)} "
-            "in all",
-        ]
+        lines.append(
+            f"at {speed:,.0f} images/s per worker ({source}), {settings.held_out:g} of {images.origin} held out"
+        )
+        spent = passed = 0.0
+        for rung in rungs:
+            each = rung.seconds(speed, start_s, first.size)
+            lines.append(
+                f"{rung.name}: {rung.trainings} trainings, {rung.epochs} epochs of {rung.images:,} images of "
+                f"{rung.size} pixels, {duration(each)} each"
+            )
+            spent += rung.trainings * each
+            passed += math.ceil(rung.trainings / settings.workers) * each
+        lines.append(f"{spent / 3600:,.1f} worker-hours, {duration(passed)} in all")
     calls = settings.latency_warm_up + settings.latency_repetitions
     return "\n".join([*lines, f"latency: {settings.latency}, {calls} calls each"])
 
@@ -79,18 +80,3 @@ def _speed(settings: Settings, said: float | None, data_here: bool) -> tuple[flo
 def _range(values: list[float]) -> str:
     low, high = np.percentile(values, [10, 90])
     return f"{low:.3g} to {high:.3g}"
-
-
-def _images(settings: Settings) -> tuple[int, str]:
-    """Training images of the base recipe's data set, and where the number is from."""
-    from mindcv_mnasnet.errors import UserError
-
-    recipe = settings.final_recipe()
-    if recipe.dataset == "digits":
-        return 1437, "the built-in digits"
-    try:
-        from mindcv_mnasnet.data.sets import open_train_val
-
-        return len(open_train_val(recipe)[0]), recipe.data_dir
-    except UserError:
-        return IMAGENET_TRAIN, _ELSEWHERE

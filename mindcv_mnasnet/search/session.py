@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ from mindcv_mnasnet.search.candidates import Candidate
 from mindcv_mnasnet.search.evaluators import open_evaluator
 from mindcv_mnasnet.search.finish import export_winners
 from mindcv_mnasnet.search.folder import SearchFolder
-from mindcv_mnasnet.search.keys import KEEP
 from mindcv_mnasnet.search.report import write_report
 from mindcv_mnasnet.search.results import best_feasible, measured
 from mindcv_mnasnet.search.runner import Search
 from mindcv_mnasnet.search.settings import Settings, changed
 from mindcv_mnasnet.search.strategies import RandomSearch
 from mindcv_mnasnet.search.trials import Trial
+from mindcv_mnasnet.search.work import images_of, rungs_of, trainings_of
 
 #: What a search that goes on may have otherwise.
 _CHANGEABLE = ("trials", "workers", "pool", "ray_address", "trial_timeout_s", "retries", "most_failures", "top")
@@ -59,7 +59,7 @@ def _run(settings: Settings, folder: SearchFolder) -> None:
     replace_file(folder.settings, settings.dump().encode())
     print(f"search folder {folder.path}", flush=True)
     search = Search(settings, folder)
-    bar = _Bar(search, len(search.log.read()))
+    bar = _Bar(search, search.log.read())
     with _two_interrupts(search), bar:
         trials = search.run(bar.update)
     missing = settings.trials - len(trials)
@@ -76,13 +76,25 @@ def _run(settings: Settings, folder: SearchFolder) -> None:
 class _Bar:
     """Trials done, best reward, best accuracy within the target, time left."""
 
-    def __init__(self, search: Search, done: int):
+    def __init__(self, search: Search, done: Sequence[Trial]):
         self._search, settings = search, search.settings
-        self._seen: list[Trial] = []
-        rungs = [*(keys[KEEP] for keys in settings.rungs), *([settings.finalists] if settings.finalists else [])]
-        total = settings.trials + sum(rungs) + (1 + len(rungs)) * len(settings.references)
-        self._total, self._before = total, done
-        self._bar = tqdm(total=total, initial=done, unit="trial", disable=None, dynamic_ncols=True)
+        self._seen = list(done)
+        counts = trainings_of(settings)
+        self._work = [1.0] * len(counts)  # of a trial on each rung
+        if settings.evaluator == "proxy":
+            self._work = [rung.work for rung in rungs_of(settings, images_of(settings))]
+        self._left = sum(count * work for count, work in zip(counts, self._work, strict=True))
+        self._left -= sum(self._work[trial.rung] for trial in done)
+        self._done = 0.0  # since the first trial of this start ended
+        self._total = sum(counts)
+        self._bar = tqdm(
+            total=self._total,
+            initial=len(done),
+            unit="trial",
+            disable=None,
+            dynamic_ncols=True,
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+        )
         self._first: float | None = None  # when the first trial ended: what is before it, like a supernet, is done once
         self._printed = time.monotonic()
 
@@ -96,8 +108,12 @@ class _Bar:
         """A trial has ended."""
         self._seen.append(trial)
         self._bar.update()
+        self._left -= self._work[trial.rung]
+        now = time.monotonic()
         if self._first is None:
-            self._first = time.monotonic()
+            self._first = now
+        else:
+            self._done += self._work[trial.rung]
         own = [one for one in self._seen if one.number >= 0 and one.ok and one.rung == 0]
         if not own:
             return
@@ -107,14 +123,12 @@ class _Bar:
         words = f"best reward {top:.4f}"
         if feasible is not None and feasible.accuracy is not None:
             words += f", {100 * feasible.accuracy:.2f} % within {target:.4g} ms"
+        if self._done:
+            words += f"  {duration(self._left * (now - self._first) / self._done)} left"
         self._bar.set_postfix_str(words, refresh=False)
-        if not sys.stderr.isatty() and time.monotonic() - self._printed > 30:
-            self._printed = time.monotonic()
-            made = len(self._seen)
-            number = self._before + made
-            if made > 1:
-                words += f"  {duration((self._total - number) * (self._printed - self._first) / (made - 1))} left"
-            print(f"trial {number}/{self._total}  {words}", flush=True)
+        if not sys.stderr.isatty() and now - self._printed > 30:
+            self._printed = now
+            print(f"trial {len(self._seen)}/{self._total}  {words}", flush=True)
 
 
 @contextmanager
