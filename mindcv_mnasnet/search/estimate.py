@@ -49,7 +49,8 @@ def estimate(settings: Settings, images_per_second: float | None = None) -> str:
         ]
     else:
         lines.append(
-            f"at {speed:,.0f} images/s per worker ({source}), {settings.held_out:g} of {images.origin} held out"
+            f"at {speed:,.0f} images/s per worker ({source}), {settings.held_out:g} of the training images held out "
+            f"({images.origin})"
         )
         spent = passed = 0.0
         for rung in rungs:
