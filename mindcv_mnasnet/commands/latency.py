@@ -19,7 +19,7 @@ from mindcv_mnasnet.latency import table as latency_table
 from mindcv_mnasnet.latency.record import LatencySettings, Meter
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.command_line import Parser
-from mindcv_mnasnet.recipe.recipe import network_named
+from mindcv_mnasnet.recipe.recipe import RECIPE_SUFFIXES, network_named
 from mindcv_mnasnet.search.covering import networks_covering
 from mindcv_mnasnet.search.meters import open_meter
 from mindcv_mnasnet.search.settings import load_settings
@@ -129,7 +129,7 @@ def _network(name: str, image_size: int | None) -> Network:
 
 def _space(options: argparse.Namespace) -> Space:
     name, data_dir = options.space, options.data_dir
-    if name.endswith((".yaml", ".yml")) and "decisions:" not in Path(name).read_text(encoding="utf-8"):
+    if name.endswith(RECIPE_SUFFIXES) and "decisions:" not in Path(name).read_text(encoding="utf-8"):
         return load_settings(name, {} if data_dir is None else {"data_dir": data_dir}).open_space()
     return load_space(name)
 

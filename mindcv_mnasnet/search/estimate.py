@@ -36,9 +36,9 @@ def estimate(settings: Settings, images_per_second: float | None = None) -> str:
         return "\n".join([*lines, "accuracies are made up or known already: minutes at most"])
     images = images_of(settings)
     first, *_ = rungs = rungs_of(settings, images)
-    shown = f"{first.images:,} images ({images.origin}, {settings.held_out:g} held out)"
     speed, start_s, source = _speed(settings, images_per_second, images.here)
     if settings.evaluator == "supernet":
+        shown = f"{first.images:,} images ({images.origin}, {settings.held_out:g} held out)"
         networks = 3 if settings.supernet_sandwich else 1
         training = settings.supernet_epochs * first.images * networks / speed
         ranking = settings.trials * first.validated / (speed * FORWARD)

@@ -127,6 +127,5 @@ def is_first_layout(network: Network) -> bool:
 
 def _unscaled_start(network: Network) -> Network:
     """torchvision's layout of version 1, whose stem (32) and first block (16) are never scaled."""
-    first, *others = network.blocks
-    scaled = (replace(block, out=network.round_width(block.out)) for block in others)
-    return replace(network, family=None, blocks=(first, *scaled), width_mult=None)
+    blocks = (network.blocks[0], *network.written_out().blocks[1:])
+    return replace(network, family=None, blocks=blocks, width_mult=None)
