@@ -121,6 +121,14 @@ def test_all_workers_are_busy_whatever_the_size_of_a_generation(tmp_path, monkey
     assert np.mean([busy == 64 for busy in middle]) > 0.9
 
 
+def test_references_and_the_first_networks_are_trained_side_by_side(tmp_path, monkeypatch):
+    workers = Workers(4)
+    _with_workers(monkeypatch, workers)
+    search(tmp_path, strategy="random", trials=8, generation=4, workers=4, references=["mnasnet-a1"]).run()
+    assert workers.busy[0] == 4
+    assert len(workers.busy) == 9
+
+
 def test_results_in_any_order_lead_to_the_same_end(tmp_path, monkeypatch):
     keys = {"strategy": "evolution", "trials": 200, "generation": 10, "population": 20, "ahead": 3}
     found = []

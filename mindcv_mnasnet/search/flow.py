@@ -38,7 +38,13 @@ class Flow:
         self._equal: dict[tuple[str, ...], list[Candidate]] = defaultdict(list)
 
     def run(self) -> None:
-        """Try generation after generation, until the last or a stop."""
+        """Try the references and generation after generation, until the last or a stop.
+
+        References have negative numbers, and no strategy learns of them.
+        """
+        references = [one for number, one in self._ledger.references().items() if self._ledger.done(number) is None]
+        self._equal.update({network_key(one.network): [] for one in references})
+        self._start(references)
         for generation, tokens in self._generations.begin():
             self._enter(generation, tokens)
         self._advance()
@@ -55,7 +61,7 @@ class Flow:
 
     def _waiting(self) -> Iterator[Candidate | None]:
         """The next candidate whenever a worker is free; None where it has to wait for results."""
-        while self._candidates:
+        while (self._candidates or self._queue) and not self._stopped():
             yield self._queue.popleft() if self._queue else None
 
     def _trial(self, number: int, result: Result) -> Trial:
@@ -107,6 +113,10 @@ class Flow:
                 new.append(candidate)
         if again:
             self._ledger.keep(again)
+        self._start(new)
+
+    def _start(self, new: Sequence[Candidate]) -> None:
+        """Measure candidates, and queue those whose measurement did not fail."""
         self._by_number.update({candidate.number: candidate for candidate in new})
         failed = self._measurements.begin(new)
         self._queue.extend(candidate for candidate in new if candidate not in failed)

@@ -122,6 +122,7 @@ class Ledger:
             rung=candidate.rung,
             loss=result.loss,
             images=result.images,
+            name=self._settings.references[-1 - candidate.number] if candidate.number < 0 else "",
         )
 
     def require_health(self) -> None:

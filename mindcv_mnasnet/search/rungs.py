@@ -84,9 +84,7 @@ class Rungs:
         } | {number: replace(one, rung=rung) for number, one in references.items()}
         missing = [one for number, one in candidates.items() if self._ledger.done(number, rung) is None]
         for number, result in evaluator.run(iter(missing)):
-            known = self._ledger.done(number)
-            name = known.name if known is not None else ""
-            self._ledger.keep([replace(self._ledger.trial(candidates[number], self._measurements, result), name=name)])
+            self._ledger.keep([self._ledger.trial(candidates[number], self._measurements, result)])
 
     def _measure_again(self) -> None:
         """Measure the best once more until enough of them are within the target."""

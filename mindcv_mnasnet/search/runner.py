@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 
 from mindcv_mnasnet.search.anchor import open_anchored
 from mindcv_mnasnet.search.band import Band, predict_for
@@ -17,7 +16,6 @@ from mindcv_mnasnet.search.generations import Generations
 from mindcv_mnasnet.search.keys import ON_THIS_MACHINE
 from mindcv_mnasnet.search.ledger import Ledger
 from mindcv_mnasnet.search.measurements import Measurements
-from mindcv_mnasnet.search.pools import Result
 from mindcv_mnasnet.search.rungs import Rungs
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.strategies import make_strategy
@@ -65,7 +63,6 @@ class Search:
         with closing(measurements):
             self._evaluator = open_evaluator(settings, self.space, self.folder.path)
             with closing(self._evaluator):
-                self._try_references(ledger, measurements, self._evaluator)
                 band = self._band(measurements)
                 generations = Generations(
                     strategy,
@@ -112,15 +109,3 @@ class Search:
                 tokens = self.space.encode(blocks)
                 found += [tokens] if band.nearly(tokens) else []
         return found
-
-    def _try_references(self, ledger: Ledger, measurements: Measurements, evaluator: Evaluator) -> None:
-        """Try what there is already; their numbers are negative, and no strategy learns of them."""
-        by_number = {number: one for number, one in ledger.references().items() if ledger.done(number) is None}
-        if self.stopped or not by_number:
-            return
-        failed = measurements.begin(list(by_number.values()))
-        results = {one.number: Result("unmeasured") for one in failed}
-        waiting = [one for one in by_number.values() if one.number not in results]
-        for number, result in (*results.items(), *evaluator.run(iter(waiting))):
-            name = self.settings.references[-1 - number]
-            ledger.keep([replace(ledger.trial(by_number[number], measurements, result), name=name)])
