@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.latency.table import part_keys
 from mindcv_mnasnet.networks.cost import network_cost
-from mindcv_mnasnet.networks.network import FAMILIES, format_block
+from mindcv_mnasnet.networks.network import FAMILIES, format_block, resolve
+from mindcv_mnasnet.search.candidates import reference_network, tokens_of
 from mindcv_mnasnet.search.covering import networks_covering
 from mindcv_mnasnet.search.limits import Limits
 from mindcv_mnasnet.search.space_files import load_space, read_space
@@ -82,6 +85,32 @@ def test_a_stage_may_choose_its_stride():
     assert {tuple(block.stride for block in space.blocks(tokens)) for tokens in drawn} == {(2, 1), (2, 2)}
     assert all(space.encode(space.blocks(tokens)) == tokens for tokens in drawn)
     assert space.reasons_outside("r1_k3_s11_e1_o8 r1_k3_s22_e3_o16")[0] == "block 1 has stride 1, not 2"
+
+
+@given(seed=seeds)
+def test_a_network_is_found_however_its_blocks_are_written(seed):
+    """Cut into single layers, with ``noskip`` where no shortcut is: the layers are what counts."""
+    space = read_space("strides", TINY | {"strides": [2, [1, 2]]}, {"image_size": 16})
+    network = space.network(space.random(np.random.default_rng(seed)))
+    single = [
+        replace(network.blocks[one.stage], repeats=1, stride=one.stride, skip=one.residual) for one in network.layers()
+    ]
+    found = tokens_of(space, replace(network, blocks=tuple(single)))
+    assert found is not None
+    assert space.network(found).layers() == network.layers()
+    for change in ({"out": 7}, {"kernel": 7}, {"stride": 1}, {"se_ratio": 0.5}):
+        assert tokens_of(space, replace(network, blocks=(replace(single[0], **change), *single[1:]))) is None
+    assert tokens_of(space, replace(network, blocks=(*single, *single, *single))) is None
+    assert tokens_of(space, replace(network, blocks=tuple(single), stem=16)) == found
+
+
+def test_a_published_network_is_found_by_its_layers():
+    """A1's first block is ``noskip``, which says nothing between different widths; ``open`` has shortcuts only."""
+    space = load_space("open")
+    like = space.network(tuple(one[0] for one in space.allowed))
+    found = tokens_of(space, reference_network("mnasnet-a1", like))
+    assert found is not None
+    assert space.network(found).layers() == resolve("a1").layers()
 
 
 @given(seed=seeds)

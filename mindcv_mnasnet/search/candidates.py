@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mindcv_mnasnet.latency.table import part_keys
-from mindcv_mnasnet.networks.network import Network
+from mindcv_mnasnet.networks.network import BlockSpec, Layer, Network
 from mindcv_mnasnet.recipe.recipe import network_named
 from mindcv_mnasnet.search.decisions import Tokens
 from mindcv_mnasnet.search.settings import Settings
@@ -53,3 +54,40 @@ def reference_of(settings: Settings, space: Space, name: str) -> Network:
     """
     like = space.network(tuple(one[0] for one in space.allowed))
     return reference_network(settings.located(name), like)
+
+
+def tokens_of(space: Space, network: Network) -> Tokens | None:
+    """The tokens of the space's network with these layers behind its own stem; None if it has none.
+
+    The blocks may be cut elsewhere (``r4`` is ``r3`` and ``r1``), and have ``noskip`` where no shortcut can be.
+    """
+    if not space.reasons_outside(network.blocks):
+        return space.encode(network.blocks)
+    network = replace(network, stem=space.stem)
+    layers = []
+    for layer in network.layers():
+        block = network.blocks[layer.stage]
+        alike = layer.stride == 1 and layer.in_width == layer.out_width
+        layers.append(replace(block, repeats=1, stride=layer.stride, skip=block.skip or not alike))
+    for blocks in _cuts(layers, len(space.strides)):
+        if not space.reasons_outside(blocks) and _layers(replace(network, blocks=blocks)) == _layers(network):
+            return space.encode(blocks)
+    return None
+
+
+def _layers(network: Network) -> list[Layer]:
+    return [replace(layer, stage=0, index=0) for layer in network.layers()]
+
+
+def _cuts(layers: Sequence[BlockSpec], count: int) -> Iterator[tuple[BlockSpec, ...]]:
+    """All ways to write layers, blocks of one repeat each, as ``count`` blocks."""
+    if not count:
+        if not layers:
+            yield ()
+        return
+    for end in range(1, len(layers) - count + 2):
+        first = layers[0]
+        if end > 1 and layers[end - 1] != replace(first, stride=1):
+            return
+        for others in _cuts(layers[end:], count - 1):
+            yield (replace(first, repeats=end), *others)

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from mindcv_mnasnet.search.anchor import open_anchored
 from mindcv_mnasnet.search.band import Band, predict_for
-from mindcv_mnasnet.search.candidates import reference_of
+from mindcv_mnasnet.search.candidates import reference_of, tokens_of
 from mindcv_mnasnet.search.decisions import Tokens
 from mindcv_mnasnet.search.evaluators import Evaluator, open_evaluator
 from mindcv_mnasnet.search.flow import Flow
@@ -104,8 +104,7 @@ class Search:
             return []
         found = []
         for name in self.settings.references:
-            blocks = reference_of(self.settings, self.space, name).blocks
-            if not self.space.reasons_outside(blocks):
-                tokens = self.space.encode(blocks)
-                found += [tokens] if band.nearly(tokens) else []
+            tokens = tokens_of(self.space, reference_of(self.settings, self.space, name))
+            if tokens is not None and band.nearly(tokens):
+                found.append(tokens)
         return found
