@@ -26,7 +26,7 @@ from mindcv_mnasnet.search.pools import Result
 from mindcv_mnasnet.search.report import write_report
 from mindcv_mnasnet.search.results import ranked, read_again, standing
 from mindcv_mnasnet.search.runner import Search
-from mindcv_mnasnet.search.settings import load_settings
+from mindcv_mnasnet.search.settings import changed, load_settings
 from mindcv_mnasnet.search.trials import TrialLog
 
 SPACE = {
@@ -152,6 +152,15 @@ def test_a_search_keeps_to_the_band_and_begins_with_the_anchor(banded):
     assert len({trial.tokens for trial in trials}) == 30
     for trial in trials:
         assert trial.latency["ratio"] == pytest.approx(trial.latency_ms / search.settings.target_ms)
+
+
+def test_a_search_for_faster_networks_begins_with_the_anchor_made_narrower(banded):
+    settings = changed(banded[0].settings, target_factor=0.85, run_name="faster")
+    search = Search(settings, SearchFolder.create(settings))
+    first, *others = search.run()
+    assert [re.sub(r"_o\d+", "", block) for block in first.blocks] == [re.sub(r"_o\d+", "", one) for one in ANCHOR]
+    assert 0.8 * 0.97 < first.latency_ms / search.settings.target_ms < 1.03
+    assert first.tokens not in {trial.tokens for trial in others}
 
 
 def test_a_search_measures_what_it_trains_and_predicts_the_rest_by_parts(banded, monkeypatch):

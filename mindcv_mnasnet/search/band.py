@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,14 @@ class Band:
     def nearly(self, tokens: Tokens) -> bool:
         """Whether a network is within the band by the error of a measurement: so is the anchor itself."""
         return self._within(tokens, SLACK)
+
+    def share(self, tokens: Tokens) -> float:
+        """The middle of the band as a share of a network's latency.
+
+        Raises:
+            LatencyError: the device failed.
+        """
+        return (self._low + self._high) / 2 / self._predict(self._space.network(tokens), math.inf)
 
     def _within(self, tokens: Tokens, slack: float) -> bool:
         most = self._high * slack

@@ -28,7 +28,7 @@ class SearchKeys:
     population: int = key(50, "networks that evolution and nsga2 breed from", within="[2, 10000]")
     seed: int = key(42, "seed of every random choice", within="[0, 2147483647]")
     references: tuple[str, ...] = key((), "networks (NAME, FILE.yaml, either @WIDTH) tried beside, as what there is")
-    seed_references: bool = key(True, "with a band, begin with the references that are in it")
+    seed_references: bool = key(True, "with a band, begin with the references, as wide as it allows")
     min_params: float | None = key(None, "least parameters", within="[0, inf)")
     max_params: float | None = key(None, "most parameters", within="(0, inf)")
     min_madds: float | None = key(None, "least multiply-adds", within="[0, inf)")

@@ -7,7 +7,6 @@ from contextlib import closing
 
 from mindcv_mnasnet.search.anchor import open_anchored
 from mindcv_mnasnet.search.band import Band, predict_for
-from mindcv_mnasnet.search.candidates import reference_of, tokens_of
 from mindcv_mnasnet.search.decisions import Tokens
 from mindcv_mnasnet.search.evaluators import Evaluator, open_evaluator
 from mindcv_mnasnet.search.flow import Flow
@@ -17,6 +16,7 @@ from mindcv_mnasnet.search.keys import ON_THIS_MACHINE
 from mindcv_mnasnet.search.ledger import Ledger
 from mindcv_mnasnet.search.measurements import Measurements
 from mindcv_mnasnet.search.rungs import Rungs
+from mindcv_mnasnet.search.seeds import seeds
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.strategies import make_strategy
 from mindcv_mnasnet.search.strategy import Accept
@@ -64,13 +64,14 @@ class Search:
             self._evaluator = open_evaluator(settings, self.space, self.folder.path)
             with closing(self._evaluator):
                 band = self._band(measurements)
+                accept = self._accept(band)
                 generations = Generations(
                     strategy,
                     self.folder.state,
                     self._size,
                     settings.generations_ahead,
-                    self._accept(band),
-                    self._seeds(band),
+                    accept,
+                    self._seeds(band, accept),
                 )
                 Flow(settings, ledger, generations, measurements, self._evaluator, lambda: self.stopped).run()
                 if not self.stopped:
@@ -98,13 +99,8 @@ class Search:
             return (lambda tokens: limits.allow(self.space.network(tokens))) if limits.bounded else None
         return lambda tokens: limits.allow(self.space.network(tokens)) and band(tokens)
 
-    def _seeds(self, band: Band | None) -> list[Tokens]:
-        """The references that are in the space and in the band: the search begins with them."""
-        if band is None or not self.settings.seed_references or self.folder.state.is_file():
+    def _seeds(self, band: Band | None, accept: Accept | None) -> list[Tokens]:
+        """What the first generation begins with."""
+        if band is None or accept is None or not self.settings.seed_references or self.folder.state.is_file():
             return []
-        found = []
-        for name in self.settings.references:
-            tokens = tokens_of(self.space, reference_of(self.settings, self.space, name))
-            if tokens is not None and band.nearly(tokens):
-                found.append(tokens)
-        return found
+        return seeds(self.settings, self.space, band, accept)
