@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mindcv_mnasnet.latency.table import part_keys
-from mindcv_mnasnet.networks.network import BlockSpec, Layer, Network
+from mindcv_mnasnet.networks.network import BlockSpec, Network
 from mindcv_mnasnet.recipe.recipe import network_named
 from mindcv_mnasnet.search.decisions import Tokens
 from mindcv_mnasnet.search.settings import Settings
@@ -70,13 +70,9 @@ def tokens_of(space: Space, network: Network) -> Tokens | None:
         alike = layer.stride == 1 and layer.in_width == layer.out_width
         layers.append(replace(block, repeats=1, stride=layer.stride, skip=block.skip or not alike))
     for blocks in _cuts(layers, len(space.strides)):
-        if not space.reasons_outside(blocks) and _layers(replace(network, blocks=blocks)) == _layers(network):
+        if not space.reasons_outside(blocks) and network_key(replace(network, blocks=blocks)) == network_key(network):
             return space.encode(blocks)
     return None
-
-
-def _layers(network: Network) -> list[Layer]:
-    return [replace(layer, stage=0, index=0) for layer in network.layers()]
 
 
 def _cuts(layers: Sequence[BlockSpec], count: int) -> Iterator[tuple[BlockSpec, ...]]:
@@ -85,8 +81,8 @@ def _cuts(layers: Sequence[BlockSpec], count: int) -> Iterator[tuple[BlockSpec, 
         if not layers:
             yield ()
         return
+    first = layers[0]
     for end in range(1, len(layers) - count + 2):
-        first = layers[0]
         if end > 1 and layers[end - 1] != replace(first, stride=1):
             return
         for others in _cuts(layers[end:], count - 1):

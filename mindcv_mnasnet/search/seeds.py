@@ -45,9 +45,10 @@ def fitted(space: Space, tokens: Tokens, share: float, accept: Accept) -> Tokens
     old = [block.out for block in space.blocks(tokens)]
     ranked = []
     for one in set(_widths(space, tokens)):
-        off = math.log(network_cost(space.network(one)).madds / whole / share)
+        network = space.network(one)
+        off = math.log(network_cost(network).madds / whole / share)
         if abs(off) <= math.log(_OFF):
-            changes = [math.log(block.out / width) for block, width in zip(space.blocks(one), old, strict=True)]
+            changes = [math.log(block.out / width) for block, width in zip(network.blocks, old, strict=True)]
             ranked.append((round(max(changes) - min(changes), 6), abs(off), one))
     return next((one for _, _, one in sorted(ranked)[:_TRIED] if accept(one)), None)
 
