@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.cost import detector_cost, network_cost
@@ -95,3 +96,16 @@ def test_a_result_names_a_recipe_as_it_stands_and_the_size_of_its_network(path):
     detects = recipe.task == "detect"
     assert result["params"] == (detector_cost(recipe.detector(network)) if detects else network_cost(network)).params
     assert scores == [True]
+
+
+def test_the_docs_tell_what_the_trainings_of_the_band_say():
+    trainings = json.loads((ROOT / "results" / "cifar10_band.json").read_text())["full_recipe"]
+    found, rival = (trainings[name] for name in ("searched", "hand-made"))
+    difference = sum(found["top1"]) / len(found["top1"]) - sum(rival["top1"]) / len(rival["top1"])
+    low, high = stats.ttest_ind(found["top1"], rival["top1"]).confidence_interval()
+    text = " ".join((ROOT / "docs" / "search.md").read_text().split())
+    assert f"difference is {difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}" in text
+    for row, name in ((found, "mnasnet_cifar10_searched"), (rival, "mnasnet_cifar10")):
+        recipe = load_recipe(ROOT / "configs" / "cifar10" / f"{name}.yaml")
+        assert " ".join(recipe.blocks) == row["blocks"]
+        assert ", ".join(f"{top1:.2f}" for top1 in row["top1"]) in text

@@ -12,6 +12,7 @@ from search_files import SPACE, SYNTHETIC, cli, write_search
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.cost import network_cost
+from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.search import session, timing
 from mindcv_mnasnet.search.pools import Result
 from mindcv_mnasnet.search.settings import load_settings
@@ -208,3 +209,10 @@ def test_the_random_networks_of_the_band_are_trained_as_the_searched_ones():
     assert [dict(rung) | {"keep": 0} for rung in random.rungs] == [dict(rung) | {"keep": 0} for rung in searched.rungs]
     for key in ("space", "recipe", "target_network", "target_factor", "band", "held_out"):
         assert getattr(random, key) == getattr(searched, key)
+
+
+def test_the_network_that_was_found_is_in_the_space_of_its_search():
+    space = load_space(ROOT / "configs" / "search" / "spaces" / "cifar_band.yaml")
+    network = load_recipe(ROOT / "configs" / "cifar10" / "mnasnet_cifar10_searched.yaml").network(10)
+    assert space.network(space.encode(network.blocks)).blocks == network.blocks
+    assert (space.stem, space.reasons_outside(network.blocks)) == (network.stem, [])
