@@ -87,7 +87,7 @@ class RandomCrop:
         """Top, left, height, width of the box in an image: the first of the drawn ones that fits."""
         (low, high), (narrow, broad) = self._scale, self._ratio
         for area, ratio, down, across in draws.tolist():
-            aspect = narrow + (broad - narrow) * ratio
+            aspect = narrow * (broad / narrow) ** ratio  # even in its logarithm: as often wide as tall
             wide = round(math.sqrt(height * width * (low + (high - low) * area) * aspect))
             tall = round(wide / aspect)
             if 0 < wide <= width and 0 < tall <= height:

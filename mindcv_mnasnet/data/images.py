@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import io
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
+from simplejpeg import decode_jpeg_header
 
 from mindcv_mnasnet.data.jpeg import JPEG, jpeg_orientation
 from mindcv_mnasnet.errors import JobError, UserError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_GRAY, _PNG_RGB = 0, 2
+_IHDR = 13  # bytes in it
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-# Chunks that change what an image shows: transparency, EXIF (rotation), animation.
-_PNG_NOT_PLAIN = (b"tRNS", b"eXIf", b"acTL")
+# Chunks that change what an image shows: transparency, EXIF and XMP (rotation), animation.
+_PNG_NOT_PLAIN = (b"tRNS", b"eXIf", b"acTL", b"iTXtXML:com.adobe.xmp")
 
 
 class BadImage(UserError):  # noqa: N818
@@ -42,30 +45,33 @@ def read_plain(path: str, lossless: Literal["BMP", "PNG"] = "BMP") -> bytes:
         BadImage: there is no such file, or it holds no whole image.
         JobError: the storage fails.
     """
-    try:
-        data = Path(path).read_bytes()
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise BadImage(path, error.strerror or "unreadable") from None
-    except OSError as error:
-        raise JobError(f"cannot read {path}: {error.strerror or error}") from error
+    data = _content(path)
     return data if _is_plain(data) else _convert(data, path, lossless)
 
 
 def upright_size(path: str) -> tuple[int, int]:
-    """Width and height of an image file as it is meant to be seen, from its header alone.
+    """Width and height of the pixels that ``read_plain`` hands on, from the header alone where that tells them.
 
     Raises:
         BadImage: there is no such file, or it is no image.
+        JobError: the storage fails.
     """
+    data = _content(path)
+    orientation = jpeg_orientation(data)
+    if orientation is not None:
+        with suppress(ValueError):  # simplejpeg stops at what is odd in headers, Pillow judges it
+            height, width, *_ = decode_jpeg_header(data)
+            return (height, width) if orientation in _SIDEWAYS else (width, height)
+    return decode(data, path).size
+
+
+def _content(path: str) -> bytes:
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in _SIDEWAYS
-    except Image.UnidentifiedImageError:
-        raise BadImage(path, "no image that Pillow recognizes") from None
-    except Exception as error:  # as in ``decode``
-        raise BadImage(path, str(error) or type(error).__name__) from None
-    return (height, width) if rotated else (width, height)
+        return Path(path).read_bytes()
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise BadImage(path, error.strerror or "unreadable") from None
+    except OSError as error:
+        raise JobError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _is_plain(data: bytes) -> bool:
@@ -80,11 +86,13 @@ def _is_plain_png(data: bytes) -> bool:
     while kind != b"IEND":
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         end = at + 8 + length
-        if len(data) < end + 4 or kind in _PNG_NOT_PLAIN:
+        if len(data) < end + 4 or data.startswith(_PNG_NOT_PLAIN, at + 4):
             return False
         if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             return False
         if kind == b"IHDR":
+            if length != _IHDR:
+                return False
             depth, color, *_, interlaced = data[at + 16 : end]
             if depth != 8 or color not in (_PNG_GRAY, _PNG_RGB) or interlaced:
                 return False
@@ -108,11 +116,15 @@ def decode(data: bytes, name: str) -> Image.Image:
     if not data:
         raise BadImage(name, "the file is empty")
     try:
-        return ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        image = Image.open(io.BytesIO(data))
+        image.load()
     except Image.UnidentifiedImageError:
         raise BadImage(name, "no image that Pillow recognizes") from None
     except Exception as error:  # Pillow's many decoders raise errors of many kinds for broken files
         raise BadImage(name, str(error) or type(error).__name__) from None
+    with suppress(Exception):  # what is no EXIF turns no image
+        return ImageOps.exif_transpose(image)
+    return image
 
 
 def eight_bits(image: Image.Image, name: str) -> Image.Image:

@@ -18,6 +18,10 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
 _SOF_BASELINE, _SOF_EXTENDED, _SOF_PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _DHT, _EOI, _SOS, _DQT, _DRI, _APP0, _APP1, _APP15, _COM = 0xC4, 0xD9, 0xDA, 0xDB, 0xDD, 0xE0, 0xE1, 0xEF, 0xFE
 
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
+_INTEGERS = {1: 1, 3: 2, 4: 4}  # bytes of EXIF's types BYTE, SHORT (which orientations have) and LONG
+
 
 @dataclass
 class _Header:
@@ -26,7 +30,8 @@ class _Header:
     quantization: set[int] = field(default_factory=set)
     huffman: set[int] = field(default_factory=set)  # class << 4 | number
     scans: int = 0
-    orientation: int = 1
+    exif: int | None = None  # orientation in the first EXIF block
+    xmp: int | None = None  # and in XMP, which counts where EXIF has none, as in Pillow
 
 
 class _Doubt(Exception):  # noqa: N818 - not an error, a question
@@ -39,9 +44,10 @@ def jpeg_orientation(data: bytes) -> int | None:
     None also means CMYK, 12 bits, arithmetic or lossless coding, and a file that ends before its end marker.
     """
     try:
-        return _walk(data).orientation
+        header = _walk(data)
     except (_Doubt, IndexError):
         return None
+    return header.exif or header.xmp or 1
 
 
 def _walk(data: bytes) -> _Header:
@@ -78,7 +84,10 @@ def _read_segment(header: _Header, marker: int, segment: bytes) -> None:
     elif marker == _DRI:
         _require(len(segment) == 2)
     elif marker == _APP1 and segment.startswith(b"Exif\0\0"):
-        header.orientation = exif_orientation(segment[6:])
+        header.exif = header.exif or exif_orientation(segment[6:])
+    elif marker == _APP1 and segment.startswith(_XMP):
+        found = _XMP_ORIENTATION.search(segment)
+        header.xmp = int(found[1]) if found else None
     else:
         _require(_APP0 <= marker <= _APP15 or marker == _COM)
 
@@ -149,18 +158,19 @@ def _huffman_tables(segment: bytes) -> frozenset[int]:
     return frozenset(numbers)
 
 
-def exif_orientation(tiff: bytes) -> int:
-    """Orientation in an EXIF block (TIFF structure, tag 0x0112); 1 where there is none or nonsense."""
+def exif_orientation(tiff: bytes) -> int | None:
+    """Orientation in an EXIF block (TIFF structure, tag 0x0112); 1 where it is nonsense, None where there is none."""
     if tiff[:2] not in (b"II", b"MM"):
-        return 1
+        return None
     order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
     start = int.from_bytes(tiff[4:8], order)
     count = int.from_bytes(tiff[start : start + 2], order)
     for at in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
         if int.from_bytes(tiff[at : at + 2], order) == 0x0112:
-            value = int.from_bytes(tiff[at + 8 : at + 10], order)
+            size = _INTEGERS.get(int.from_bytes(tiff[at + 2 : at + 4], order), 0)
+            value = int.from_bytes(tiff[at + 8 : at + 8 + size], order)
             return value if 1 <= value <= 8 else 1
-    return 1
+    return None
 
 
 def _require(condition: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import zlib
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from image_files import encode, scene
 from PIL import Image, ImageOps
 
 from mindcv_mnasnet.data.decoder import check_image, decode_whole
-from mindcv_mnasnet.data.images import BadImage, read_plain
+from mindcv_mnasnet.data.images import BadImage, read_plain, upright_size
 from mindcv_mnasnet.data.jpeg import exif_orientation, jpeg_orientation
 
 RGB = scene()
@@ -23,6 +24,30 @@ def rotated(form: str, orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encode(RGB, form, exif=exif.tobytes())
+
+
+def with_segments(*segments: bytes) -> bytes:
+    """A JPEG file with these as APP1, the first one first."""
+    jpeg = encode(RGB, "JPEG")
+    return jpeg[:2] + b"".join(b"\xff\xe1" + (len(one) + 2).to_bytes(2, "big") + one for one in segments) + jpeg[2:]
+
+
+def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
+    chunk = len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+    return png[:33] + chunk + png[33:]
+
+
+def exif(order: str, value: int, kind: int = 3, count: int = 1) -> bytes:
+    """A TIFF structure with an orientation of type SHORT (3) or LONG (4)."""
+    mark = b"II" if order == "little" else b"MM"
+    rest = [(value, 2), (0, 2)] if kind == 3 else [(value, 4)]
+    numbers = [(42, 2), (8, 4), (count, 2), (0x0112, 2), (kind, 2), (1, 4), *rest, (0, 4)]
+    return mark + b"".join(number.to_bytes(size, order) for number, size in numbers)
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+APP1_XMP = b"http://ns.adobe.com/xap/1.0/\0" + XMP
+APP1_EXIF = b"Exif\0\0"
 
 
 def shown(data: bytes) -> np.ndarray:
@@ -54,8 +79,17 @@ KINDS = {
     "tiff": encode(RGB, "TIFF"),
     **{f"jpeg_turned_{n}": rotated("JPEG", n) for n in range(1, 9)},
     "png_turned": rotated("PNG", 6),
+    **{f"tiff_turned_{n}": encode(RGB, "TIFF", tiffinfo={0x0112: n}) for n in (3, 5, 6, 8)},
+    "webp_turned": rotated("WEBP", 8),
+    "turned_by_a_long": with_segments(APP1_EXIF + exif("big", 6, kind=4)),
+    "turned_by_xmp": with_segments(APP1_XMP),
+    "exif_before_xmp": with_segments(APP1_XMP, APP1_EXIF + exif("little", 3)),
+    "upright_exif_before_xmp": with_segments(APP1_EXIF + exif("little", 1), APP1_XMP),
+    "first_of_two_exif": with_segments(APP1_EXIF + exif("little", 8), APP1_EXIF + exif("little", 1)),
+    "png_turned_by_xmp": with_chunk(encode(RGB), b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
 }
 PLAIN = {"jpeg", "progressive", "full_chroma", "restarts", "gray_jpeg", "png", "gray_png", "jpeg_turned_1"}
+PLAIN |= {"upright_exif_before_xmp"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,6 +98,27 @@ def test_every_kind_is_decoded_as_a_viewer_shows_it_whatever_its_suffix(kind, tm
     path.write_bytes(KINDS[kind])
     assert np.array_equal(decoded(read_plain(str(path))), shown(KINDS[kind]))
     assert check_image(str(path)) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_size_is_that_of_the_pixels_that_are_seen(kind, tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(KINDS[kind])
+    assert upright_size(str(path)) == shown(KINDS[kind]).shape[1::-1]
+
+
+def test_an_exif_chunk_that_is_none_turns_nothing(tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(with_chunk(encode(RGB.convert("RGBA")), b"eXIf", b"garbage.."))
+    assert np.array_equal(decoded(read_plain(str(path))), np.asarray(RGB))
+    assert upright_size(str(path)) == RGB.size
+
+
+@pytest.mark.parametrize("header", [b"", b"\0\0\0\1\0\0\0\1\x08", bytes(14)], ids=len)
+def test_a_png_header_of_another_length_is_a_bad_image(header, tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(encode(RGB)[:8] + with_chunk(bytes(33), b"IHDR", header)[33:])
+    assert check_image(str(path))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -150,12 +205,7 @@ def test_no_damage_in_a_jpeg_gets_past_the_check_to_kill_the_decoder(tmp_path):
 
 
 def test_exif_in_either_byte_order_and_nonsense_in_it():
-    def block(order: str, value: int, count: int = 1) -> bytes:
-        mark = b"II" if order == "little" else b"MM"
-        numbers = [(42, 2), (8, 4), (count, 2), (0x0112, 2), (3, 2), (1, 4), (value, 2), (0, 2)]
-        return mark + b"".join(number.to_bytes(size, order) for number, size in numbers)
-
-    assert [exif_orientation(block(order, 6)) for order in ("little", "big")] == [6, 6]
-    assert exif_orientation(block("little", 9)) == 1
-    assert exif_orientation(block("big", 3, count=60000)) == 3
-    assert [exif_orientation(junk) for junk in (b"", b"MM", b"XX" + bytes(40), b"II" + b"\xff" * 40)] == [1] * 4
+    assert [exif_orientation(exif(order, 6, kind)) for order in ("little", "big") for kind in (3, 4)] == [6] * 4
+    assert exif_orientation(exif("little", 9)) == 1
+    assert exif_orientation(exif("big", 3, count=60000)) == 3
+    assert [exif_orientation(junk) for junk in (b"", b"MM", b"XX" + bytes(40), b"II" + b"\xff" * 40)] == [None] * 4
