@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import signal
 import sys
@@ -66,6 +67,13 @@ def run_cli(main: Callable[[], int]) -> int:
     return code
 
 
+def _impossible_path(error: OSError | RuntimeError) -> str | None:
+    """Why no file can be at the path that raised ``error``; None for errors of other kinds."""
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"{error.filename}: {error.strerror}"
+    return str(error) if str(error).startswith("Symlink loop from") else None  # pathlib's before Python 3.13
+
+
 def _ending(main: Callable[[], int]) -> tuple[int, str]:
     """The exit code of ``main`` and the sentence that says why it is not 0."""
     try:
@@ -79,6 +87,11 @@ def _ending(main: Callable[[], int]) -> tuple[int, str]:
         return 1, f"failed: standard output: {error}"
     except KeyboardInterrupt:
         return 130, "interrupted"
+    except (OSError, RuntimeError) as error:
+        reason = _impossible_path(error)
+        if reason is None:
+            raise
+        return 2, f"error: {reason}; name another path"
     except ModuleNotFoundError as error:
         if str(error.name).startswith("mindcv_mnasnet"):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -27,12 +28,26 @@ def unwritable(path: Path, error: OSError) -> JobError:
     return JobError(f"cannot write {path}: {error.strerror or error}")
 
 
+def is_special(path: Path) -> bool:
+    """Whether a path leads to a device, a pipe or a socket, such as /dev/stdout."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Make ``path`` hold ``content``; a crash at any moment leaves it with all of that or with what it held before.
+
+    A link stays one, and the file that it leads to is replaced; devices and pipes are written to.
 
     Raises:
         JobError: it cannot be written; ``path`` is as it was.
     """
+    if is_special(path):
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        return
+    path = Path(os.path.realpath(path))
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
@@ -54,15 +69,16 @@ def require_writable(option: str, path: str | Path | None) -> None:
     if path is None:
         return
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{option}: {path} is a folder; name a file")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"{option}: there is no folder {path.absolute().parent}")
-    attempt = path.with_name(path.name + ".partial")
     try:
-        with attempt.open("ab"):
+        if path.is_dir():
+            raise UserError(f"{option}: {path} is a folder; name a file")
+        if is_special(path):
+            return
+        folder = Path(os.path.realpath(path)).parent
+        if not folder.is_dir():
+            raise UserError(f"{option}: there is no folder {folder}")
+        with tempfile.TemporaryFile(dir=folder):
             pass
-        attempt.unlink()
     except OSError as error:
         raise UserError(f"{option}: cannot write {path}: {error.strerror}") from None
 
@@ -110,4 +126,7 @@ def lock_folder(path: Path, work: str) -> IO[str]:
 def matching(name: str) -> list[Path]:
     """The path of this name, or else what the glob pattern (``**`` is any depth) stands for, sorted; ~ is home."""
     path = with_home(name)
-    return [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
+    with suppress(OSError):  # a name that is longer than names can be
+        if path.exists():
+            return [path]
+    return sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207

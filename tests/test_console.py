@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from image_files import flat
 from processes import PLAIN, ROOT, environment, refused, write_recipe
 
 from mindcv_mnasnet import console
@@ -44,6 +45,15 @@ def test_a_reader_that_has_gone_is_one_sentence():
 def test_a_closed_standard_output_is_one_sentence():
     command = ("sh", "-c", 'exec "$@" >&-', "sh", *PROFILE)
     assert ends(command, subprocess.DEVNULL) == (1, ["failed: standard output: it is closed"])
+
+
+@pytest.mark.parametrize("program", [validate, predict, train], ids=lambda one: one.__name__.rpartition(".")[2])
+def test_a_name_that_is_too_long_or_a_link_to_itself_is_one_sentence(program, tmp_path, capsys):
+    (tmp_path / "itself").symlink_to("itself")
+    (tmp_path / "a.png").write_bytes(flat(1))
+    for name in ("a" * 300, str(tmp_path / "itself")):
+        words = {train: ("-c", name), validate: (name,), predict: (name, tmp_path / "a.png")}[program]
+        assert name in refused(capsys, *words, program=program)
 
 
 def test_no_file_gets_the_number_of_a_closed_console(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from logged_steps import STEPS_PER_EPOCH, train
 
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.files import replace_file, require_writable
 from mindcv_mnasnet.run.log import RunLog, read_log
 from mindcv_mnasnet.run.sections import Position, in_one_count
 
@@ -168,6 +169,35 @@ def test_replacing_a_file_on_a_full_disk_leaves_it_as_it_was(tmp_path):
         replace_file(target, b"after")
     assert target.read_bytes() == b"before"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_link_stays_one_and_its_file_is_replaced(tmp_path):
+    (tmp_path / "there").mkdir()
+    link, file = tmp_path / "link", tmp_path / "there" / "file"
+    link.symlink_to(file)
+    for content in (b"new", b"again"):
+        require_writable("output", link)
+        replace_file(link, content)
+        assert link.is_symlink()
+        assert file.read_bytes() == content
+    assert [path.name for path in file.parent.iterdir()] == ["file"]
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    require_writable("output", pipe)
+    replace_file(pipe, b"text")
+    assert os.read(reader, 10) == b"text"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_trying_whether_a_file_can_be_written_leaves_all_as_it_was(tmp_path):
+    (tmp_path / "file.partial").write_text("mine")
+    require_writable("output", tmp_path / "file")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_missing_log_is_the_users_error(tmp_path):

@@ -95,7 +95,17 @@ def test_a_glob_finds_run_folders_and_an_unfinished_run_has_its_newest(trained, 
     assert found.name == "step_00000040.safetensors"
 
 
+def test_a_csv_that_editors_have_saved_is_gone_on_with(trained, tmp_path, measure):
+    path = tmp_path / "all.csv"
+    measure(trained, "--csv", path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().rstrip())  # Excel marks UTF-8, others end the last line
+    measure(trained, "--csv", path)
+    assert len(list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))) == 2
+
+
 def test_a_csv_of_something_else_is_left_alone(trained, tmp_path, capsys):
+    (tmp_path / "image.csv").write_bytes(b"\xff\xd8\xff\n")
+    assert "cannot be read as text" in refused(capsys, trained, "--csv", tmp_path / "image.csv", program=validate)
     path = tmp_path / "other.csv"
     path.write_text("name,age\n")
     assert "other columns" in refused(capsys, trained, "--csv", path, program=validate)

@@ -96,7 +96,7 @@ def _detect(opened: OpenedModel, paths: list[str], options: argparse.Namespace) 
     least = detect.MIN_SCORE if options.min_score is None else options.min_score
     detect.require_score(least)
     if options.drawn is not None:
-        detect.make_folder(options.drawn)
+        detect.make_folder(options.drawn, paths)
     found = detect.ObjectDetector(opened).found_objects(paths, least) if paths else []
     objects = list(tqdm(found, total=len(paths), unit=" images", disable=None, delay=2))
     if options.drawn is not None:

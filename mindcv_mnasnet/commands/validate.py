@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mindcv_mnasnet.inference import validation
         from mindcv_mnasnet.weights.hub import pretrained_for
 
+    if options.csv:
+        output.csv_text(Path(options.csv))  # one that is no text is said before the work
     asked = load_recipe(config, {name: overrides[name] for name in keys_for(Use.PUBLISHED) if name in overrides})
     overrides = {name: value for name, value in overrides.items() if name not in ("ckpt_path", "pretrained")}
     named = str(pretrained_for(asked)) if asked.pretrained else asked.ckpt_path

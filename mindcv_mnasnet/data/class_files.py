@@ -8,6 +8,7 @@ import csv
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,8 @@ def read_class_names(path: str | Path) -> list[str]:
         raise UserError(f"class_names: {path} cannot be read ({error})") from None
     if not names:
         raise UserError(f"class_names: {path} holds no names")
-    plain = [unicodedata.normalize("NFC", name) for name in names]
-    twice = next((name for at, name in enumerate(plain) if name in set(plain[:at])), None)
+    counts = Counter(unicodedata.normalize("NFC", name) for name in names)
+    twice = next((name for name, count in counts.items() if count > 1), None)
     if twice is not None:
         raise UserError(f"class_names: {path} names {twice!r} twice; every class needs a name of its own")
     return names

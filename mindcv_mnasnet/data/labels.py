@@ -19,6 +19,8 @@ from mindcv_mnasnet.data.walk import LeftOut, images_under
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import with_home
 
+_MOST_CLASSES = 1_000_000
+
 
 def list_flat(
     directory: str | os.PathLike[str], label_file: str | os.PathLike[str], class_names: Sequence[str] | None = None
@@ -65,7 +67,7 @@ def _labels_by_position(label_file: Path, paths: Sequence[str]) -> list[list[str
         raise UserError(f"val_labels: cannot read {label_file}: {error}") from None
     places = _Places(paths)
     if isinstance(named, dict):
-        return _by_name([[str(name), str(label)] for name, label in named.items()], places, label_file)
+        return _by_name([[name, _label(label, label_file)] for name, label in named.items()], places, label_file)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     rows = _columns(lines) or [_at_a_blank(line, places) for line in lines]
     if all(len(row) == 1 for row in rows):
@@ -96,23 +98,37 @@ class _Places:
     def __init__(self, paths: Sequence[str]):
         self.paths = paths
         self._places: dict[str, list[int]] = {}
+        self._whole: dict[str, list[int]] = {}  # by all of a path
         for place, path in enumerate(paths):
-            for name in {path, os.path.splitext(path)[0], Path(path).name, Path(path).stem}:  # noqa: PTH122
+            whole = {path, os.path.splitext(path)[0]}  # noqa: PTH122
+            for name in whole:
+                self._whole.setdefault(name, []).append(place)
+            for name in whole | {Path(path).name, Path(path).stem}:
                 self._places.setdefault(name, []).append(place)
 
     def find(self, name: str) -> list[int]:
-        """Images called ``name``, which may lead through folders above theirs; none where it is no image."""
+        """Images called ``name``, which may lead through folders above theirs; none where it is no image.
+
+        A name without a folder is that of images in any folder; one with folders is none of an image in others.
+        """
         if name in self._places:
             return self._places[name]
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-        tails = ("/".join(parts[start:]) for start in range(len(parts)))
-        return next((self._places[tail] for tail in tails if tail in self._places), [])
+        tails = ["/".join(parts[start:]) for start in range(len(parts))]
+        places = self._places if len(parts) == 1 else self._whole
+        return next((places[tail] for tail in tails if tail in places), [])
 
 
 def _ordered(labels: Sequence[list[Any]], label_file: Path, paths: Sequence[str]) -> list[list[str]]:
     if len(labels) != len(paths):
         raise UserError(f"val_labels: {label_file} has {len(labels)} labels for {len(paths)} images")
-    return [[str(one) for one in row] for row in labels]
+    return [[_label(one, label_file) for one in row] for row in labels]
+
+
+def _label(value: Any, label_file: Path) -> str:
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise UserError(f"val_labels: {label_file} holds {value!r} where the name or number of a class is wanted")
+    return str(value)
 
 
 def _refuse_counting_from_one(lines: Sequence[list[str]], label_file: Path) -> None:
@@ -151,7 +167,10 @@ def _numbered(
     if not distinct:
         raise UserError(f"val_labels: {label_file} holds no labels")
     if class_names is None and all(text.isdecimal() for text in distinct):
-        class_names = [str(label) for label in range(max(map(int, distinct)) + 1)]
+        most = max(map(int, distinct))
+        if most >= _MOST_CLASSES:
+            raise UserError(f"val_labels: {label_file} holds the number {most}, which is no class counted from 0")
+        class_names = [str(label) for label in range(most + 1)]
     elif class_names is None:
         class_names = class_order(distinct)
     matched = match_classes(distinct, class_names)

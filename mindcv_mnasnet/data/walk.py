@@ -80,11 +80,11 @@ def class_folders(root: str | os.PathLike[str]) -> tuple[dict[str, list[str]], L
     """
     left_out, folders = LeftOut(), {}
     for entry in _entries(os.fspath(root), left_out):
-        if not entry.is_dir():
+        if not _is_folder(entry):
             left_out.files[_suffix(entry.name)] += 1
             continue
         entries = _entries(entry.path, left_out)
-        inner = [one for one in entries if one.is_dir()]
+        inner = [one for one in entries if _is_folder(one)]
         names = _images(entries, left_out)
         if _is_run(entries) or (not names and any(_is_run(_entries(one.path, LeftOut())) for one in inner)):
             left_out.runs.append(entry.name)
@@ -107,7 +107,7 @@ def _collect(root: str, below: str, above: frozenset[tuple[int, int]], found: li
     prefix = f"{PurePath(below).as_posix()}/" if below else ""
     found += [f"{prefix}{name}" for name in _images(entries, left_out)]
     for entry in entries:
-        if entry.is_dir():
+        if _is_folder(entry):
             inner = entry.stat()
             if (inner.st_dev, inner.st_ino) not in here:  # a link to a folder above would never end
                 _collect(root, f"{prefix}{entry.name}", here, found, left_out)
@@ -116,15 +116,29 @@ def _collect(root: str, below: str, above: frozenset[tuple[int, int]], found: li
 def _images(entries: list[os.DirEntry[str]], left_out: LeftOut) -> list[str]:
     names = []
     for entry in entries:
-        if entry.is_dir():
+        if _is_folder(entry):
             continue
         suffix = _suffix(entry.name)
-        plain = entry.is_file() or not Path(entry.path).exists()  # a pipe would be waited for; a dead link is an error
-        if plain and (suffix in image_suffixes() or (not suffix and _holds_image(entry.path))):
+        if not _is_pipe(entry) and (suffix in image_suffixes() or (not suffix and _holds_image(entry.path))):
             names.append(entry.name)
         else:
             left_out.files[suffix] += 1
     return names
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # such as a link to itself, which is a dead one
+        return False
+
+
+def _is_pipe(entry: os.DirEntry[str]) -> bool:
+    """Whether it is there and no file: a pipe would be waited for, while a dead link is an error to be told."""
+    try:
+        return not entry.is_file() and Path(entry.path).exists()
+    except OSError:
+        return False
 
 
 def _holds_image(path: str) -> bool:

@@ -6,13 +6,15 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from mindcv_mnasnet.data.images import decode, eight_bits, upright_size
+from mindcv_mnasnet.data.decoder import decode_whole
+from mindcv_mnasnet.data.images import read_plain, upright_size
 from mindcv_mnasnet.detection.data import preparation
 from mindcv_mnasnet.detection.drawing import draw
 from mindcv_mnasnet.detection.postprocess import Detections
@@ -53,6 +55,7 @@ class ObjectDetector:
             self._runner = CheckpointDetector(self.checkpoint, metadata, opened.ema, opened.batch_size or 8)
         else:
             metadata = opened.artifact.metadata
+        self._metadata = metadata
         self._post = metadata.post_process(self.recipe)
         detector = metadata.detector_description()
         assert detector is not None
@@ -84,7 +87,18 @@ class ObjectDetector:
         return list(self.found_objects(sound_paths(images), min_score))
 
     def found_objects(self, paths: Sequence[str], min_score: float) -> Iterator[FoundObjects]:
-        """Objects image by image, in the order of the paths."""
+        """Objects image by image, in the order of the paths.
+
+        Raises:
+            UserError: the exported file drops objects that score above ``min_score``.
+        """
+        if min_score < self.recipe.min_score:
+            if self.opened.artifact is not None and self._metadata.suppresses:
+                raise UserError(
+                    f"min_score: {self.checkpoint.path} was exported to give no score below {self.recipe.min_score}; "
+                    "ask for that, or export it again with --nms False"
+                )
+            self._post = self._metadata.post_process(replace(self.recipe, min_score=min_score))  # lower for later calls
         for numbers, images in self.opened.batches(paths, self._preparation):
             for number, found in zip(numbers, self.detections(images), strict=True):
                 yield _in_pixels(paths[number], found.above(min_score), self.class_names)
@@ -154,12 +168,15 @@ def formatted(found: Sequence[FoundObjects], form: str) -> str:
     return out.getvalue()
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, images: Sequence[str]) -> None:
     """Make, before the work, the folder that images are drawn to.
 
     Raises:
-        UserError: it cannot be made or written in.
+        UserError: it cannot be made or written in, or it holds one of the images, which might be overwritten.
     """
+    inside = next((path for path in images if Path(path).resolve().parent == folder.resolve()), None)
+    if inside is not None:
+        raise UserError(f"drawn: {folder} holds {inside} itself; name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -181,7 +198,7 @@ def write_drawn(folder: Path, found: Sequence[FoundObjects]) -> None:
             number += 1
             name = f"{stem}-{number}"
         taken.add(name)
-        image = eight_bits(decode(Path(one.path).read_bytes(), one.path), one.path)
+        image = Image.fromarray(decode_whole(read_plain(one.path), one.path))
         captions = [f"{kind} {100 * score:.0f} %" for kind, score in zip(one.classes, one.scores, strict=True)]
         content = io.BytesIO()
         draw(image, list(zip(one.boxes, captions, one.numbers, strict=True))).save(content, "PNG")

@@ -109,19 +109,36 @@ def append_csv(path: Path, results: Sequence[Result]) -> None:
             row["ap50_of"] = json.dumps(row["ap50_of"])
         if row.keys() != rows[0].keys():
             raise UserError("csv: classifiers and detectors have other columns; validate them in turn")
+    before = csv_text(path)
+    header = before.splitlines()[:1]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    if not header:
+        writer.writeheader()
+    elif next(csv.reader(header)) != list(rows[0]):
+        raise UserError(f"csv: {path} has other columns than {','.join(rows[0])}; name another file")
+    elif not before.endswith("\n"):  # an editor's last line
+        text.write("\r\n")
+    writer.writerows(rows)
     try:
-        header = path.read_text().splitlines()[:1] if path.exists() else []
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]))
-        if not header:
-            writer.writeheader()
-        elif next(csv.reader(header)) != list(rows[0]):
-            raise UserError(f"csv: {path} has other columns than {','.join(rows[0])}; name another file")
-        writer.writerows(rows)
-        with path.open("a", newline="") as file:
+        with path.open("a", newline="", encoding="utf-8") as file:
             file.write(text.getvalue())
     except OSError as error:
         raise unwritable(path, error) from None
+
+
+def csv_text(path: Path) -> str:
+    """What a CSV file holds already; nothing where there is none, or what leads to a device or a pipe.
+
+    Raises:
+        UserError: it is no text, or cannot be read.
+    """
+    if not path.is_file():
+        return ""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"csv: {path} cannot be read as text ({error}); name another file") from None
 
 
 def write_detections(path: Path, results: Sequence[Result]) -> None:

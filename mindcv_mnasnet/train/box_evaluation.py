@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mindspore as ms
@@ -141,16 +141,16 @@ def score_images(
             if number >= 0:
                 seen[number] = 1
                 _store(found[number], objects)
-    counts = runtime.sum_over_ranks(np.array([seen.sum(), len(batches.skipped)], np.int32), world)
-    found = runtime.sum_over_ranks(found, world)
-    speed = float(counts[0]) / (time.perf_counter() - began)
-    if counts.sum() != len(image_index) and not simulation.simulated():
-        raise JobError(f"{counts[0]} of {len(image_index)} validation images were seen and {counts[1]} skipped")
-    detections = []
-    for number in range(len(image_index)):
-        detections += results(image_index.annotations, number, _stored(found[number]))
-    scores = evaluate(image_index.annotations, detections)
-    return BoxCounts(scores, int(counts[0]), detections, int(counts[1]), speed)
+    *seen, skipped = runtime.sum_over_ranks(np.append(seen, np.int32(len(batches.skipped))), world).tolist()
+    found, count = runtime.sum_over_ranks(found, world), sum(seen)
+    speed = count / (time.perf_counter() - began)
+    if count + skipped != len(image_index) and not simulation.simulated():
+        raise JobError(f"{count} of {len(image_index)} validation images were seen and {skipped} skipped")
+    whole = image_index.annotations
+    own = [number for number, times in enumerate(seen) if times]  # what was skipped has nothing to find, either
+    detections = [one for number in own for one in results(whole, number, _stored(found[number]))]
+    scores = evaluate(replace(whole, images=tuple(whole.images[number] for number in own)), detections)
+    return BoxCounts(scores, count, detections, skipped, speed)
 
 
 def _store(rows: np.ndarray, found: Detections) -> None:

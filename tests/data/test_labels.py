@@ -78,6 +78,9 @@ def test_class_names_that_are_numbers_win_over_positions(folder):
         ("[1, 2", "cannot read"),
         ("[[], [], []]", "no labels"),
         ("1\n7\n1000\n", "counts from 1"),
+        ('{"val_1": ["ape", "bee"], "val_2": "ape", "val_3": "ape"}', r"holds \['ape', 'bee'\] where"),
+        ('["ape", null, "bee"]', "holds None where"),
+        ("[[0], [[1]], [2]]", r"holds \[1\] where"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_what_is_wrong(folder, text, says):
@@ -142,6 +145,20 @@ def test_labels_are_names_or_positions_all_or_none(folder):
     image_index = labels_of(folder, "val_1 0\nval_2 9\nval_3 1\n", counting)
     assert image_index.labels.tolist() == [0, 9, 1]
     assert "labels counted from 0" in image_index.notes[0]
+
+
+def test_a_name_with_a_folder_is_none_of_an_image_in_another(tmp_path):
+    make_folder(tmp_path / "val", {"A/1.png": flat(1), "A/2.png": flat(2)})
+    both = "A/1.png ape\nB/1.png bee\nB/2.png cow\ndata/val/A/2.png bee\n"
+    assert labels_of(tmp_path / "val", both).labels.tolist() == [0, 1]
+    assert labels_of(tmp_path / "val", "1.png ape\n2 bee\n").labels.tolist() == [0, 1]
+    with pytest.raises(UserError, match="no label for the image A/1.png"):
+        labels_of(tmp_path / "val", "B/1.png,ape\nB/2.png,bee\n")
+
+
+def test_numbers_that_are_no_labels_are_refused_before_they_become_millions_of_classes(folder):
+    with pytest.raises(UserError, match="holds the number 20240131"):
+        labels_of(folder, "20240131\n0\n1\n", None)
 
 
 def test_an_image_with_two_labels_is_refused(folder):

@@ -221,6 +221,15 @@ def test_links_to_folders_are_followed_at_any_depth_and_circles_end(tmp_path):
     assert list_folder(tmp_path / "set", ["a", "b"]).paths == ("a/2.png",)
 
 
+def test_a_link_to_itself_is_a_dead_link(tmp_path):
+    make_folder(tmp_path, {"a/0.png": DOT, "a/1.png": DOT})
+    for name in ("itself.png", "itself"):
+        (tmp_path / "a" / name).symlink_to(name)
+        (tmp_path / name).symlink_to(name)
+    assert images_under(tmp_path / "a") == ["0.png", "1.png", "itself.png"]
+    assert list(class_folders(tmp_path)[0]) == ["a"]
+
+
 def test_a_folder_that_cannot_be_read_is_an_error_for_everyone(tmp_path, monkeypatch):
     make_folder(tmp_path, {"a/1.png": DOT, "b/1.png": DOT})
     scan = os.scandir

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 from coco_files import colored_data_set
@@ -50,6 +51,24 @@ def test_validation_gives_the_numbers_of_training_and_those_of_the_judge(trained
     first, second = csv.DictReader(table.read_text().splitlines())
     assert {name: first[name] for name in NAMES} == {name: second[name] for name in NAMES}
     assert row["reported"]["comparable"] is False
+
+
+def test_a_skipped_image_counts_neither_for_nor_against_a_detector(trained, tmp_path):
+    data, folder, _ = trained
+    copies = [shutil.copytree(data, tmp_path / name) for name in ("less", "broken")]
+    file = copies[0] / "annotations" / "instances_val.json"
+    content = json.loads(file.read_text())
+    gone = content["images"].pop(1)
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] != gone["id"]]
+    file.write_text(json.dumps(content))
+    (copies[1] / "val" / gone["file_name"]).write_bytes(b"broken")
+    rows = []
+    for copy in copies:
+        given = ("--ckpt_path", stored(folder, 120).path, "--data_dir", copy, "--on_bad_image", "skip")
+        assert cli(*given, "--json", tmp_path / "a.json", program=validate) == 0
+        rows += json.loads((tmp_path / "a.json").read_text())
+    assert [(row["images"], row["skipped"]) for row in rows] == [(3, 0), (3, 1)]
+    assert {name: rows[0][name] for name in NAMES} == {name: rows[1][name] for name in NAMES}
 
 
 def test_keys_of_boxes_count_in_validation_and_a_classifiers_are_refused(trained, tmp_path, capsys):

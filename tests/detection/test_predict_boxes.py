@@ -110,9 +110,28 @@ def test_images_of_one_name_are_drawn_to_files_of_their_own(tmp_path):
         (tmp_path / folder).mkdir()
         Image.new("L", (30, 20)).save(tmp_path / folder / "a.png")
     found = [FoundObjects(str(tmp_path / folder / "a.png"), 30, 20, (), (), (), ()) for folder in ("x", "y")]
-    make_folder(tmp_path / "drawn")
+    make_folder(tmp_path / "drawn", [one.path for one in found])
     write_drawn(tmp_path / "drawn", found)
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a-2.png", "a.png"]
+
+
+def test_the_folder_of_the_images_is_not_drawn_to(model, tmp_path, capsys):
+    Image.open(model[0] / "val" / "0.png").save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for folder in (tmp_path, tmp_path / "link"):
+        said = refused(capsys, model[1], tmp_path / "a.png", "--drawn", folder, program=predict)
+        assert f"{tmp_path / 'a.png'} itself" in said
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_a_score_below_the_recipes_is_heeded(model):
+    images = sorted((model[0] / "val").glob("*.png"))
+    usual, floor = (mm.open_detector(str(model[1]), evaluation=keys) for keys in ({}, {"min_score": 0.9}))
+    low, high = usual.predict(images, 0.05), floor.predict(images, 0.9)
+    assert floor.predict(images, 0.05) == low
+    assert floor.predict(images, 0.9) == high
+    assert sum(len(one.boxes) for one in low) > sum(len(one.boxes) for one in high)
 
 
 def test_the_command_writes_tables_and_drawn_images(model, tmp_path, capsys):
