@@ -22,7 +22,7 @@ from mindcv_mnasnet.data.walk import LeftOut, class_folders, images_under
 from mindcv_mnasnet.detection.coco import judge
 from mindcv_mnasnet.devices.processor import usable_cores
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
 
 _BEFORE_SPLIT = "instances_"
 Sizes = dict[str, tuple[int, int] | None]  # by an image's path: width and height as annotated
@@ -37,8 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     notes: tuple[str, ...] = ()
     if arguments.data.is_dir():
         sizes, left_out = _found(root, sizes)
-        if not faults:
-            refusal, notes = _as_data_set(root, arguments)
+        if not any(faults.values()):
+            refusal, notes = _as_data_set(root, bool(faults), arguments)
         notes = notes or left_out
     bad = _check(root, sizes, arguments.workers)
     if arguments.json:
@@ -74,12 +74,31 @@ def _found(root: Path, sizes: Sizes) -> tuple[Sizes, tuple[str, ...]]:
     return {name: sizes.get(name) for name in names}, left_out.notes(str(root))
 
 
-def _as_data_set(root: Path, arguments: argparse.Namespace) -> tuple[str | None, tuple[str, ...]]:
+def _boxes_to_train_on(recipe: Recipe) -> tuple[str, ...]:
+    """Notes on a data set with boxes; an annotation file of neither split was judged by itself.
+
+    Raises:
+        UserError: what training refuses.
+    """
+    from mindcv_mnasnet.detection.data import open_train_val, open_val  # loads MindSpore
+
+    train, val = (
+        Path(recipe.data_dir, "annotations", f"{_BEFORE_SPLIT}{split}.json").is_file()
+        for split in (recipe.train_split, recipe.val_split)
+    )
+    if train:
+        return tuple(note for part in open_train_val(recipe) if part is not None for note in part.notes)
+    return open_val(recipe).notes if val else ()
+
+
+def _as_data_set(root: Path, annotated: bool, arguments: argparse.Namespace) -> tuple[str | None, tuple[str, ...]]:
     """What training refuses about the folders, if anything, and its notes; neither where they are no data set."""
     names = ("train_split", "val_split", "val_labels")
     keys = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     recipe = load_recipe(overrides={"data_dir": str(root), **keys})
     try:
+        if annotated:
+            return None, _boxes_to_train_on(recipe)
         if (root / recipe.train_split).is_dir():
             parts = open_train_val(recipe)
         elif (root / recipe.val_split).is_dir():

@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from mindcv_mnasnet.detection.coco import judged
 from mindcv_mnasnet.detection.voc import read_voc
 from mindcv_mnasnet.detection.yolo import read_yolo
 from mindcv_mnasnet.errors import UserError
@@ -21,6 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     if options.output.exists():
         raise UserError(f"output: {options.output} is there already; name another file or remove it")
     require_writable("output", options.output)
+    for name in options.classes or ():
+        if options.classes.count(name) > 1:
+            raise UserError(f"classes: {name!r} is given twice; every class has a name of its own")
     if options.form == "voc":
         labels = read_voc(options.source, options.images, options.classes, options.list)
     elif options.list is not None:
@@ -36,6 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     counts = {name: len(document[name]) for name in ("images", "annotations", "categories")}
     if not counts["annotations"]:
         raise UserError(f"{options.source} has no box that could be taken")
+    faults = judged(document, options.output)[1]  # such as names that cannot be printed
+    if faults:
+        raise UserError(f"{options.source}: {faults[0]}; rename it first")
     replace_file(options.output, json.dumps(document).encode())
     left_out = f"; {len(labels.faults)} faults left out" if labels.faults else ""
     print(

@@ -68,6 +68,8 @@ def _parts(arguments: argparse.Namespace) -> dict[str, ImageIndex]:
         names = parts[arguments.train_split].class_names if parts else None
         flat = arguments.val_labels
         parts[arguments.val_split] = list_flat(val, flat, names) if flat else list_folder(val, names)
+    elif arguments.val_labels is not None:
+        raise UserError(f"--val_labels: there is no folder {val} that it could label")
     return parts or {"": list_folder(arguments.source)}
 
 

@@ -8,8 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mindcv_mnasnet.data.images import BadImage, read_plain
+from mindcv_mnasnet.data.images import BadImage, decode, read_plain
 from mindcv_mnasnet.data.index import ImageIndex
+from mindcv_mnasnet.data.jpeg import JPEG
 from mindcv_mnasnet.data.scaling import Scaling, same_image
 from mindcv_mnasnet.errors import JobError
 
@@ -23,7 +24,11 @@ def packed_image(image_index: ImageIndex, index: int, scaling: Scaling | None) -
     name = image_index.name(index)
     try:
         encoded = read_plain(name, lossless="PNG")
-        return encoded if scaling is None else scaling.apply(encoded, name)
+        if scaling is not None:
+            return scaling.apply(encoded, name)
+        if not encoded.startswith(JPEG):  # whose check is thorough; of a PNG only the checksums were looked at
+            decode(encoded, name)
+        return encoded
     except BadImage as error:
         raise JobError(f"{error}; python tools/check_dataset.py {image_index.root} lists all such files") from None
 

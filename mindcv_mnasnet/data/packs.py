@@ -49,26 +49,31 @@ def open_pack(directory: Path, class_names: Sequence[str] | None = None) -> Imag
     """The images of a pack in the order of the folder it was made from; labels follow ``class_names`` if given.
 
     Raises:
-        UserError: a shard is missing, or a class is not in ``class_names``.
+        UserError: a shard is missing, a class is not in ``class_names``, or the files are damaged.
     """
     contents = read_json(directory / CONTENTS)
     if contents.get("format") != FORMAT:
         raise UserError(f"{directory / CONTENTS} is not the contents of a pack that this version reads")
-    own: list[str] = contents["classes"]
-    indices = [read_json(index_path(directory, shard)) for shard in contents["shards"]]
-    for shard in contents["shards"]:
+    own, shards = (_texts(directory / CONTENTS, contents.get(key)) for key in ("classes", "shards"))
+    for shard in shards:
+        if Path(shard).name != shard:
+            raise _damaged(directory / CONTENTS)
         if not (directory / shard).is_file():
             raise UserError(f"the pack {directory} lacks its shard {shard}; pack again, finished shards are kept")
-    names = tuple(name for index in indices for name in index["names"])
-    labels = np.array([label for index in indices for label in index["labels"]], np.int32)
+    indices = [_read_index(index_path(directory, shard), len(own)) for shard in shards]
+    names = tuple(name for index, _ in indices for name in index)
+    labels = np.concatenate([numbers[0] for _, numbers in indices]).astype(np.int32)
     if class_names is not None:
         numbers, _ = label_of_folder(own, class_names, str(directory))
         labels = np.array([numbers[name] for name in own], np.int32)[labels]
     spans = [
-        np.column_stack([np.full(len(index["names"]), number), index["offsets"], index["lengths"]])
-        for number, index in enumerate(indices)
+        np.column_stack([np.full(len(index), number), numbers[1], numbers[2]])
+        for number, (index, numbers) in enumerate(indices)
     ]
-    scaling = scaling_of(contents)
+    try:
+        scaling = scaling_of(contents)
+    except TypeError:
+        raise _damaged(directory / CONTENTS) from None
     return ImageIndex(
         root=str(directory),
         paths=names,
@@ -77,7 +82,7 @@ def open_pack(directory: Path, class_names: Sequence[str] | None = None) -> Imag
         kind="mindrecord",
         notes=() if scaling is None else (f"{directory}: its images were scaled down to {scaling}",),
         scaling=scaling,
-        shards=tuple(contents["shards"]),
+        shards=tuple(shards),
         spans=np.concatenate(spans).astype(np.int64),
     )
 
@@ -88,6 +93,32 @@ def index_path(directory: Path, shard: str) -> Path:
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+    if not isinstance(content, dict):
+        raise _damaged(path)
+    return content
+
+
+def _read_index(path: Path, classes: int) -> tuple[list[str], np.ndarray]:
+    """Names of a shard's images, and their labels, offsets and lengths, int64 (3, images)."""
+    index = read_json(path)
+    names = _texts(path, index.get("names"))
+    try:
+        numbers = np.array([index.get(key) for key in ("labels", "offsets", "lengths")], np.int64)
+    except (TypeError, ValueError, OverflowError):
+        raise _damaged(path) from None
+    if numbers.shape != (3, len(names)) or (numbers < 0).any() or (numbers[0] >= classes).any():
+        raise _damaged(path)
+    return names, numbers
+
+
+def _texts(path: Path, content: Any) -> list[str]:
+    if not isinstance(content, list) or not content or not all(isinstance(one, str) for one in content):
+        raise _damaged(path)
+    return content
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is damaged: it is not as it was packed; pack again, other shards are kept")

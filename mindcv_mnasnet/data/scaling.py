@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mindcv_mnasnet.data.images import decode
+from mindcv_mnasnet.data.images import BadImage, decode
 from mindcv_mnasnet.errors import UserError
 
 DEFAULT_QUALITY = 95
@@ -57,7 +57,10 @@ class Scaling:
         width, height = (max(round(side * self.short_side / short), 1) for side in image.size)
         scaled = image.convert("L" if image.mode == "L" else "RGB").resize((width, height), Image.Resampling.BICUBIC)
         target = io.BytesIO()
-        scaled.save(target, "JPEG", quality=self.quality)
+        try:
+            scaled.save(target, "JPEG", quality=self.quality)
+        except OSError:  # JPEG has sides of up to 65,500 pixels
+            raise BadImage(name, f"its {width} x {height} pixels, scaled, are no JPEG image") from None
         return target.getvalue()
 
 

@@ -86,14 +86,16 @@ def judge(path: str | Path) -> tuple[Annotations, list[str]]:
     Raises:
         UserError: there is no such file, it is no JSON, or it has another schema altogether.
     """
-    path = Path(path)
-    stored = _stored(path)
+    return judged(_stored(Path(path)), Path(path))
+
+
+def judged(stored: Mapping[str, Sequence[Any]], path: Path) -> tuple[Annotations, list[str]]:
+    """``judge`` for the content of a file, which ``path`` is to hold."""
     faults: list[str] = []
     categories = _categories(stored["categories"], faults)
     images = _images(stored["images"], faults)
-    boxes = _boxes(stored["annotations"], categories, images, faults)
     own: dict[int, list[Box]] = {number: [] for number in images}
-    for image, box in boxes:
+    for image, box in _boxes(stored["annotations"], categories, images, faults):
         own[image].append(box)
     found = tuple(
         AnnotatedImage(number, *images[number], tuple(sorted(own[number], key=lambda box: box.id)))

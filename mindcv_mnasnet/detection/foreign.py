@@ -39,15 +39,16 @@ class Labels:
         Args:
             label: what faults are reported of.
             folder: the images' folder, ``image`` being relative to it.
-            boxes_of: boxes by the image's width and height; sentences stand for faults.
+            boxes_of: boxes by the image's width and height; sentences stand for faults. BadImage: none can be told.
         """
         try:
             width, height = upright_size(str(folder / image))
+            found = list(boxes_of(width, height))
         except BadImage as error:
             self.faults.append(f"{label}: image {error}")
             return
         sound = []
-        for one in boxes_of(width, height):
+        for one in found:
             reason = one if isinstance(one, str) else self._fault(one, width, height)
             if reason is None and isinstance(one, ForeignBox):
                 sound.append(one)

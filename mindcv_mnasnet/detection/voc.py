@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
+from mindcv_mnasnet.data.images import BadImage
 from mindcv_mnasnet.data.walk import images_under
 from mindcv_mnasnet.detection.foreign import ForeignBox, Labels
 from mindcv_mnasnet.errors import UserError
@@ -39,12 +40,18 @@ def read_voc(
     for one in (folder, images):
         if not one.is_dir():
             raise UserError(f"there is no folder {one}")
-    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.xml"))}
+    files = {
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for path in sorted(folder.rglob("*.xml"))
+        if not path.name.startswith(".")
+    }
     if not files:
         raise UserError(f"{folder} holds no XML files")
     found = Labels(class_names=class_names)
     wanted = list(files) if listed is None else _listed(listed)
-    known = {Path(name).with_suffix("").as_posix(): name for name in images_under(str(images))}
+    known: dict[str, list[str]] = {}
+    for image in images_under(str(images)):
+        known.setdefault(Path(image).with_suffix("").as_posix(), []).append(image)
     for name in wanted:
         if name not in files:
             found.faults.append(f"{name}.xml: {listed} lists it and {folder} lacks it")
@@ -57,12 +64,13 @@ def read_voc(
 
 def _listed(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the list {path}: {error}") from None
 
 
-def _take(found: Labels, label: str, path: Path, images: Path, image: str) -> None:
+def _take(found: Labels, label: str, path: Path, images: Path, candidates: Sequence[str]) -> None:
+    """Take the image that an XML file is of; where several have its name, its ``filename`` says which."""
     try:
         root = ElementTree.parse(path, ElementTree.XMLParser(target=_NoDoctype())).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter for unknown encodings
@@ -74,14 +82,18 @@ def _take(found: Labels, label: str, path: Path, images: Path, image: str) -> No
     if root.tag != "annotation":
         found.faults.append(f"{label}: it is no VOC annotation, but <{root.tag}>")
         return
-    found.add(label, images, image, partial(_boxes, root))
-
-
-def _boxes(root: ElementTree.Element, width: int, height: int) -> Iterator[ForeignBox | str]:
-    said = tuple(root.findtext(f"size/{side}", "0").strip() for side in ("width", "height"))
-    if said not in (("0", "0"), (str(width), str(height))):
-        yield f"it says {said[0]} x {said[1]} pixels, the image has {width} x {height}; all of its boxes are left out"
+    said = root.findtext("filename", "").strip()
+    named = [image for image in candidates if len(candidates) == 1 or Path(image).name == said]
+    if len(named) != 1:
+        found.faults.append(f"{label}: its image may be any of {', '.join(candidates)}; filename does not say which")
         return
+    found.add(label, images, named[0], partial(_boxes, root, named[0]))
+
+
+def _boxes(root: ElementTree.Element, image: str, width: int, height: int) -> Iterator[ForeignBox | str]:
+    said = [_number(root.findtext(f"size/{side}")) for side in ("width", "height")]
+    if all(side > 0 for side in said) and said != [width, height]:
+        raise BadImage(image, f"it has {width} x {height} pixels, its labels say {said[0]:g} x {said[1]:g}")
     for number, thing in enumerate(root.iterfind("object"), 1):
         name = thing.findtext("name", "").strip()
         corners = [_number(thing.findtext(f"bndbox/{key}")) for key in _CORNERS]

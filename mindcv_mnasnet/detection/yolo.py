@@ -10,13 +10,15 @@ from typing import Any
 
 import yaml
 
+from mindcv_mnasnet.data.images import BadImage
 from mindcv_mnasnet.data.walk import images_under
 from mindcv_mnasnet.detection.foreign import ForeignBox, Labels
 from mindcv_mnasnet.errors import UserError
 
 _NAME_FILES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
 _LEVELS = 3  # folders above the images that may hold the class names
-_OTHERS = frozenset(("classes", "train", "val", "test", "README"))  # text files that are not labels
+_OTHERS = frozenset(("classes", "train", "val", "test"))  # text files that are not labels
+_NOT_LABELS = (".", "README.")  # nor are hidden files and Roboflow's README.dataset.txt
 
 
 def read_yolo(source: Path, images: Path | None = None, class_names: Sequence[str] | None = None) -> Labels:
@@ -47,7 +49,7 @@ def read_yolo(source: Path, images: Path | None = None, class_names: Sequence[st
         used.add(path)
         found.add(path.name, folder, name, partial(_boxes, path, class_names))
     for path in sorted(set(labels.rglob("*.txt")) - used):
-        if path.stem not in _OTHERS:
+        if path.stem not in _OTHERS and not path.name.startswith(_NOT_LABELS):
             found.faults.append(f"{path.relative_to(labels)}: there is no image of that name")
     return found
 
@@ -75,7 +77,7 @@ def _class_names(folder: Path) -> list[str]:
 
 def _read_names(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix != ".yaml":
             return [line.strip() for line in text.splitlines() if line.strip()]
         stored: Any = yaml.safe_load(text)
@@ -89,12 +91,11 @@ def _read_names(path: Path) -> list[str]:
 
 def _boxes(path: Path, class_names: Sequence[str], width: int, height: int) -> Iterator[ForeignBox | str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError) as error:
-        yield f"it cannot be read ({error})"
-        return
+        raise BadImage(path.stem, f"its labels cannot be read ({error})") from None
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:

@@ -59,7 +59,9 @@ def test_boxes_are_distributed_as_mindspores_are(keys):
 
 def test_boxes_are_as_often_wide_as_tall_and_so_are_mindspores():
     keys = {"scale": (0.08, 0.3), "ratio": (0.5, 2)}
-    logs = [np.log(sample[:, 3] / sample[:, 2]) for sample in (boxes(crop_of(**keys), 4000), mindspores_boxes(4000, **keys))]
+    logs = [
+        np.log(sample[:, 3] / sample[:, 2]) for sample in (boxes(crop_of(**keys), 4000), mindspores_boxes(4000, **keys))
+    ]
     assert np.abs([sample.mean() for sample in logs]).max() < 0.03  # 0.124 where the ratio itself is drawn evenly
     quantiles = [np.quantile(sample, np.linspace(0.1, 0.9, 9)) for sample in logs]
     assert np.abs(quantiles[0] - quantiles[1]).max() < 0.08

@@ -152,7 +152,7 @@ def test_a_name_with_a_folder_is_none_of_an_image_in_another(tmp_path):
     both = "A/1.png ape\nB/1.png bee\nB/2.png cow\ndata/val/A/2.png bee\n"
     assert labels_of(tmp_path / "val", both).labels.tolist() == [0, 1]
     assert labels_of(tmp_path / "val", "1.png ape\n2 bee\n").labels.tolist() == [0, 1]
-    with pytest.raises(UserError, match="no label for the image A/1.png"):
+    with pytest.raises(UserError, match=r"no label for the image A/1\.png"):
         labels_of(tmp_path / "val", "B/1.png,ape\nB/2.png,bee\n")
 
 

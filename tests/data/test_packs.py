@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import mindspore.dataset as ds
@@ -62,6 +63,38 @@ def test_mindspore_reads_the_shards_too(folder, tmp_path):
     assert [int(row["label"]) for row in rows] == image_index.labels.tolist()
     packed = open_pack(tmp_path / "pack")
     assert [row["image"].tobytes() for row in rows] == [packed.read(index) for index in range(len(image_index))]
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("dataset.json", {"classes": None}),
+        ("dataset.json", {"shards": ["../pack/shard.mindrecord"]}),
+        ("dataset.json", {"scaled": {"side": 3}}),
+        ("*.index.json", {"names": None}),
+        ("*.index.json", {"lengths": [1]}),
+        ("*.index.json", {"offsets": [-5] * 24}),
+        ("*.index.json", {"offsets": [1 << 70] * 24}),
+        ("*.index.json", {"labels": [3] * 24}),
+    ],
+)
+def test_damaged_descriptions_of_a_pack_are_named(file, changes, folder, tmp_path):
+    write_pack(list_folder(folder), tmp_path / "pack", shards=1)
+    (path,) = (tmp_path / "pack").glob(file)
+    for content in (json.loads(path.read_text()) | changes, [1, 2]):
+        path.write_text(json.dumps(content))
+        with pytest.raises(UserError, match=f"{path.name} is damaged"):
+            open_pack(tmp_path / "pack")
+
+
+def test_a_png_that_cannot_be_decoded_is_not_packed(folder, tmp_path):
+    whole = flat(5)
+    start = whole.index(b"IDAT") - 4
+    chunk = b"IDAT" + bytes(8)
+    bad = whole[:start] + (8).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") + whole[-12:]
+    (folder / "class0" / "bad.png").write_bytes(bad)
+    with pytest.raises(JobError, match=r"bad\.png"):
+        write_pack(list_folder(folder), tmp_path / "pack", shards=1)
 
 
 def test_a_pack_takes_the_class_order_of_a_run(folder, tmp_path):
@@ -198,6 +231,10 @@ def test_the_tool_packs_train_and_val_with_the_same_classes(tmp_path, capsys):
     assert len(open_pack(tmp_path / "pack" / "train")) == 9
     assert run_cli(lambda: pack_dataset.main([str(tmp_path / "nowhere"), str(tmp_path / "pack")])) == 2
     assert run_cli(lambda: pack_dataset.main([*arguments, "--shards", "0"])) == 2
+    capsys.readouterr()
+    words = [str(source / "train"), str(tmp_path / "other"), "--val_labels", str(tmp_path / "nowhere.txt")]
+    assert run_cli(lambda: pack_dataset.main(words)) == 2
+    assert "no folder" in capsys.readouterr().err
 
 
 def test_the_tool_fails_when_the_pack_differs(tmp_path, capsys):

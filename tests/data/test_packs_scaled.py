@@ -17,7 +17,7 @@ from mindcv_mnasnet.data.pack_writer import write_pack
 from mindcv_mnasnet.data.packs import open_pack
 from mindcv_mnasnet.data.scaling import Scaling
 from mindcv_mnasnet.data.sets import open_val
-from mindcv_mnasnet.errors import UserError, run_cli
+from mindcv_mnasnet.errors import JobError, UserError, run_cli
 from mindcv_mnasnet.recipe.recipe import load_recipe
 
 SCALED = Scaling(24, 90)
@@ -100,6 +100,12 @@ def test_a_scaled_pack_is_verified_by_scaling_the_folder_again(photographs, tmp_
 def test_impossible_scalings_are_refused(photographs, tmp_path, words):
     assert run_cli(lambda: pack_dataset.main([str(photographs), str(tmp_path / "pack"), *words])) == 2
     assert not (tmp_path / "pack").exists()
+
+
+def test_an_image_that_is_too_long_for_a_jpeg_is_named(tmp_path):
+    make_folder(tmp_path / "src", {"a/long.png": encode(Image.new("L", (20, 90_000))), "b/1.png": encode(scene())})
+    with pytest.raises(JobError, match=r"long\.png: its 16 x 72000 pixels"):
+        write_pack(list_folder(tmp_path / "src"), tmp_path / "pack", 1, scaling=Scaling(16))
 
 
 @pytest.mark.parametrize(("crop_pct", "enlarged"), [(1.0, False), (0.5, True)])

@@ -41,6 +41,21 @@ def test_sound_boxes_pass_as_a_folder_and_as_a_file(tmp_path, capsys):
     assert check(capsys, file, "--images", tmp_path / "elsewhere")[0] == 0
 
 
+def test_sound_files_that_training_refuses_are_said_to_be(tmp_path, capsys):
+    crowd = document([(1, 32, 24)], [annotation(1, 1, BOX, iscrowd=1)])
+    data_set(tmp_path / "crowd", crowd, {"1.png": (32, 24)})
+    code, report = check(capsys, tmp_path / "crowd")
+    assert code == 1
+    assert "no box to train on" in report["refusal"]
+    content = document([(1, 32, 24)], [annotation(1, 1, BOX)])
+    data_set(tmp_path / "other", content, {"1.png": (32, 24)})
+    (tmp_path / "other" / "val").symlink_to(tmp_path / "other" / "train")
+    write(tmp_path / "other" / "annotations" / "instances_val.json", document([(1, 32, 24)], [], categories=1))
+    code, report = check(capsys, tmp_path / "other")
+    assert code == 1
+    assert "other categories" in report["refusal"]
+
+
 def test_all_faults_of_a_file_are_listed_at_once_with_their_ids(tmp_path, capsys):
     boxes = [
         annotation(1, 1, BOX),

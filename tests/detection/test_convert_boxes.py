@@ -92,7 +92,53 @@ def test_every_fault_of_voc_is_told_with_its_file_and_nothing_is_written_unless_
     assert convert("voc", source, "--skip_faults", output=output) == 0
     boxes = {one.file_name: len(one.boxes) for one in read_annotations(output).images}
     assert boxes.pop("sound.jpg") == 1
+    assert set(boxes) == {f"{name}.jpg" for name in ("outside", "inside_out", "no_number", "no_name")}
     assert set(boxes.values()) == {0}
+
+
+@pytest.mark.parametrize("said", ["<width/><height/>", "<width>40.0</width><height>30</height>", ""])
+def test_a_size_that_voc_does_not_say_is_no_contradiction(said, tmp_path):
+    text = xml(CAT)
+    text = text[: text.index("<size>") + 6] + said + text[text.index("</size>") :]
+    assert convert("voc", voc(tmp_path / "voc", a=text), output=tmp_path / "a.json") == 0
+
+
+def test_the_filename_tells_images_of_one_name_apart(tmp_path, capsys):
+    source = voc(tmp_path / "voc", a=xml(CAT).replace("<size>", "<filename>a.jpg</filename><size>"), b=xml(CAT))
+    image(source / "JPEGImages" / "a.png")
+    assert convert("voc", source, output=tmp_path / "a.json") == 0
+    assert [one.file_name for one in read_annotations(tmp_path / "a.json").images] == ["a.jpg", "b.jpg"]
+    image(source / "JPEGImages" / "b.png")
+    assert convert("voc", source, output=tmp_path / "b.json") == 1
+    assert "b.xml: its image may be any of b.jpg, b.png" in capsys.readouterr().err
+
+
+def test_files_that_are_no_labels_are_no_faults_and_marks_of_utf8_no_text(tmp_path):
+    source = voc(tmp_path / "voc", a=xml(CAT))
+    (source / "Annotations" / "._a.xml").write_bytes(b"\0macOS")
+    (tmp_path / "list.txt").write_text("\ufeffa\n")
+    assert convert("voc", source, "--list", tmp_path / "list.txt", output=tmp_path / "voc.json") == 0
+    source = yolo(tmp_path / "yolo", {"a": "\ufeff1 0.5 0.5 0.5 0.2\n"})
+    (source / "data.yaml").unlink()
+    (source / "classes.txt").write_text("\ufeffcat\ndog\n")
+    for name in ("._a.txt", "README.dataset.txt", "README.roboflow.txt"):
+        (source / "labels" / "train" / name).write_text("0 0 0 0 0 text")
+    assert convert("yolo", source / "images" / "train", output=tmp_path / "yolo.json") == 0
+    assert read_annotations(tmp_path / "yolo.json").class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("classes", [("cat", "cat"), ("", "dog"), ("cat", "do\ng")])
+def test_names_that_no_file_can_hold_are_refused(classes, tmp_path):
+    source = yolo(tmp_path / "yolo", {"a": "0 0.5 0.5 0.5 0.2\n"})
+    assert convert("yolo", source / "images" / "train", "--classes", *classes, output=tmp_path / "a.json") == 2
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_an_image_whose_labels_cannot_be_read_is_left_out(tmp_path):
+    source = yolo(tmp_path / "yolo", {"a": "0 0.5 0.5 0.5 0.2\n", "b": ""})
+    (source / "labels" / "train" / "b.txt").write_bytes(b"\xff\xfe\xff")
+    assert convert("yolo", source / "images" / "train", "--skip_faults", output=tmp_path / "a.json") == 0
+    assert [one.file_name for one in read_annotations(tmp_path / "a.json").images] == ["a.png"]
 
 
 def test_entities_are_never_expanded(tmp_path, capsys):
