@@ -278,6 +278,36 @@ def test_ckpt_files_are_mindspores(tmp_path, cpu):
     assert back.keys() == values.keys()
 
 
+@pytest.mark.parametrize("rates", [0.1, [0.1] * 50])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_training_checkpoint_of_mindspore_gives_its_weights(tmp_path, cpu, rates, grouped):
+    import mindspore as ms
+    from mindspore import nn
+
+    content = stored("mindcv", network("mindcv", "b1"))
+
+    class Net(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            moving = ("moving_mean", "moving_variance")
+            self.all = ms.ParameterTuple(
+                ms.Parameter(value, name=name, requires_grad=not name.endswith(moving))
+                for name, value in content.tensors.items()
+            )
+
+    net = Net()
+    trained = net.trainable_params()
+    if grouped:
+        trained = [{"params": trained[::2], "lr": rates}, {"params": trained[1::2]}]
+    scale = nn.DynamicLossScaleUpdateCell(1024, 2, 1000)
+    step = nn.TrainOneStepWithLossScaleCell(net, nn.RMSProp(trained, rates, momentum=0.9), scale)
+    ms.save_checkpoint(step, str(tmp_path / "training.ckpt"))
+    found = read_stored(tmp_path / "training.ckpt")
+    assert found.tensors.keys() == content.tensors.keys()
+    assert all(np.array_equal(found.tensors[name], value) for name, value in content.tensors.items())
+    assert "of a training's state" in found.note
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_upset_the_reader_of_ckpt_files(content):

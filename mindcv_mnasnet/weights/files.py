@@ -63,7 +63,7 @@ def _cleaned(path: Path, values: Mapping[str, np.ndarray], raw: bool, note: str 
         chosen = {} if raw else {name: tensors[theirs] for name, theirs in averaged.items() if name in tensors}
         tensors = {name: value for name, value in tensors.items() if not name.startswith(_AVERAGE)} | chosen
         notes.append(f"{'raw' if raw else 'averaged (EMA)'} weights of a checkpoint that has both")
-    aside = [name for name, value in tensors.items() if _is_state(name, value, tensors)]
+    aside = [name for name in tensors if _is_state(name, tensors)]
     if aside:
         notes.append(f"left aside: {len(aside)} tensors of a training's state ({', '.join(aside[:3])})")
     tensors = {name: value for name, value in tensors.items() if name not in set(aside)}
@@ -76,9 +76,13 @@ def _cleaned(path: Path, values: Mapping[str, np.ndarray], raw: bool, note: str 
     return Stored({n: v.astype(np.float32) for n, v in tensors.items()}, counters, "; ".join(notes) or None)
 
 
-def _is_state(name: str, value: np.ndarray, others: Mapping[str, np.ndarray]) -> bool:
-    """Whether a tensor is an optimizer's slot (``moments.`` before another's name), or a count of the training's."""
-    return name.partition(".")[2] in others or (value.size == 1 and "." not in name)
+def _is_state(name: str, others: Mapping[str, np.ndarray]) -> bool:
+    """Whether a tensor is an optimizer's slot (``moments.`` before another's name), or a training's count or rates.
+
+    Those have names of one part, such as MindSpore's ``learning_rate``, which holds the rate of every step; weights
+    never do.
+    """
+    return "." not in name or name.partition(".")[2] in others
 
 
 def _without_prefixes(path: Path, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
