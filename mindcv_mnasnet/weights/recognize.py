@@ -10,9 +10,13 @@ from mindcv_mnasnet.errors import UserError
 PYTORCH = (".pth", ".pt", ".bin", ".tar")
 READABLE = (*PYTORCH, ".safetensors", ".ckpt")
 _BY_SUFFIX = {**dict.fromkeys(PYTORCH, "pytorch"), ".safetensors": "safetensors", ".ckpt": "ckpt"}
+_TEXTS = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch that with: git lfs pull"),
+    (b"<", "a web page, not weights; download the file that the page links to"),
+    (b"{", "JSON, such as a server's message, not weights"),
+    (b"[", "JSON, such as a server's message, not weights"),
+)
 _OTHERS = (
-    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch that with: git lfs pull"),
-    (0, b"<", "a web page, not weights; download the file that the page links to"),
     (0, b"\x89HDF", "an HDF5 file of Keras, which is not read here"),
     (0, b"\x1f\x8b", "a gzip archive; unpack it first"),
     (4, b"TFL3", "a TFLite file; predict and validate run it as it is"),
@@ -39,25 +43,36 @@ def kind_of(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"no weight file {path}")
     with path.open("rb") as file:
-        head = file.read(512).removeprefix(b"\xef\xbb\xbf")
+        head = file.read(512)
     if not head:
         raise UserError(f"{path} is an empty file")
-    for at, mark, what in _OTHERS:
-        if head.lstrip().lower()[at:].startswith(mark.lower()):
-            raise UserError(f"{path} is {what}")
+    if is_safetensors(head):
+        return "safetensors"
+    if other := _something_else(head):
+        raise UserError(f"{path} is {other}")
     if head.startswith(b"PK"):
         _require_plain_archive(path)
         return "pytorch"
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" and len(head) > 2:
         return "pytorch"  # a pickle, as torch wrote before it wrote archives
-    if head[8:9] == b"{":
-        return "safetensors"
-    if head.lstrip().startswith((b"{", b"[")):
-        raise UserError(f"{path} is JSON, such as a server's message, not weights")
     kind = _BY_SUFFIX.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"{path} has an unknown suffix; weights are read from {', '.join(READABLE)} and TensorFlow's")
     return kind
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file begins as safetensors do: with the length of a JSON text, in eight bytes, and that text."""
+    return head[4:9] == b"\0\0\0\0{"  # the format allows 100 MB of text
+
+
+def _something_else(head: bytes) -> str | None:
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if all(byte >= 32 or byte in b"\t\n\r\f\v" for byte in text):  # else it is no text, whatever it begins with
+        for mark, what in _TEXTS:
+            if text.startswith(mark):
+                return what
+    return next((what for at, mark, what in _OTHERS if head.startswith(mark, at)), None)
 
 
 def _require_plain_archive(path: Path) -> None:
