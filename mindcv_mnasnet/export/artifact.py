@@ -32,7 +32,8 @@ class Artifact:
     def __init__(self, path: Path, session: Session):
         self.path, self._session = path, session
         self.metadata, self.batch = session.metadata, session.metadata.batch
-        self.kind, self.runtime = path.suffix[1:], SUFFIXES[path.suffix]
+        self.kind = path.suffix[1:].lower()
+        self.runtime = SUFFIXES[path.suffix.lower()]
 
     def run_raw(self, x: np.ndarray) -> list[np.ndarray]:
         """Outputs for input exactly as the file takes it (``prepare``), of ``batch`` images."""
@@ -103,15 +104,16 @@ def open_artifact(path: str | Path, threads: int | None = None) -> Artifact:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no exported model {path}")
-    if path.suffix == ".onnx":
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
         from mindcv_mnasnet.export.onnx_runtime import OnnxSession
 
         return Artifact(path, OnnxSession(path, threads))
-    if path.suffix == ".tflite":
+    if suffix == ".tflite":
         from mindcv_mnasnet.export.litert_runtime import LiteRTSession
 
         return Artifact(path, LiteRTSession(path, threads))
-    if path.suffix == ".mindir":
+    if suffix == ".mindir":
         from mindcv_mnasnet.export.mindspore_runtime import MindIRSession
 
         return Artifact(path, MindIRSession(path, threads))

@@ -61,7 +61,7 @@ def open_model(
         raise UserError(f"{name} stands for {1 + len(others)} files; name one")
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size: {batch_size} is impossible; it is 1 or more")
-    exported = open_artifact(path) if path.suffix in SUFFIXES else None
+    exported = open_artifact(path) if path.suffix.lower() in SUFFIXES else None
     checkpoint = open_weights(path) if exported is None else described(exported)
     recipe = with_evaluation(checkpoint.recipe, evaluation or {})
     if exported is not None:

@@ -63,7 +63,7 @@ def validate(
     machine: Runtime | None = None
     results = []
     for path in paths:
-        artifact = open_artifact(path) if path.suffix in SUFFIXES else None
+        artifact = open_artifact(path) if path.suffix.lower() in SUFFIXES else None
         checkpoint = open_weights(path) if artifact is None else described(artifact)
         merged = merged_recipe(checkpoint, recipe, overrides)
         if machine is None:

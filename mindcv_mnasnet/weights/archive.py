@@ -21,6 +21,13 @@ MAX_MEMBERS = 10_000
 _DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
 
 
+def looks_like_tensorflow(path: Path) -> bool:
+    """Whether a path means a checkpoint of TensorFlow, by the names of files alone."""
+    if path.name.lower().endswith((".tgz", ".tar.gz", ".index")) or _DATA.search(path.name):
+        return True
+    return (path / "checkpoint").is_file() or path.with_name(path.name + ".index").is_file()
+
+
 @contextmanager
 def open_checkpoint(path: Path) -> Iterator[Path]:
     """The prefix of the checkpoint that ``path`` means: a prefix, a file of it, a folder, or an archive.
@@ -31,7 +38,7 @@ def open_checkpoint(path: Path) -> Iterator[Path]:
         UserError: there is none, or more than one and no ``checkpoint`` file that chooses; an archive that is
             truncated, too large, or has members outside its folder or links.
     """
-    if path.is_file() and path.name.endswith(ARCHIVES):
+    if path.is_file() and path.name.lower().endswith(ARCHIVES):
         with tempfile.TemporaryDirectory(prefix="mindcv_mnasnet_") as folder:
             _unpack(path, Path(folder))
             yield _prefix_in(Path(folder), str(path))

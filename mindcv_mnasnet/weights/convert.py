@@ -15,13 +15,13 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import require_writable
 from mindcv_mnasnet.networks.families import CONVENTIONS
 from mindcv_mnasnet.networks.network import Network
-from mindcv_mnasnet.run.checkpoint import BrokenCheckpointError, Checkpoint, read_checkpoint, write_checkpoint
+from mindcv_mnasnet.run.checkpoint import SUFFIX, Checkpoint, write_checkpoint
 from mindcv_mnasnet.weights import tensorflow
 from mindcv_mnasnet.weights.detect import is_first_layout, network_of
 from mindcv_mnasnet.weights.files import Stored, write_stored
 from mindcv_mnasnet.weights.name_maps import NAME_MAPS, shapes
-from mindcv_mnasnet.weights.read import SOURCES, Converted, read_weights
-from mindcv_mnasnet.weights.recognize import PYTORCH, kind_of
+from mindcv_mnasnet.weights.read import SOURCES, Converted, own_checkpoint, read_weights
+from mindcv_mnasnet.weights.recognize import PYTORCH
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def convert(
     target = target or {".safetensors": "own", ".ckpt": "mindcv"}.get(dst.suffix.lower())
     if target not in SOURCES:
         raise UserError(f"to: {target!r} for {dst}; say which of {', '.join(SOURCES)} it is for")
+    _require_suffix(dst, target)
     if not overwrite and (dst.exists() or dst.with_name(dst.name + ".index").exists()):
         raise UserError(f"{dst} is there already; name another file or say that it may be overwritten")
     require_writable("output", dst)
@@ -100,6 +101,16 @@ def convert(
     )
 
 
+def _require_suffix(dst: Path, target: str) -> None:
+    suffix = dst.suffix.lower()
+    if target == "own" and suffix != SUFFIX:
+        raise UserError(f"{dst}: checkpoints of this kit end in {SUFFIX}; name it so, or say with --to whom it is for")
+    if target != "tf" and (target == "mindcv") != (suffix == ".ckpt"):
+        raise UserError(f"{dst}: MindCV's files end in .ckpt, and only they do")
+    if target == "torchvision" and suffix not in PYTORCH:
+        raise UserError(f"{dst}: torchvision loads a MnasNet from .pth alone, which says the version of its layout")
+
+
 def _write(dst: Path, target: str, weights: Converted, tensors: Mapping[str, np.ndarray], checksum: str) -> None:
     if target == "own":
         write_checkpoint(dst, tensors, _meta(weights, checksum))
@@ -109,10 +120,6 @@ def _write(dst: Path, target: str, weights: Converted, tensors: Mapping[str, np.
         tensorflow.write_tensorflow(dst, tensors, network)
         return
     name_map = NAME_MAPS[target]
-    if (target == "mindcv") != (dst.suffix.lower() == ".ckpt"):
-        raise UserError(f"{dst}: MindCV's files end in .ckpt, and only they do")
-    if target == "torchvision" and dst.suffix.lower() not in PYTORCH:
-        raise UserError(f"{dst}: torchvision loads a MnasNet from .pth alone, which says the version of its layout")
     _require_buildable(network, target)
     stored = {theirs: tensors[ours] for ours, theirs in name_map.names(network).items()}
     counters = {name: weights.counters.get(name, 0) for name in name_map.counters(network)}
@@ -135,16 +142,11 @@ def open_weights(path: str | Path) -> Checkpoint:
     """A checkpoint of ours, or the weights of any other source, converted in memory, as if they were one.
 
     Raises:
-        UserError: as for ``read_checkpoint`` and ``read_weights``.
+        UserError: as for ``read_weights``.
     """
     path = Path(path)
-    if path.suffix.lower() == ".safetensors":
-        try:
-            return read_checkpoint(path)
-        except BrokenCheckpointError as error:
-            kind_of(path)  # says what it is if it is something else altogether
-            if "is not a checkpoint of mindcv_mnasnet" not in str(error):
-                raise
+    if (own := own_checkpoint(path)) is not None:
+        return own
     weights = read_weights(path)
     return Checkpoint(path, dict(weights.tensors), _meta(weights, tensor_checksum(weights.tensors)))
 

@@ -14,15 +14,16 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.families import CONVENTIONS
 from mindcv_mnasnet.networks.network import Network, resolve
 from mindcv_mnasnet.recipe.recipe import Recipe, with_evaluation
-from mindcv_mnasnet.run.checkpoint import BrokenCheckpointError, read_checkpoint
+from mindcv_mnasnet.run.checkpoint import BrokenCheckpointError, Checkpoint, read_checkpoint
 from mindcv_mnasnet.weights import tensorflow
+from mindcv_mnasnet.weights.archive import looks_like_tensorflow
 from mindcv_mnasnet.weights.conventions import published_as, recipe_for
 from mindcv_mnasnet.weights.detect import describe, mismatches, network_of, source_of
 from mindcv_mnasnet.weights.files import read_stored
 from mindcv_mnasnet.weights.hugging_face import read_config
 from mindcv_mnasnet.weights.labels import imagenet_class_names
 from mindcv_mnasnet.weights.name_maps import NAME_MAPS, shapes
-from mindcv_mnasnet.weights.recognize import kind_of
+from mindcv_mnasnet.weights.recognize import is_safetensors
 from mindcv_mnasnet.weights.sound import require_sound
 
 _TEXT_ORDER = (
@@ -76,7 +77,7 @@ def read_weights(
     path, config = read_config(Path(path))
     if source not in (None, *SOURCES):
         raise UserError(f"from: {source!r} is no source; they are {', '.join(SOURCES)}")
-    if source == "tf" or (source is None and _looks_like_tensorflow(path)):
+    if source == "tf" or (source is None and looks_like_tensorflow(path)):
         foreign = _tensorflow(path, raw, model, width_mult)
     elif own := _own(path, source, raw):
         for key, value in (("model", model), ("width_mult", width_mult)):
@@ -184,16 +185,25 @@ def _described(
     )
 
 
-def _own(path: Path, source: str | None, raw: bool) -> Converted | None:
-    """A checkpoint of ours; None for anything else, unless that is what ``source`` says it is."""
-    if source not in (None, "own") or path.suffix != ".safetensors":
+def own_checkpoint(path: Path, required: bool = False) -> Checkpoint | None:
+    """A checkpoint of ours, whatever its suffix; None for anything else, unless it is ``required`` to be one.
+
+    Raises:
+        UserError: a damaged one, or a safetensors file of others that is required to be one.
+    """
+    if not is_safetensors(path):
         return None
     try:
-        checkpoint = read_checkpoint(path)
+        return read_checkpoint(path)
     except BrokenCheckpointError as error:
-        kind_of(path)  # says what it is if it is something else altogether
-        if source == "own" or "is not a checkpoint of mindcv_mnasnet" not in str(error):
+        if required or "is not a checkpoint of mindcv_mnasnet" not in str(error):
             raise
+        return None
+
+
+def _own(path: Path, source: str | None, raw: bool) -> Converted | None:
+    checkpoint = own_checkpoint(path, source == "own") if source in (None, "own") else None
+    if checkpoint is None:
         return None
     checkpoint.require_classifier("conversion")
     meta = checkpoint.meta
@@ -236,9 +246,3 @@ def _require_fit(path: Path, expected: Mapping[str, tuple[int, ...]], stored: Ma
     wrong = mismatches(expected, stored)
     if any(wrong.values()):
         raise UserError(f"{path} does not fit the network: {describe(wrong)}")
-
-
-def _looks_like_tensorflow(path: Path) -> bool:
-    if path.name.endswith((".tgz", ".tar.gz", ".index")) or ".data-" in path.name:
-        return True
-    return (path / "checkpoint").is_file() or path.with_name(path.name + ".index").is_file()

@@ -16,18 +16,16 @@ _TEXTS = (
     (b"{", "JSON, such as a server's message, not weights"),
     (b"[", "JSON, such as a server's message, not weights"),
 )
+_RUN = "predict and validate run it once its name ends in"
 _OTHERS = (
     (0, b"\x89HDF", "an HDF5 file of Keras, which is not read here"),
     (0, b"\x1f\x8b", "a gzip archive; unpack it first"),
-    (4, b"TFL3", "a TFLite file; predict and validate run it as it is"),
+    (4, b"TFL3", f"a TFLite file; {_RUN} .tflite"),
     (257, b"ustar", "a tar archive; unpack it first"),
     (0, b"\x93NUMPY", "an array of NumPy, which has no names of tensors"),
     (0, b"\x89PNG", "an image"),
     (0, b"\xff\xd8\xff", "an image"),
-    *(
-        (0, b"\x08" + bytes([version]) + b"\x12", "an ONNX model; predict and validate run it")
-        for version in range(3, 16)
-    ),
+    *((0, bytes([8, version, 18]), f"an ONNX model; {_RUN} .onnx") for version in range(3, 16)),
 )
 
 
@@ -46,7 +44,7 @@ def kind_of(path: Path) -> str:
         head = file.read(512)
     if not head:
         raise UserError(f"{path} is an empty file")
-    if is_safetensors(head):
+    if _is_safetensors(head):
         return "safetensors"
     if other := _something_else(head):
         raise UserError(f"{path} is {other}")
@@ -61,8 +59,16 @@ def kind_of(path: Path) -> str:
     return kind
 
 
-def is_safetensors(head: bytes) -> bool:
-    """Whether a file begins as safetensors do: with the length of a JSON text, in eight bytes, and that text."""
+def is_safetensors(path: Path) -> bool:
+    """Whether there is a safetensors file, whatever its name; TensorFlow's prefixes and folders are none."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _is_safetensors(file.read(9))
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Whether a file begins with the length of a JSON text, in eight bytes, and that text."""
     return head[4:9] == b"\0\0\0\0{"  # the format allows 100 MB of text
 
 
