@@ -159,6 +159,15 @@ def test_a_file_that_is_there_is_not_overwritten_unasked(tmp_path, tiny):
     export(tiny, tmp_path / "net.mindir", Options("mindir", overwrite=True, check_images=5))
 
 
+@pytest.mark.parametrize("name", ["w[1]", "w *", "Wörter?"])
+def test_a_name_with_marks_of_a_pattern_is_kept_as_it_is(tmp_path, tiny, name):
+    (tmp_path / "w1.mindir").write_text("another")
+    export(tiny, tmp_path / f"{name}.mindir", Options("mindir", check_images=5))
+    kept = {f"{name}.mindir", f"{name}.mindir.json", "w1.mindir", "net.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert open_artifact(tmp_path / f"{name}.mindir").metadata.class_names == exported.CLASSES
+
+
 def test_real_images_are_asked_for(tmp_path, checkpoint):
     stored = read_checkpoint(checkpoint)
     meta = {**stored.meta, "recipe": {**stored.meta["recipe"], "dataset": "imagenet"}}

@@ -110,11 +110,16 @@ def export(checkpoint_path: str | Path, path: str | Path, options: Options) -> E
             _write(fresh, tensors, recipe, metadata, options)
             report = _compared(fresh, path, checkpoint, metadata, images, options.ema)
             _require_equal(report, options)
-            for part in sorted(Path(folder).glob(f"{path.name}*"), reverse=True):  # the metadata before the file
+            for part in sorted(_parts(Path(folder), path.name), reverse=True):  # the metadata before the file
                 part.replace(path.with_name(part.name))
     except OSError as error:
         raise unwritable(path, error) from error
     return report
+
+
+def _parts(folder: Path, name: str) -> list[Path]:
+    """The file and what belongs to it; not the float file that an int8 one was made of."""
+    return [part for part in folder.iterdir() if part.name.startswith(name)]
 
 
 def _require_possible(path: Path, options: Options) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,8 +24,6 @@ METADATA_SUFFIX = ".json"
 def write_mindir(tensors: Mapping[str, np.ndarray], path: Path, metadata: ModelMetadata, form: str = "MINDIR") -> None:
     """Export to ``path``, and the metadata beside it (``path`` + .json): MindIR keeps no words of one's own.
 
-    ``path`` has to end in the suffix of the format, which MindSpore would add.
-
     Raises:
         UserError: an open number of images, which these formats do not have; or AIR away from an Ascend device.
     """
@@ -43,6 +43,9 @@ def write_mindir(tensors: Mapping[str, np.ndarray], path: Path, metadata: ModelM
         cell = FromPixels(model, metadata.mean, metadata.std)
         example = np.zeros((batch, size, size, channels), np.uint8)
     cell.set_train(False)
-    ms.export(cell, ms.Tensor(example), file_name=str(path), file_format=form)
+    with tempfile.TemporaryDirectory(prefix="export-") as folder:  # MindSpore refuses names with blanks and the like
+        written = Path(folder) / f"network.{form.lower()}"
+        ms.export(cell, ms.Tensor(example), file_name=str(written), file_format=form)
+        shutil.move(written, path)
     path.chmod(0o644)  # MindSpore makes it unreadable for others
     path.with_name(path.name + METADATA_SUFFIX).write_text(metadata.to_json(), encoding="utf-8")
