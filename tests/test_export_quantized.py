@@ -9,6 +9,7 @@ from exported import need
 
 from mindcv_mnasnet.errors import JobError
 from mindcv_mnasnet.export import export as exporting
+from mindcv_mnasnet.export import onnx_int8
 from mindcv_mnasnet.export.artifact import open_artifact
 from mindcv_mnasnet.export.export import Options, checkpoint_logits, export
 from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
@@ -53,6 +54,15 @@ def test_int8_of_any_batch_observes_images(tmp_path, checkpoint, batch):
     need("onnx")
     options = Options("onnx", "int8", batch=batch, check_images=20, calibration_images=20, min_agreement=60)
     assert export(checkpoint, tmp_path / "net.onnx", options).metadata.batch == batch
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 4), (8, 4), (3, 4), (1, 5), (9, 2)])
+def test_int8_observes_every_image_whatever_the_batch(count, size):
+    images = np.arange(count, dtype=np.uint8).reshape(count, 1, 1, 1)
+    parts = list(onnx_int8.in_batches([images[:2], images[2:]], size))
+    assert {len(part) for part in parts} == {size}
+    assert np.array_equal(np.concatenate(parts)[:count], images)
+    assert len(parts) == -(-count // size)
 
 
 def test_int8_has_a_bound_of_its_own(tmp_path, checkpoint, monkeypatch):

@@ -83,15 +83,15 @@ def _parameters(low: float, high: float) -> dict[str, Any]:
     return {"scale": np.array(scale, np.float32), "zero_point": np.array(round(-low / scale), np.uint8)}
 
 
-def _parts(batches: Iterable[np.ndarray], size: int | None) -> Iterator[np.ndarray]:
-    """The images in batches of exactly ``size`` (None: as they come), the last one filled with those before it."""
+def in_batches(batches: Iterable[np.ndarray], size: int | None) -> Iterator[np.ndarray]:
+    """The images in batches of exactly ``size`` (None: as they come), the last one filled with the first ones."""
     if size is None:
         yield from batches
         return
     images = np.concatenate(list(batches))
     for start in range(0, len(images), size):
         part = images[start : start + size]
-        yield part if len(part) == size else np.resize(images, (size, *images.shape[1:]))
+        yield np.concatenate([part, np.resize(images, (size - len(part), *images.shape[1:]))])
 
 
 class _Reader:
@@ -99,7 +99,7 @@ class _Reader:
 
     def __init__(self, artifact: Artifact, batches: Iterable[np.ndarray], name: str):
         self._name = name
-        self._inputs = (artifact.prepare(part) for part in _parts(batches, artifact.batch))
+        self._inputs = (artifact.prepare(part) for part in in_batches(batches, artifact.batch))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """The next input, or None at the end."""
