@@ -69,6 +69,14 @@ def test_a_partial_file_of_something_else_is_thrown_away(target, junk):
     assert target.read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("named", [SHA256, None])
+def test_a_partial_file_of_full_length_and_other_content_is_fetched_again(target, named):
+    target.with_name("weights.bin.partial").write_bytes(bytes(len(CONTENT)))
+    with serving(Served(CONTENT, linked_etag=named)) as served:
+        download(served.url, target, patience=QUICK)
+    assert target.read_bytes() == CONTENT
+
+
 def test_a_server_without_ranges_starts_again(target):
     with serving(Served(CONTENT, ranges=False, broken=1, until=100_000)) as served:
         download(served.url, target, SHA256, patience=QUICK)

@@ -39,9 +39,12 @@ class Patience:
 
 @dataclass
 class _Answer:
-    """What the server says: bytes before the body, the whole size, and the SHA-256 that a hub names on the way."""
+    """What the server says: bytes before the body, the whole size, and the SHA-256 that a hub names on the way.
 
-    body: http.client.HTTPResponse
+    ``body`` None: there is nothing after what was there already.
+    """
+
+    body: http.client.HTTPResponse | None
     start: int
     total: int | None
     sha256: str | None
@@ -70,7 +73,7 @@ def download(
     for attempt in range(1, patience.attempts + 1):
         resumed = partial.exists()
         try:
-            named = _fetch(url, partial, patience.timeout)
+            named = _fetch(url, partial, patience.timeout, sha256 is not None)
             check_file(partial, sha256 or named, size)
             partial.replace(target)
             return
@@ -108,13 +111,18 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _fetch(url: str, partial: Path, timeout: float) -> str | None:
-    """Bring ``partial`` to its full length; returns the digest that the server names, if it does."""
+def _fetch(url: str, partial: Path, timeout: float, known: bool) -> str | None:
+    """Bring ``partial`` to its full length; returns the digest that the server names, if it does.
+
+    What is whole by its length is taken only where a digest, ``known`` or named, will tell whether it is the file.
+    """
     done = partial.stat().st_size if partial.exists() else 0
     try:
         answer = _ask(url, done, timeout)
-        if answer is None:  # the server says that there is nothing after what is there
-            return None
+        if answer.body is None and not (known or answer.sha256):
+            answer = _ask(url, 0, timeout)
+        if answer.body is None:
+            return answer.sha256
         with answer.body, partial.open("ab" if answer.start else "wb") as file:
             _copy(answer, file, partial.name.removesuffix(".partial"))
     except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
@@ -122,8 +130,8 @@ def _fetch(url: str, partial: Path, timeout: float) -> str | None:
     return answer.sha256
 
 
-def _ask(url: str, done: int, timeout: float) -> _Answer | None:
-    """The server's answer to a request for all that comes after ``done`` bytes; None where that is nothing."""
+def _ask(url: str, done: int, timeout: float) -> _Answer:
+    """The server's answer to a request for all that comes after ``done`` bytes."""
     headers = {"User-Agent": "mindcv_mnasnet", "Accept-Encoding": "identity"}
     if done:
         headers["Range"] = f"bytes={done}-"
@@ -134,7 +142,8 @@ def _ask(url: str, done: int, timeout: float) -> _Answer | None:
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416 and done:
-                return None if error.headers.get("Content-Range") == f"bytes */{done}" else _ask(url, 0, timeout)
+                whole = error.headers.get("Content-Range") == f"bytes */{done}"
+                return _Answer(None, done, done, redirects.sha256) if whole else _ask(url, 0, timeout)
         said = f"the server answers {error.code} {error.reason}"
         raise _BrokenOffError(said) if error.code in _BUSY else JobError(f"{url}: {said}") from None
     except urllib.error.URLError as error:
@@ -159,6 +168,7 @@ def _position(body: Any, done: int) -> tuple[int, int | None]:
 
 
 def _copy(answer: _Answer, file: IO[bytes], name: str) -> None:
+    assert answer.body is not None
     done = answer.start
     with tqdm(
         total=answer.total, initial=done, desc=name, unit="B", unit_scale=True, unit_divisor=1024, disable=None
