@@ -25,6 +25,15 @@ def test_a_rate_falls_within_the_training_where_nothing_is_said(scheduler, epoch
     assert rates[-1] < (0.9 if scheduler == "step_decay" else 0.02) * rates.max()
 
 
+@pytest.mark.parametrize(("epochs", "warmup"), [(1, 0), (9, 0), (25, 2), (30, 3), (90, 3)])
+def test_a_warm_up_in_stairs_takes_whole_epochs_of_a_tenth(epochs, warmup):
+    recipe = load_recipe(overrides={"epoch_size": epochs, "lr": 0.01, "lr_epoch_stair": True, "batch_size": 10})
+    rates = learning_rates(recipe, Plan.make(recipe, 40, 0)).reshape(epochs, 4)
+    assert recipe.warmup_epochs == warmup
+    assert (rates == rates[:, :1]).all()
+    assert rates.argmax() == 4 * warmup
+
+
 def test_cycles_of_cosine_decay_fill_the_training():
     recipe = load_recipe(overrides={"epoch_size": 30, "num_cycles": 3, "warmup_epochs": 0})
     assert recipe.decay_epochs == 10

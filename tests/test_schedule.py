@@ -57,7 +57,7 @@ def test_smooth_decay_passes_through_the_corners_of_the_staircase():
     assert (np.diff(smooth) < 0).all()
 
 
-BY_HAND = (  # two steps an epoch, one epoch of warm-up to 0.8; MindCV's rules but for the last four
+BY_HAND = (  # two steps an epoch, one epoch of warm-up to 0.8; MindCV's rules but for the last five
     ({"scheduler": "constant"}, "0 0.4 0.8 0.8 0.8 0.8 0.8 0.8 0.8 0.8 0.8 0.8"),
     ({"decay_epochs": 4}, "0 0.4 0.8 0.76955 0.68284 0.55307 0.4 0.24693 0.11716 0.03045 0 0"),
     (
@@ -91,6 +91,10 @@ BY_HAND = (  # two steps an epoch, one epoch of warm-up to 0.8; MindCV's rules b
     (
         {"scheduler": "step_decay", "decay_rate": 0.5, "decay_epochs": 1.5, "decay_from": "start"},
         "0 0.4 0.8 0.4 0.4 0.4 0.2 0.2 0.2 0.1 0.1 0.1",
+    ),
+    (
+        {"scheduler": "constant", "lr_epoch_stair": True, "warmup_epochs": 2.5},
+        "0 0 0.32 0.32 0.64 0.64 0.8 0.8 0.8 0.8 0.8 0.8",
     ),
     ({"scheduler": "polynomial_decay", "decay_epochs": 4}, "0 0.4 0.8 0.7 0.6 0.5 0.4 0.3 0.2 0.1 0 0"),
     (
@@ -129,6 +133,7 @@ def test_no_schedule_leaves_its_bounds_or_turns_round(keys, steps):
     assert got.shape == (steps * keys["epoch_size"],)
     assert (got > 0).all()
     assert (got <= 0.5 + 1e-7).all()
-    rising = int(np.ceil(keys["warmup_epochs"] * steps - 1e-9))
+    per_stair = steps if keys["lr_epoch_stair"] else 1
+    rising = per_stair * int(np.ceil(keys["warmup_epochs"] * steps / per_stair - 1e-9))
     assert (np.diff(got[:rising]) >= -1e-8).all()
     assert (np.diff(got[rising:]) <= 1e-7).all()

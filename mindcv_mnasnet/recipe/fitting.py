@@ -5,6 +5,7 @@ Applied to recipes as they are written, never to stored ones, whose numbers are 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -26,7 +27,9 @@ def fitted(recipe: AnyRecipe) -> AnyRecipe:
     _refuse_shares(recipe)
     found: dict[str, Any] = {}
     if "warmup_epochs" not in recipe.given:
-        found["warmup_epochs"] = min(recipe.warmup_epochs, _WARMUP_SHARE * recipe.epoch_size)
+        most = _WARMUP_SHARE * recipe.epoch_size
+        most = float(math.floor(most + 1e-9)) if recipe.lr_epoch_stair else most  # its stairs are whole epochs
+        found["warmup_epochs"] = min(recipe.warmup_epochs, most)
     warmup = found.get("warmup_epochs", recipe.warmup_epochs) if recipe.decay_from == "warmup" else 0.0
     parts = {"cosine_decay": recipe.num_cycles, "polynomial_decay": 1, "step_decay": _STEPS_OF_DECAY}
     if "decay_epochs" not in recipe.given and recipe.scheduler in parts and recipe.epoch_size > warmup:

@@ -10,7 +10,6 @@ Warm-up and decay that a recipe leaves open are fitted to its epochs in :mod:`mi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -30,7 +29,7 @@ def learning_rates(recipe: ScheduleKeys, plan: Plan) -> NDArray[np.float32]:
         epochs = np.floor(epochs + _ROUNDING)
     decay_start = recipe.warmup_epochs if recipe.decay_from == "warmup" else 0.0
     rates = plan.peak_lr * _DECAYS[recipe.scheduler](recipe, np.maximum(epochs - decay_start, 0.0), plan.peak_lr)
-    warming = epochs[: max(0, math.ceil(plan.warmup_steps - _ROUNDING))]
+    warming = epochs[epochs < recipe.warmup_epochs - _ROUNDING]
     if warming.size:
         done = warming / recipe.warmup_epochs
         rates[: warming.size] = plan.peak_lr * (recipe.warmup_factor + (1.0 - recipe.warmup_factor) * done)
