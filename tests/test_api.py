@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -71,6 +72,12 @@ def test_models_are_listed_by_pattern():
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'open_detektor'"):
         _ = mm.open_detektor
+
+
+def test_training_with_keys_keeps_what_was_changed_in_the_recipe(cpu, monkeypatch):
+    monkeypatch.setattr("mindcv_mnasnet.train.engine.fit", lambda recipe: recipe)
+    trained = mm.train(replace(mm.load_recipe(overrides={"epoch_size": 10}), label_smoothing=0.2), lr=0.5)
+    assert (trained.label_smoothing, trained.lr, trained.epoch_size) == (0.2, 0.5, 10)
 
 
 def test_the_api_trains_validates_and_predicts(cpu, digits, tmp_path, capsys):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.recipe.plan import Plan
-from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe, load_stored_recipe
+from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe, load_stored_recipe, with_keys
 from mindcv_mnasnet.train.schedule import learning_rates
 
 
@@ -32,6 +34,16 @@ def test_a_warm_up_in_stairs_takes_whole_epochs_of_a_tenth(epochs, warmup):
     assert recipe.warmup_epochs == warmup
     assert (rates == rates[:, :1]).all()
     assert rates.argmax() == 4 * warmup
+
+
+def test_keys_on_top_keep_what_was_changed_and_fit_the_rest_anew():
+    written = load_recipe(overrides={"epoch_size": 10, "lr": 0.1})
+    longer = with_keys(written, {"epoch_size": 20})
+    assert (longer.warmup_epochs, longer.decay_epochs, longer.lr) == (2, 18, 0.1)
+    changed = with_keys(replace(written, label_smoothing=0.2, warmup_epochs=0.5), {"lr": 0.5})
+    assert (changed.label_smoothing, changed.warmup_epochs, changed.lr) == (0.2, 0.5, 0.5)
+    stored = Recipe.from_dict({"epoch_size": 10})
+    assert with_keys(stored, {"run_name": "again"}) == replace(stored, run_name="again")
 
 
 def test_cycles_of_cosine_decay_fill_the_training():

@@ -187,6 +187,21 @@ def with_evaluation(recipe: Recipe, keys: Mapping[str, Any], origin: str = "comm
     return Recipe.from_dict({**recipe.to_dict(), **keys}, origin)
 
 
+def with_keys(recipe: Recipe, keys: Mapping[str, Any]) -> Recipe:
+    """``recipe`` with other ``keys`` on top, as if it had been written with them: what was fitted is fitted anew.
+
+    What was changed since it was loaded, by ``dataclasses.replace``, stays.
+
+    Raises:
+        UserError: an unknown key, or an impossible value or pair of values.
+    """
+    values = recipe.to_dict()
+    given = {name: values[name] for name in recipe.given}
+    loaded = load_recipe(overrides=given).to_dict()
+    changed = {name: value for name, value in values.items() if value != loaded[name]}
+    return load_recipe(overrides={**given, **changed, **keys})
+
+
 def diff(a: Recipe, b: Recipe) -> list[str]:
     """Keys whose values differ, of those that say what is computed; empty exactly when the fingerprints are equal."""
     mine, theirs = a.identity(), b.identity()

@@ -25,13 +25,13 @@ class _Train(ModuleType):
             UserError: an unknown key or an impossible value.
             JobError: the training failed.
         """
-        from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
+        from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe, with_keys
         from mindcv_mnasnet.train.engine import fit
 
         if not isinstance(recipe, Recipe):
             recipe = load_recipe(recipe, keys)
         elif keys:
-            recipe = load_recipe(overrides={**{name: getattr(recipe, name) for name in recipe.given}, **keys})
+            recipe = with_keys(recipe, keys)
         return fit(recipe)
 
 
