@@ -25,7 +25,7 @@ from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
 from mindcv_mnasnet.weights.convert import convert, open_weights
 from mindcv_mnasnet.weights.files import read_stored, write_stored
 from mindcv_mnasnet.weights.labels import class_title, imagenet_class_names
-from mindcv_mnasnet.weights.mindspore_file import read_ckpt, write_ckpt
+from mindcv_mnasnet.weights.mindspore_file import _lengthened, _varint, read_ckpt, write_ckpt
 from mindcv_mnasnet.weights.read import read_weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -306,6 +306,21 @@ def test_a_training_checkpoint_of_mindspore_gives_its_weights(tmp_path, cpu, rat
     assert found.tensors.keys() == content.tensors.keys()
     assert all(np.array_equal(found.tensors[name], value) for name, value in content.tensors.items())
     assert "of a training's state" in found.note
+
+
+@pytest.mark.parametrize("shape", [(2**69,), (2**62, 4), (0, 2**69), (2**64 - 1, 2**64 - 1)])
+def test_a_shape_beyond_all_numbers_is_refused(shape):
+    dims = b"".join(b"\x08" + _varint(size) for size in shape)
+    tensor = _lengthened(2, dims + _lengthened(2, b"Float32"))
+    with pytest.raises(ValueError, match=r"a\.b has 0 bytes"):
+        read_ckpt(_lengthened(1, _lengthened(1, b"a.b") + tensor))
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_folder_without_a_name_is_no_weights(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is a folder without a weight file"):
+        convert(name, tmp_path / "ours.safetensors")
 
 
 @settings(max_examples=200, deadline=None)

@@ -54,6 +54,18 @@ def test_members_of_an_archive_stay_in_their_folder(tmp_path, monkeypatch, name,
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["evil.tgz"]
 
 
+@pytest.mark.parametrize(
+    "names", [("a.index", "a.index/b.index"), ("a" * 300 + ".index",), ("a.index", "a.index"), ("a\0b.index",)]
+)
+def test_members_that_no_folder_can_hold_are_refused(tmp_path, names):
+    with tarfile.open(tmp_path / "odd.tgz", "w:gz", format=tarfile.PAX_FORMAT) as file:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = 2
+            file.addfile(member, io.BytesIO(b"hi"))
+    assert str(tmp_path / "odd.tgz") in refusal(tmp_path / "odd.tgz")
+
+
 def test_an_archive_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "MAX_BYTES", 1 << 22)
     with tarfile.open(tmp_path / "bomb.tgz", "w:gz") as file:

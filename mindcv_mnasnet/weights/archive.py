@@ -25,7 +25,7 @@ def looks_like_tensorflow(path: Path) -> bool:
     """Whether a path means a checkpoint of TensorFlow, by the names of files alone."""
     if path.name.lower().endswith((".tgz", ".tar.gz", ".index")) or _DATA.search(path.name):
         return True
-    return (path / "checkpoint").is_file() or path.with_name(path.name + ".index").is_file()
+    return (path / "checkpoint").is_file() or (path.name != "" and _index(path).is_file())
 
 
 @contextmanager
@@ -129,6 +129,9 @@ def _unpack(path: Path, folder: Path) -> None:
         raise UserError(f"{path} {error}; nothing of it is used") from None
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is truncated or not a tar archive ({error})") from None
+    except (OSError, ValueError) as error:  # names that no file can have, or that another member has
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be unpacked ({why}); nothing of it is used") from None
 
 
 def _is_part(name: str) -> bool:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ _KINDS: dict[str, np.dtype[Any]] = {
     "UInt8": np.dtype("u1"),
     "Bool": np.dtype("?"),
 }
+_MOST = 2**31 - 1  # numbers along an axis
 _CHECKSUM = b"crc_num"  # and ten bytes, at the end of a file that was saved with crc_check
 
 
@@ -62,7 +64,7 @@ def read_ckpt(file: bytes) -> dict[str, np.ndarray]:
     for name, content in parts.items():
         stored: np.dtype[Any] = _KINDS[kinds[name]]
         shape = () if dims[name] == (0,) and len(content) == stored.itemsize else dims[name]  # how scalars are written
-        if len(content) != stored.itemsize * int(np.prod(shape, dtype=np.int64)):
+        if len(content) != stored.itemsize * math.prod(shape) or max(shape, default=0) > _MOST:
             raise ValueError(f"{name} has {len(content)} bytes, which is not its shape {shape}")
         values = widened(bytes(content)) if kinds[name] == "BFloat16" else np.frombuffer(bytes(content), stored)
         found[name] = values.reshape(shape)
