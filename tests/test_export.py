@@ -205,6 +205,15 @@ def test_damaged_files_are_refused(tmp_path, tiny, suffix):
             open_artifact(report.path)
 
 
+def test_a_mindir_file_with_damaged_words_is_refused(tmp_path, tiny):
+    report = export(tiny, tmp_path / "net.mindir", Options("mindir", check_images=5))
+    described = tmp_path / "net.mindir.json"
+    for content in (b"\xff\xfe\x00", b"\x80\x81", described.read_bytes()[:100], b""):
+        described.write_bytes(content)
+        with pytest.raises(UserError, match=r"net\.mindir\.json was exported by another version or is damaged"):
+            open_artifact(report.path)
+
+
 def test_an_onnx_file_of_another_project_is_refused(tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")

@@ -128,7 +128,7 @@ class ModelMetadata:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str, origin: Path) -> ModelMetadata:
+    def from_json(cls, text: str | bytes, origin: Path) -> ModelMetadata:
         """Read what ``to_json`` wrote.
 
         Raises:

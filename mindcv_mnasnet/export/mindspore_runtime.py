@@ -27,7 +27,7 @@ class MindIRSession:
         described = path.with_name(path.name + METADATA_SUFFIX)
         if not described.is_file():
             raise UserError(f"{described} is missing: it says how images are prepared for {path}")
-        self.metadata = ModelMetadata.from_json(described.read_text(encoding="utf-8"), described)
+        self.metadata = ModelMetadata.from_json(described.read_bytes(), described)
         runtime.start("auto")
         try:
             graph = ms.load(str(path))
