@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from mindcv_mnasnet.devices import obstacles, simulation, stand_ins
+from mindcv_mnasnet.devices import environment, obstacles, simulation, stand_ins
 from mindcv_mnasnet.dry_run.report import MARK, Report
 from mindcv_mnasnet.dry_run.run import dry_run, explained
 from mindcv_mnasnet.errors import UserError
@@ -160,10 +160,30 @@ def test_leftovers_of_msrun_do_not_reach_a_dry_run(tmp_path, monkeypatch):
 
 def test_stand_ins_need_a_compiler(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no-such-compiler, which is not here"):
-        stand_ins.build(tmp_path, "no-such-compiler")
+        stand_ins.build(tmp_path, ["no-such-compiler"])
     monkeypatch.setattr(stand_ins.platform, "machine", lambda: "riscv64")
     with pytest.raises(UserError, match="not for riscv64"):
-        stand_ins.build(tmp_path)
+        stand_ins.build(tmp_path, ["c++"])
+
+
+def test_stand_ins_take_the_compiler_of_the_kernels(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulation, "cann_folder", lambda: None)
+    monkeypatch.setenv("CXX", "no-such-launcher no-such-compiler")
+    with pytest.raises(UserError, match="no-such-launcher, which is not here"):
+        simulation.environment(tmp_path)
+    monkeypatch.setenv("CXX", " ")
+    (tmp_path / "clang++").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.compiler() == ["clang++"]
+
+
+@pytest.mark.parametrize(("variable", "value"), [("RANK_SIZE", "abc"), ("RANK_ID", "-1"), ("RANK_SIZE", "0")])
+def test_a_rank_that_is_no_number_is_named(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=f"{variable}: '{value}'"):
+        simulation.simulated_group()
+    monkeypatch.setenv(variable, "")
+    assert simulation.simulated_group() == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,13 @@ def test_without_a_library_one_note_and_the_stock_operators(unbuilt, tmp_path, m
     assert not list(unbuilt.glob("tmp*"))
 
 
+def test_a_compiler_that_is_no_command_is_a_note(monkeypatch):
+    monkeypatch.setenv("CXX", 'g++ "')
+    found = build.loaded.__wrapped__()
+    assert found.path is None
+    assert "CXX: 'g++ \"'" in found.note
+
+
 # --- building -----------------------------------------------------------------------------------------------------
 
 

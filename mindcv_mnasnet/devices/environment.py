@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 import tempfile
@@ -12,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from mindcv_mnasnet.devices.processor import cores_each
+from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import with_home
 
 
@@ -25,10 +27,30 @@ def kernels_variable() -> str:
     return os.environ.get("MNASNET_KERNELS", "").lower()
 
 
-def compiler() -> str:
-    """The command of a C++ compiler: ``$CXX``, else the first that is here of c++, g++ and clang++."""
+def compiler() -> list[str]:
+    """The words of a C++ compiler's command: ``$CXX``, else the first that is here of c++, g++ and clang++.
+
+    Raises:
+        UserError: ``CXX`` is no command.
+    """
     known = ("c++", "g++", "clang++")
-    return os.environ.get("CXX") or next((name for name in known if shutil.which(name)), known[0])
+    asked = os.environ.get("CXX", "")
+    try:
+        return shlex.split(asked) or [next((name for name in known if shutil.which(name)), known[0])]
+    except ValueError as error:
+        raise UserError(f"CXX: {asked!r} in the environment is no command ({error}); unset it or mend it") from None
+
+
+def whole_number(name: str, default: int, least: int = 0) -> int:
+    """A variable of the environment that is a whole number, or ``default`` where it is not set.
+
+    Raises:
+        UserError: it is something else.
+    """
+    value = os.environ.get(name, "").strip()
+    if value and not (value.isascii() and value.isdigit() and int(value) >= least):
+        raise UserError(f"{name}: {value!r} in the environment is no whole number from {least}; unset it or mend it")
+    return int(value) if value else default
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from mindcv_mnasnet.devices import stand_ins
+from mindcv_mnasnet.devices.environment import compiler, whole_number
 
 _LEVEL = (
     "MS_SIMULATION_LEVEL"  # https://www.mindspore.cn/tutorials/en/master/debug/dryrun.html; msrun --sim_level sets it
@@ -22,8 +23,12 @@ def simulated() -> bool:
 
 
 def simulated_group() -> tuple[int, int]:
-    """Rank and size of the group that a dry run stands for, as ``RANK_ID`` and ``RANK_SIZE`` say."""
-    return int(os.environ.get("RANK_ID") or 0), int(os.environ.get("RANK_SIZE") or 1)
+    """Rank and size of the group that a dry run stands for, as ``RANK_ID`` and ``RANK_SIZE`` say.
+
+    Raises:
+        UserError: they are no whole numbers.
+    """
+    return whole_number("RANK_ID", 0), whole_number("RANK_SIZE", 1, least=1)
 
 
 def cann_folder() -> Path | None:
@@ -35,7 +40,7 @@ def cann_folder() -> Path | None:
     return None
 
 
-def environment(cache: Path, devices: int = 1, logged: bool = True, compiler: str = "c++") -> dict[str, str]:
+def environment(cache: Path, devices: int = 1, logged: bool = True) -> dict[str, str]:
     """The environment of a dry run as rank 0 of ``devices``: CANN's libraries where they are, else stand-ins.
 
     Args:
@@ -51,7 +56,7 @@ def environment(cache: Path, devices: int = 1, logged: bool = True, compiler: st
         found |= {"GLOG_v": "2", "MS_SUBMODULE_LOG_v": _LOGGED}
     if cann_folder() is not None:
         return found
-    folder = stand_ins.build(cache, compiler)
+    folder = stand_ins.build(cache, compiler())
     root = str(folder / "cann/latest")
     found |= {"ASCEND_HOME_PATH": root, "ASCEND_TOOLKIT_HOME": root, "ASCEND_AICPU_PATH": root}
     found["ASCEND_OPP_PATH"] = f"{root}/opp"

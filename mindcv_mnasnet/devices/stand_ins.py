@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError
@@ -70,18 +71,20 @@ _BODIES = {
 }
 
 
-def build(cache: Path, compiler: str = "c++") -> Path:
+def build(cache: Path, compiler: Sequence[str]) -> Path:
     """The folder of the stand-ins for the installed MindSpore, built in ``cache`` if they are not there.
 
     It holds ``cann/latest`` (the libraries), ``python`` (a package ``hccl`` that knows its version).
 
+    Args:
+        compiler: the words of a C++ compiler's command.
     Raises:
         UserError: another machine than x86-64 or aarch64 Linux, no compiler, or a wheel that needs something unknown.
     """
     machine = platform.machine()
     if platform.system() != "Linux" or machine not in _BODIES:
         raise UserError(f"the dry run's stand-ins exist for Linux on x86_64 and aarch64, not for {machine}")
-    for tool in (compiler, "nm", "ldd", "strings"):
+    for tool in (compiler[0], "nm", "ldd", "strings"):
         if shutil.which(tool) is None:
             raise UserError(
                 f"the dry run needs {tool}, which is not here: install a C++ compiler and binutils "
@@ -121,7 +124,7 @@ def _wheel() -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _write(made: Path, final: Path, compiler: str, machine: str) -> None:
+def _write(made: Path, final: Path, compiler: Sequence[str], machine: str) -> None:
     wanted, operators, libraries = _asked_for()
     root = made / "cann/latest"
     for folder in (root / "lib64", root / "opp", made / "python/hccl"):
@@ -132,7 +135,7 @@ def _write(made: Path, final: Path, compiler: str, machine: str) -> None:
     (made / "all.s").write_text(_assembly({name for name in wanted if not _WRITTEN_OUT.search(name)}, machine))
     (made / "operators.s").write_text(_assembly(operators, machine))
     (made / "code.cc").write_text(_CODE)
-    shared = [compiler, "-shared", "-fPIC"]
+    shared = [*compiler, "-shared", "-fPIC"]
     lib = root / "lib64"
     _run(*shared, "-D_GLIBCXX_USE_CXX11_ABI=0", "-o", lib / "libascendcl.so", made / "all.s", made / "code.cc")
     _run(*shared, "-o", lib / "libopapi.so", made / "operators.s")

@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from mindcv_mnasnet.devices import environment, runtime
 from mindcv_mnasnet.devices.processor import processor_lines
+from mindcv_mnasnet.errors import UserError
 
 SOURCE = Path(__file__).with_name("operators.cpp")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
@@ -54,7 +54,7 @@ def loaded() -> Kernels:
     try:
         path = build(environment.cache_folder() / "kernels")
         library = ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError, UserError) as error:
         return Kernels(None, f"fast CPU operators cannot be built here ({_reason(error)}): MindSpore's own are used")
     library.mnasnet_set_threads(runtime.operator_threads())
     return Kernels(str(path))
@@ -66,8 +66,9 @@ def build(folder: Path) -> Path:
     Raises:
         OSError: no compiler, no place to write, or MNASNET_KERNELS is unknown.
         subprocess.SubprocessError: the compiler fails.
+        UserError: ``CXX`` is no command.
     """
-    compiler = shlex.split(environment.compiler())
+    compiler = environment.compiler()
     if shutil.which(compiler[0]) is None:
         raise FileNotFoundError(f"no C++ compiler {compiler[0]}")
     flags = [*FLAGS, *_instructions()]
