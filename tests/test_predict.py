@@ -22,6 +22,8 @@ from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.export.export import Options, export
 from mindcv_mnasnet.inference import image_paths, predict, validation
 from mindcv_mnasnet.inference.contact_sheet import contact_sheet
+from mindcv_mnasnet.inference.evaluate import validate
+from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -101,6 +103,21 @@ def test_names_that_are_no_utf8_are_escaped_in_files(model, digits, tmp_path):
     shutil.copy(next((digits / "val" / "5").iterdir()), image)
     assert tool(model, image, "--output", tmp_path / "out.txt").returncode == 0
     assert r"gr\udcf6\udcdfe.png" in (tmp_path / "out.txt").read_text()
+
+
+def test_a_network_of_two_channels_answers_no_images(tmp_path, digits, monkeypatch):
+    """MindSpore would compile it, fail in many lines, and leave a folder behind."""
+    monkeypatch.chdir(tmp_path)
+    path = exported.write(tmp_path / "two.safetensors", digits, "tiny", in_channels=2, image_size=16)
+    create_model(read_checkpoint(path).network)
+    image = str(next((digits / "val").rglob("*.png")))
+    with pytest.raises(UserError, match="in_channels: 2; images are read as 3"):
+        predict.open_classifier(str(path)).predict([image])
+    with pytest.raises(UserError, match="in_channels: 2; images are read as 3"):
+        validate(path, data_dir=str(digits))
+    with pytest.raises(UserError, match="in_channels: 2; images are read as 3"):
+        export(path, tmp_path / "two.mindir", Options("mindir"))
+    assert [one.name for one in tmp_path.iterdir()] == ["two.safetensors"]
 
 
 def test_the_contact_sheet_shows_what_the_network_saw_in_the_format_of_its_suffix(tmp_path):

@@ -44,8 +44,7 @@ def check_supported(recipe: Recipe) -> None:
         UserError: naming the key, its value and what is possible.
     """
     _auto_augment(recipe)
-    if recipe.in_channels not in (1, 3):
-        raise UserError(f"in_channels: {recipe.in_channels}; images are read as 3 (color) or 1 (gray)")
+    gray(recipe.in_channels)
     for key, known in (
         ("interpolation", [*INTERPOLATIONS]),
         ("val_interpolation", [*INTERPOLATIONS, *PILLOW, TF_BILINEAR, None]),
@@ -137,7 +136,13 @@ def _short_side(image: np.ndarray, short: int) -> tuple[int, int]:
 
 
 def gray(channels: int) -> Operations:
-    """The conversion for networks of one input channel."""
+    """The conversion for networks of one input channel.
+
+    Raises:
+        UserError: a number of channels that images are not read as.
+    """
+    if channels not in (1, 3):
+        raise UserError(f"in_channels: {channels}; images are read as 3 (color) or 1 (gray)")
     return [vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)] if channels == 1 else []
 
 
