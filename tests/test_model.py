@@ -29,6 +29,36 @@ def trainable(model: nn.Cell) -> int:
 # --- sizes --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"num_clases": 3}, "no field 'num_clases'; the nearest are num_classes"),
+        ({"in_chans": 1}, "in_channels"),
+        ({"drop_path_rate": 0.1}, "drop_connect"),
+        ({"out_indices": (1, 2)}, "features_only"),
+        ({"global_pool": "avg"}, "features_only"),
+        ({"checkpoint_path": "x.pth"}, "open_classifier"),
+        ({"num_classes": 0}, "num_classes is 0.*features_only"),
+        ({"num_classes": 2.5}, "num_classes is 2.5"),
+        ({"seed": -1}, "seed is -1, but must be a whole number from 0"),
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"blocks": "r1_k2"}, "block 'r1_k2'"),
+    ],
+)
+@pytest.mark.parametrize("model", ["mnasnet_small", tiny.network()])
+def test_what_no_network_has_is_one_sentence_with_a_way_out(model, keys, said):
+    with pytest.raises(UserError, match=said) as refused:
+        create_model(model, **keys)
+    assert len(str(refused.value)) < 160
+
+
+def test_other_blocks_of_a_description_are_read_as_those_of_a_name():
+    model = create_model(resolve("mnasnet_small"), blocks="r1_k3_s11_e1_o8")
+    assert model.network == resolve("mnasnet_small", blocks="r1_k3_s11_e1_o8")
+    with pytest.raises(UserError, match="unknown model"):
+        create_model(["mnasnet_small"])
+
+
 @pytest.mark.parametrize("width", [None, 0.35, 0.5, 0.75, 1.0, 1.3, 1.4])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_parameters_are_those_of_the_cost_layer_by_layer(family, width):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from mindcv_mnasnet.devices import runtime
@@ -13,6 +12,7 @@ from mindcv_mnasnet.model.mnasnet import MnasNet
 from mindcv_mnasnet.model.parameters import initialize, start_from
 from mindcv_mnasnet.model.quantization import FLOAT, Quantization, QuantizedLayerFactory
 from mindcv_mnasnet.networks import network as arch
+from mindcv_mnasnet.networks.blocks import check_whole
 from mindcv_mnasnet.run.checkpoint import read_checkpoint
 from mindcv_mnasnet.weights import hub
 
@@ -41,10 +41,10 @@ def create_model(
         JobError: the weights could not be downloaded.
     """
     runtime.tune_cpu()
-    if isinstance(model, arch.Network):
-        network = dataclasses.replace(model, **overrides)
-    else:
-        network = arch.resolve(model, **overrides)
+    if overrides.get("num_classes") == 0:
+        raise UserError("num_classes is 0, but must be 1 or more; features_only=True leaves the classifier out")
+    check_whole("seed", seed, least=0, most=2**63 - 1)
+    network = arch.changed(model, overrides) if isinstance(model, arch.Network) else arch.resolve(model, **overrides)
     if pretrained and isinstance(model, arch.Network):
         raise UserError("published weights are found by a model's name; a description of a network has none")
     cell = MnasNet(network, features_only, FLOAT if quantization is None else QuantizedLayerFactory(quantization))

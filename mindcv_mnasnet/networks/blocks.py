@@ -104,10 +104,10 @@ def check(holds: bool, key: str, value: Any, allowed: str) -> None:
         raise UserError(f"{key} is {value!r}, but must be {allowed}")
 
 
-def check_whole(key: str, value: Any, most: int = 99_999) -> None:
-    """Refuse everything but whole numbers from 1 to ``most``; 1.0 and True are not whole numbers."""
+def check_whole(key: str, value: Any, most: int = 99_999, least: int = 1) -> None:
+    """Refuse everything but whole numbers from ``least`` to ``most``; 1.0 and True are not whole numbers."""
     whole = isinstance(value, int) and not isinstance(value, bool)
-    check(whole and 1 <= value <= most, key, value, f"a whole number from 1 to {most}")
+    check(whole and least <= value <= most, key, value, f"a whole number from {least} to {most}")
 
 
 def is_number(value: Any) -> bool:

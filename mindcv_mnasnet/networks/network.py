@@ -165,6 +165,18 @@ class Network:
         return cls(**{**stored, "blocks": parse_blocks(stored["blocks"])[0]})
 
 
+#: What timm's words for its models are here, where no field is near.
+_TIMMS = {
+    "drop_rate": "timm's drop_rate is dropout here",
+    "drop_path_rate": "timm's drop_path_rate is drop_connect here",
+    "in_chans": "timm's in_chans is in_channels here",
+    "out_indices": "features_only=True gives the maps of all reductions, of which you take some",
+    "global_pool": "the mean over all places is what there is; features_only=True gives the maps themselves",
+    "checkpoint_path": "open_classifier opens a checkpoint, and training starts from one with init_from",
+    "exportable": "leave it out; mnasnet export writes ONNX, TFLite and MindIR",
+    "scriptable": "leave it out; mnasnet export writes ONNX, TFLite and MindIR",
+}
+
 FAMILIES: dict[str, Network] = {
     family: Network(family, **{**values, "blocks": parse_blocks(values["blocks"])[0]})
     for family, values in FAMILY_VALUES.items()
@@ -184,24 +196,32 @@ def list_models(pattern: str = "*") -> list[str]:
 def resolve(name: str | None, **overrides: Any) -> Network:
     """The network that a model name of any source stands for, with the conventions of that source.
 
-    Overrides are fields of ``Network``; ``blocks`` may also be text. Name None needs ``blocks``. An override counts
-    even when it is None: ``width_mult=None`` scales nothing. Unknown names and values are a ``UserError``.
+    Overrides are those of ``changed``. Name None needs ``blocks``. Unknown names and values are a ``UserError``.
     """
-    for key in overrides:
-        if key not in (known := [field.name for field in fields(Network)]):
-            raise UserError(f"a network has no field {key!r}{_nearest(key, known)}")
     if name is None:
         if "blocks" not in overrides:
             raise UserError("a network needs a model name or blocks")
         base = Network(None, FAMILIES["b1"].blocks)
-    elif name in NAMES:
+    elif isinstance(name, str) and name in NAMES:
         family, source, width_mult, image_size = NAMES[name]
         base = replace(FAMILIES[family], width_mult=width_mult, image_size=image_size, **CONVENTIONS[source])
     else:
         raise UserError(f"unknown model {name!r}{_nearest(str(name), known_names())}")
-    if "blocks" in overrides:
-        overrides = _with_blocks(base, overrides)
-    return replace(base, **overrides)
+    return changed(base, overrides)
+
+
+def changed(network: Network, overrides: Mapping[str, Any]) -> Network:
+    """A network with other fields; ``blocks`` may also be text.
+
+    An override counts even when it is None: ``width_mult=None`` scales nothing. Unknown fields and impossible values
+    are a ``UserError``.
+    """
+    known = [field.name for field in fields(Network)]
+    for key in overrides:
+        if key not in known:
+            hint = f"; {_TIMMS[key]}" if key in _TIMMS else _nearest(key, known)
+            raise UserError(f"a network has no field {key!r}{hint}")
+    return replace(network, **(_with_blocks(network, dict(overrides)) if "blocks" in overrides else overrides))
 
 
 def _with_blocks(base: Network, overrides: dict[str, Any]) -> dict[str, Any]:
