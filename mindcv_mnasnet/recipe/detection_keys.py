@@ -29,17 +29,19 @@ CLASSIFIERS_KEYS = {
 class DetectionKeys:
     """detection (task: detect)"""
 
-    task: str = key("classify", "classify images, or detect objects", choices=TASKS)
+    task: str = key("classify", "classify images, or detect objects", choices=TASKS, use=Use.STATE)
     extras_out_channels: tuple[int, ...] = key(
-        (512, 256, 256, 128), "widths of the layers added after the head", within="[2, inf)"
+        (512, 256, 256, 128), "widths of the layers added after the head", within="[2, inf)", use=Use.STATE
     )
     min_scale: float = key(0.2, "scale of the finest map's anchors, as a share of the image", within="(0, 1]")
     max_scale: float = key(0.95, "scale of the coarsest map's anchors", within="(0, 1]")
     reduce_boxes_in_lowest_layer: bool = key(
-        True, "three anchors a cell on the finest map, the square one of half its scale; False: as on the others"
+        True,
+        "three anchors a cell on the finest map, the square one of half its scale; False: as on the others",
+        use=Use.STATE,
     )
     aspect_ratios: tuple[float, ...] = key(
-        (2.0, 3.0), "aspect ratios of anchors, with their inverses", within="(1, inf)"
+        (2.0, 3.0), "aspect ratios of anchors, with their inverses", within="(1, inf)", use=Use.STATE
     )
     prior_scaling: tuple[float, ...] = key(
         (0.1, 0.2), "scales of the codes of centers and of sides", within="(0, inf)", length=2

@@ -47,7 +47,9 @@ class JobKeys:
     new_head: bool = key(
         False, "begin with a new classifier (predictors) where the checkpoint's would fit, too", use=Use.PLACE
     )
-    freeze: int | str | None = key(None, "'backbone' or stages to keep fixed", within="[0, 7]", choices=("backbone",))
+    freeze: int | str | None = key(
+        None, "'backbone' or stages to keep fixed", within="[0, 7]", choices=("backbone",), use=Use.STATE
+    )
     epoch_size: int = key(90, "epochs to train", within="[1, inf)")
     dataset_sink_mode: bool = key(True, "feed the device whole epochs, where the device can")
     sink_size: int | None = key(
@@ -99,7 +101,7 @@ class DataKeys:
         "error", "what a broken image does in training", choices=("error", "skip"), use=Use.VALIDATION
     )
     shuffle: bool = key(True, "a new order of the training images each epoch")
-    num_samples: int | None = key(None, "use only so many training images", within="[1, inf)")
+    num_samples: int | None = key(None, "use only so many training images", within="[1, inf)", use=Use.STATE)
     batch_size: int = key(128, "images per device and step", within="[1, inf)", use=Use.VALIDATION | Use.BATCH)
     val_batch_size: int | None = key(
         None, "images per device in validation; None is batch_size", within="[1, inf)", use=Use.VALIDATION

@@ -19,6 +19,7 @@ class Use(Flag):
     COMMAND = auto()  # counts in validation where the command line says it
     MINDSPORE = auto()  # means nothing to a compiled file or another runtime
     PUBLISHED = auto()  # says which published weights are meant, or whose are meant instead
+    STATE = auto()  # what a training's state follows from, so that a resumed run cannot change it
     BATCH = auto()  # how a step's images are divided: resuming judges their product
 
 

@@ -16,6 +16,7 @@ class OptimizerKeys:
         "optimizer",
         choices=("sgd", "momentum", "rmsprop", "adamw", "lamb"),
         unbuilt=("adam", "lion", "adagrad", "nadam"),
+        use=Use.STATE,
     )
     momentum: float = key(0.9, "momentum of sgd and rmsprop", within="[0, 1)")
     use_nesterov: bool = key(False, "Nesterov's momentum, with sgd")
@@ -32,13 +33,13 @@ class OptimizerKeys:
     clip_grad: bool = key(False, "clip the global norm of the gradients")
     clip_value: float = key(15.0, "that norm", within="(0, inf)")
     gradient_accumulation_steps: int = key(1, "batches per optimizer step", within="[1, inf)", use=Use.BATCH)
-    ema: bool = key(False, "average the weights, and validate the averages")
+    ema: bool = key(False, "average the weights, and validate the averages", use=Use.STATE)
     ema_decay: float = key(0.9999, "decay of that average per step", within="[0, 1)")
     ema_ramp: bool = key(False, "decay rises as min(ema_decay, (1 + n) / (10 + n))")
     quantize: bool = key(
         False,
         "train, and validate, as a network of 8-bit integers computes (fake quantization)",
-        use=Use.COMMAND | Use.MINDSPORE,
+        use=Use.COMMAND | Use.MINDSPORE | Use.STATE,
     )
     quant_weight_bits: int = key(
         7,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import with_home
@@ -34,10 +37,17 @@ def _edited(folder: RunFolder, checkpoint: Checkpoint) -> list[str]:
         return [f"{error}; the run goes on by its checkpoint's recipe"]
     if not other:
         return []
+    said = f"--{other[0]} VALUE --allow_changes {other[0]}"
     return [
         f"recipe.yaml of {folder.path} has another {', '.join(other)} than the checkpoint, which counts; "
-        f"to change it say --{other[0]} VALUE --allow_changes {other[0]}"
+        f"to change it {_anew(other[:1], folder.path) or f'say {said}'}"
     ]
+
+
+def _anew(names: Sequence[str], path: str | Path) -> str | None:
+    """What to do where the state of a run does not outlive such changes; None where it does."""
+    fixed = keys_for(Use.STATE | Use.NETWORK)
+    return f"start a new run with --init_from {path}" if any(name in fixed for name in names) else None
 
 
 def merged(recipe: Recipe, before: Recipe) -> Recipe:
@@ -51,9 +61,21 @@ def merged(recipe: Recipe, before: Recipe) -> Recipe:
     free = (*recipe.allow_changes, *keys_for(Use.BATCH))
     refused = [name for name in diff(before, whole) if name not in free]
     if refused:
-        name = refused[0]
+        name = next((name for name in refused if _anew([name], "")), refused[0])
+        said = ",".join(refused)
         raise UserError(
             f"{name}: the run was made with {getattr(before, name)!r} and is resumed with {getattr(whole, name)!r}; "
-            f"leave it as it was, or say --allow_changes {','.join(refused)}"
+            f"leave it as it was, or {_anew(refused, str(recipe.resume)) or f'say --allow_changes {said}'}"
         )
     return whole
+
+
+@contextmanager
+def misfits_explained(recipe: Recipe, path: Path) -> Iterator[None]:
+    """Within it, a state that does not fit a changed recipe is refused with what to do instead."""
+    try:
+        yield
+    except UserError as error:
+        if not recipe.allow_changes:
+            raise
+        raise UserError(f"{error}; such a change needs a new run, with --init_from {path}") from None

@@ -195,7 +195,8 @@ def _restore(job: Job, stored: Checkpoint) -> None:
     recipe, plan, meta = job.recipe, job.plan, stored.meta
     if len(job.train) != meta["train_images"]:
         raise UserError(f"the run trained on {meta['train_images']} images, {job.train.root} has {len(job.train)} now")
-    job.step.load(stored.tensors, str(stored.path))
+    with resume.misfits_explained(recipe, stored.path):
+        job.step.load(stored.tensors, str(stored.path))
     before = stored.recipe
     job.best, job.metrics = dict(meta["best"]), dict(meta["metrics"])
     job.last_checkpoint = stored.path
