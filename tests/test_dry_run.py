@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 
 import pytest
 
+from mindcv_mnasnet.commands import dry_run as command
 from mindcv_mnasnet.devices import environment, obstacles, simulation, stand_ins
+from mindcv_mnasnet.dry_run import run
 from mindcv_mnasnet.dry_run.report import MARK, Report
 from mindcv_mnasnet.dry_run.run import dry_run, explained
-from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.recipe.recipe import load_recipe
 
 KERNEL = "[INFO] DEVICE(1,7f,python):2026 [x.cc:175] GenerateKernelMod] kernel opname:{}, kernel type:{}_kernel"
@@ -87,6 +90,37 @@ def test_a_failed_job_is_explained_with_the_line_of_our_code(lines, sentence):
 def test_impossible_dry_runs_are_refused(keys, words):
     with pytest.raises(UserError, match=words):
         dry_run(load_recipe(), "r", **keys)
+
+
+@pytest.mark.parametrize("words", [("--devices", "1", "8", "0"), ("--levels", "O0", "O2")])
+def test_what_is_impossible_is_refused_before_the_first_job(tmp_path, monkeypatch, words):
+    monkeypatch.setattr(run, "follow", lambda *_: pytest.fail("a job was started"))
+    (tmp_path / "r.yaml").write_text("epoch_size: 1\n")
+    with pytest.raises(UserError, match=r"devices: 0|jit_level: 'O2'"):
+        command.main([str(tmp_path / "r.yaml"), *words])
+
+
+def test_a_search_that_trains_nothing_is_refused_before_the_first_job(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "follow", lambda *_: pytest.fail("a job was started"))
+    (tmp_path / "r.yaml").write_text("epoch_size: 1\n")
+    (tmp_path / "s.yaml").write_text("space: mnasnet\nevaluator: surrogate\nlatency: surrogate\n")
+    with pytest.raises(UserError, match="s: evaluator surrogate trains nothing"):
+        command.main([str(tmp_path / "r.yaml"), str(tmp_path / "s.yaml")])
+
+
+@pytest.mark.parametrize("begin", ["", "import os; os.close(1); os.close(2); "])
+def test_a_job_that_hangs_is_ended(monkeypatch, begin):
+    monkeypatch.setattr(simulation, "environment", lambda *_: dict(os.environ))
+    monkeypatch.setattr(run, "_MOST_SECONDS", 0.5)
+    program = f"{begin}import signal; signal.alarm(60); signal.pause()"
+    with pytest.raises(JobError, match=r"it took more than 0\.5 seconds"):
+        run.follow(Report("r", "O1", 1), ["-c", program])
+
+
+def test_a_job_that_fails_is_explained(monkeypatch):
+    monkeypatch.setattr(simulation, "environment", lambda *_: dict(os.environ))
+    with pytest.raises(JobError, match=r"r at O1 on 1 device.* fails: ValueError: no"):
+        run.follow(Report("r", "O1", 1), ["-c", "raise ValueError('no')"])
 
 
 # --- what keeps a job from starting ---------------------------------------------------------------------------------
