@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from PIL import Image
 from processes import cli, refused
 
 from mindcv_mnasnet.commands import search as command
+from mindcv_mnasnet.data.index import list_folder
+from mindcv_mnasnet.data.pack_writer import write_pack
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.network import resolve
@@ -135,7 +139,76 @@ def test_a_budget_that_is_too_short_leaves_the_folder_to_the_next_try(tmp_path, 
     assert "is too short" in refused(capsys, *words, "1min", program=command)
     assert list(tmp_path.iterdir()) == []
     assert cli(*words, "10h", program=command) == 0
-    assert "is there already" in refused(capsys, *words, "10h", program=command)
+    assert "exists; --resume" in refused(capsys, *words, "10h", program=command)
+    assert load_settings(tmp_path / "mine" / "search.yaml").trials >= 12  # what was there is left alone
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../../escaped", "a/b"])
+def test_a_name_stays_below_its_folder_and_nothing_else_is_removed(tmp_path, images, name, monkeypatch, capsys):
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "mine.txt").write_text("of years")
+    monkeypatch.chdir(work)
+    assert "run_name" in refused(capsys, "--images", images, "--run_name", name, program=command)
+    assert [path.name for path in tmp_path.rglob("*")] == ["work", "mine.txt"]
+
+
+def test_the_second_of_two_searches_of_a_folder_leaves_the_first_alone(tmp_path, images, monkeypatch, capsys):
+    """The folder comes to be after the second has looked for it."""
+    real = quick.new_folder
+
+    def overtaken(root, name, exact):
+        (root / name).mkdir()
+        (root / name / "search.yaml").write_text("of the first")
+        return real(root, name, exact)
+
+    monkeypatch.setattr(quick, "new_folder", overtaken)
+    assert "exists" in refused(capsys, "--images", images, "--search_dir", tmp_path, program=command)
+    assert (tmp_path / "search_birds and fish" / "search.yaml").read_text() == "of the first"
+
+
+def test_a_search_from_images_that_is_told_to_end_leaves_nothing(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(quick.timing, "time_trainings", lambda settings: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(quick, "meter_for", lambda _: SurrogateMeter())
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        quick.main(["--images", str(images), "--search_dir", str(tmp_path)])
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_images_that_cannot_be_searched_with_are_named(tmp_path, images, capsys):
+    broken = tmp_path / "some"
+    shutil.copytree(images, broken)
+    for path in broken.rglob("*.png"):
+        path.write_bytes(b"no image")
+    words = ("--search_dir", tmp_path / "runs", "--dry_run")
+    assert "no image that Pillow recognizes" in refused(capsys, "--images", broken, *words, program=command)
+    pack = tmp_path / "pack"
+    write_pack(list_folder(images), pack, 1, lambda done: None)
+    assert "is a pack without a split" in refused(capsys, "--images", pack, *words, program=command)
+    assert "workers: '0'" in refused(capsys, "--images", images, *words, "--workers", 0, program=command)
+    (tmp_path / "file").write_text("")
+    words = ("--images", images, "--search_dir", tmp_path / "file", "--dry_run")
+    assert "cannot write" in refused(capsys, *words, code=1, program=command)
+    assert not any((tmp_path / "runs").iterdir())
+
+
+def test_a_pack_is_searched_with_as_its_folder_is(tmp_path, images):
+    for part in ("train", "val"):
+        write_pack(list_folder(images), tmp_path / "pack" / part, 1, lambda done: None)
+    settings = load_settings(quick.write_files(tmp_path / "new", tmp_path / "pack", "mnasnet_small", 1.0, 1))
+    assert settings.final_recipe().image_resize == 24
+
+
+def test_a_home_folder_is_found(tmp_path, images, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(quick.timing, "time_trainings", lambda settings: Speed(1000.0, 1.0))
+    monkeypatch.chdir(tmp_path)
+    words = ("--images", images, "--search_dir=~/mine", "--run_name", "one", "--budget", "10h", "--dry_run")
+    assert cli(*words, program=command) == 0
+    assert (tmp_path / "mine" / "one" / "search.yaml").is_file()
 
 
 def in_this_process(pool, jobs):

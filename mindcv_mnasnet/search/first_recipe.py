@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mindcv_mnasnet.data.images import decode
 from mindcv_mnasnet.data.index import ImageIndex
 from mindcv_mnasnet.networks.network import Network
 
@@ -17,14 +18,13 @@ _RATE = 0.05 / 64  # per image of a batch; at twice that some runs on the digits
 
 
 def image_size(index: ImageIndex, seen: int = 100) -> int:
-    """Pixels per side to train at: the largest of ``SIZES`` within the middle image's shorter side."""
-    from PIL import Image
+    """Pixels per side to train at: the largest of ``SIZES`` within the middle image's shorter side.
 
-    sides = []
-    for number in range(0, len(index), max(1, len(index) // seen)):
-        with Image.open(index.name(number)) as image:
-            sides.append(min(image.size))
-    middle = float(np.median(sides))
+    Raises:
+        UserError: one of the images that are looked at is broken.
+    """
+    looked_at = range(0, len(index), max(1, len(index) // seen))
+    middle = float(np.median([min(decode(index.read(number), index.name(number)).size) for number in looked_at]))
     return max((size for size in SIZES if size <= middle), default=SIZES[0])
 
 

@@ -7,25 +7,30 @@ finalists and exports them. All three files are kept and can be edited; mnasnet 
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mindcv_mnasnet.data.index import list_folder, split
+from mindcv_mnasnet.data.packs import is_pack
 from mindcv_mnasnet.data.sets import open_train_val
 from mindcv_mnasnet.devices.runtime import usable_cores
 from mindcv_mnasnet.errors import UserError, interrupts_wait
-from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.files import new_folder, replace_file, with_home
 from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.recipe.command_line import Parser
 from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.recipe.values import typed
 from mindcv_mnasnet.recipe.yaml_files import to_yaml
 from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search import budget, timing
 from mindcv_mnasnet.search.candidates import reference_network
 from mindcv_mnasnet.search.first_recipe import image_size, recipe_keys, space_keys
+from mindcv_mnasnet.search.keys import SECTIONS
 from mindcv_mnasnet.search.meters import meter_for
 from mindcv_mnasnet.search.settings import Settings, load_settings
 
@@ -37,16 +42,16 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     factor = parse_target(options.target)
     seconds = budget.parse_duration(options.budget)
-    folder = Path(options.search_dir) / (options.run_name or f"search_{Path(options.images).resolve().name}")
-    if folder.exists():
-        raise UserError(f"{folder} is there already; --run_name names another, mnasnet search --resume goes on")
+    images, workers = with_home(options.images), _key("workers", options.workers, usable_cores())
+    name = _key("run_name", options.run_name, f"search_{images.resolve().name}")
+    folder = new_folder(with_home(options.search_dir), name, exact=True)
     try:
-        path = write_files(folder, Path(options.images), options.like, factor, options.workers or usable_cores())
-        settings = load_settings(path)
-        if not options.dry_run:
-            meter_for(settings)  # a runtime that is not installed is said before minutes have gone by
-        print(f"recipe, space and search are in {folder}; they can be edited\ntiming this machine ...", flush=True)
-        settings = fit_budget(settings, seconds)
+        with _ended_by_sigterm():
+            settings = load_settings(write_files(folder, images, options.like, factor, workers))
+            if not options.dry_run:
+                meter_for(settings)  # a runtime that is not installed is said before minutes have gone by
+            print(f"recipe, space and search are in {folder}; they can be edited\ntiming this machine ...", flush=True)
+            settings = fit_budget(settings, seconds)
     except BaseException:  # a next try with other words may take the same folder
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -59,6 +64,25 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _key(name: str, given: str | None, default: Any) -> Any:
+    """A key of searches as the command line gives it."""
+    return default if given is None else typed(name, given, "command line", SECTIONS)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Within it, SIGTERM is an exception, so that nothing half made stays."""
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _parser() -> Parser:
     parser = Parser(description=__doc__)
     parser.add_argument("--images", required=True, help="folder of classes, or of train/ and val/ (or test/)")
@@ -67,7 +91,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--target", default="1x", help="share of its latency that is wanted, such as 0.5x (default 1x)")
     parser.add_argument("--budget", default="2h", help="time for the search, such as 90min; finalists come on top")
-    parser.add_argument("--workers", type=int, help="trainings at once (default: this machine's cores)")
+    parser.add_argument("--workers", help="trainings at once (default: this machine's cores)")
     parser.add_argument("--search_dir", default="runs", help="folder of search folders")
     parser.add_argument("--run_name", help="folder below search_dir (default: search_ and the images' folder)")
     parser.add_argument("--dry_run", action="store_true", help="write the files and say what it costs, no more")
@@ -90,7 +114,7 @@ def parse_target(text: str) -> float:
 
 
 def write_files(folder: Path, images: Path, like: str, factor: float, workers: int) -> Path:
-    """``recipe.yaml``, ``space.yaml`` and ``search.yaml`` in a new folder; returns the last one.
+    """``recipe.yaml``, ``space.yaml`` and ``search.yaml`` in a folder; returns the last one.
 
     Raises:
         UserError: the folder has no classes of images, or the model is unknown.
@@ -98,7 +122,7 @@ def write_files(folder: Path, images: Path, like: str, factor: float, workers: i
     network = reference_network(like, resolve("mnasnet_small"))
     if not images.is_dir():
         raise UserError(f"images: {images} is not a folder")
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     data = _with_split(images, folder)
     train, _ = open_train_val(load_recipe(overrides=data))
     recipe, space = (str((folder / name).resolve()) for name in ("recipe.yaml", "space.yaml"))
@@ -132,6 +156,8 @@ def _with_split(images: Path, folder: Path) -> dict[str, Any]:
         if found is None:
             raise UserError(f"{images} has a folder train and neither val nor test beside it")
         return {"data_dir": str(images.resolve()), "val_split": found}
+    if is_pack(images):
+        raise UserError(f"images: {images} is a pack without a split; name the folder that it was packed from")
     parts = dict(zip(("train", "val"), split(list_folder(images), _VALIDATION, seed=0), strict=True))
     for name, part in parts.items():
         for number, label in enumerate(part.labels):
