@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
+import shlex
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -98,7 +99,8 @@ def new_folder(root: Path, name: str, exact: bool) -> Path:
                 path.mkdir()
                 return path
             if exact:
-                raise UserError(f"run_name: {path} exists; --resume {path} goes on with it, another name starts anew")
+                quoted = shlex.quote(str(path))
+                raise UserError(f"run_name: {path} exists; --resume {quoted} goes on with it, another name starts anew")
             number += 1
             path = root / f"{name}-{number}"
     except OSError as error:

@@ -120,7 +120,7 @@ def test_time_left_counts_the_length_of_trainings(tmp_path, digits, monkeypatch,
 
 
 def test_a_search_stopped_before_its_first_trial_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Search, "run", lambda self, progress: [])
+    monkeypatch.setattr(Search, "run", lambda self, *_: [])
     session.begin(load_settings(overrides={**SYNTHETIC, "search_dir": str(tmp_path), "run_name": "run"}))
     assert f"stopped after 0 of 60 trials; --resume {tmp_path / 'run'} goes on" in capsys.readouterr().out
 

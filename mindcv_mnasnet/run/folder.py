@@ -6,6 +6,7 @@ How a taken name is numbered and a folder locked is in :mod:`mindcv_mnasnet.file
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,11 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self._lock: IO[str] | None = None
+
+    @property
+    def quoted(self) -> str:
+        """Its path as a shell takes it."""
+        return shlex.quote(str(self.path))
 
     @property
     def checkpoints(self) -> Path:
@@ -168,4 +174,10 @@ def checkpoint_at(path: Path) -> list[Path]:
 
 def storable(recipe: Recipe) -> Recipe:
     """The recipe as a run keeps it: without what was said for one start only, with places that hold everywhere."""
-    return with_absolute_places(replace(recipe, resume=None, allow_changes=()))
+    starts: dict[str, Any] = {name: _from_everywhere(getattr(recipe, name)) for name in ("init_from", "ckpt_path")}
+    return with_absolute_places(replace(recipe, resume=None, allow_changes=(), **starts))
+
+
+def _from_everywhere(name: str | None) -> str | None:
+    """The whole path of what is there; other names, such as those of published weights, as they are."""
+    return str(with_home(name).absolute()) if name and with_home(name).exists() else name

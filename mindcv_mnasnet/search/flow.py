@@ -96,7 +96,7 @@ class Flow:
 
     def _enter(self, generation: int, tokens: Sequence[Tokens]) -> None:
         """Queue a generation's networks, but for those that were tried or are being tried."""
-        first = generation * self._settings.generation
+        first = self._generations.number(generation)
         candidates = [self._ledger.candidate(first + i, generation, one) for i, one in enumerate(tokens)]
         self._candidates[generation] = candidates
         new, again = [], []

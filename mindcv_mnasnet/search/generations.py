@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -22,7 +23,8 @@ class Generations:
     generations are stored together after every change.
 
     Args:
-        sizes: the number of networks of a generation, 0 for those after the last.
+        trials: networks of all generations, ``each`` of one; the last one has what is left.
+        ended: sizes of generations that have ended: a search that grew had a short one between others.
         first: tokens that generation 0 begins with.
     """
 
@@ -30,12 +32,15 @@ class Generations:
         self,
         strategy: Strategy,
         path: Path,
-        sizes: Callable[[int], int],
+        trials: int,
+        each: int,
         ahead: int,
         accept: Accept | None,
         first: Sequence[Tokens] = (),
+        ended: Mapping[int, int] = MappingProxyType({}),
     ):
-        self._strategy, self._path, self._sizes = strategy, path, sizes
+        self._strategy, self._path = strategy, path
+        self._trials, self._each, self._ended = trials, each, dict(ended)
         self._ahead, self._accept, self._first = ahead, accept, list(first)
         self._told = 0
         self.open: dict[int, list[Tokens]] = {}
@@ -60,7 +65,7 @@ class Generations:
     def tell(self, outcomes: Sequence[Outcome]) -> dict[int, list[Tokens]]:
         """How the oldest open generation did; returns those that are asked for in its place."""
         self._strategy.tell(self._told, outcomes)
-        del self.open[self._told]
+        self._ended[self._told] = len(self.open.pop(self._told))
         self._told += 1
         return self._ask(changed=True)
 
@@ -69,10 +74,15 @@ class Generations:
         """The number of the generation that is told of next."""
         return self._told
 
+    def number(self, generation: int) -> int:
+        """The number of a generation's first network."""
+        earlier = range(generation)
+        return sum(len(self.open[one]) if one in self.open else self._ended.get(one, self._each) for one in earlier)
+
     def _ask(self, changed: bool = False) -> dict[int, list[Tokens]]:
         new = {}
         for generation in range(self._told, self._told + self._ahead + 1):
-            count = self._sizes(generation)
+            count = min(self._each, self._trials - self.number(generation))
             if generation in self.open or count < 1:
                 continue
             asked = self._strategy.ask(generation, count, self._accept)

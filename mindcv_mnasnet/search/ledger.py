@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.latency.record import Latency
+from mindcv_mnasnet.networks.blocks import parse_blocks
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.search.candidates import Candidate, network_key, reference_of
 from mindcv_mnasnet.search.decisions import Tokens
 from mindcv_mnasnet.search.folder import SearchFolder
 from mindcv_mnasnet.search.measurements import Measurements
 from mindcv_mnasnet.search.pools import Result
+from mindcv_mnasnet.search.results import require_space
 from mindcv_mnasnet.search.settings import Settings
 from mindcv_mnasnet.search.space import Space
 from mindcv_mnasnet.search.trials import Trial, TrialLog
@@ -31,8 +35,23 @@ class Ledger:
         self._references = self._open_references()
         self._done: dict[tuple[int, int], Trial] = {}  # by rung and number
         self._known: dict[tuple[str, ...], Trial] = {}  # by layers, finished ones of the first rung, references too
-        for trial in self.log.read():
+        trials = self.log.read(repair=True)
+        require_space(trials, space, self.log.path)
+        for trial in trials:
+            self._require_reference(trial)
             self._remember(trial)
+
+    def _require_reference(self, trial: Trial) -> None:
+        """Refuse a trial of a reference whose layers were others then."""
+        one = self._references.get(trial.number)
+        if one is None:
+            return
+        network = replace(one.network, blocks=parse_blocks(trial.blocks)[0])
+        if network_key(network) != network_key(one.network):
+            raise UserError(
+                f"references: {trial.name} was another network when {self.log.path} was written; give its file back "
+                "what it said then, or search anew"
+            )
 
     def _remember(self, trial: Trial) -> None:
         self._done[trial.rung, trial.number] = trial
@@ -137,5 +156,6 @@ class Ledger:
         if len(tried) >= min(_LEAST_TRIALS, self._settings.trials) and len(failed) > most * len(tried):
             raise JobError(
                 f"{len(failed)} of {len(tried)} trials failed, more than most_failures {most:g} allows; "
-                f"the last: {failed[-1].status}: {failed[-1].reason}; --resume {self._folder.path} goes on"
+                f"the last: {failed[-1].status}: {failed[-1].reason}; "
+                f"--resume {shlex.quote(str(self._folder.path))} goes on"
             )

@@ -33,7 +33,7 @@ def write_job(folder: Path, recipe: dict[str, Any], held_out: float | None, memo
     """
     path = folder / "job.json"
     content = json.dumps({"recipe": recipe, "held_out": held_out, "memory_gb": memory_gb}).encode()
-    if not path.is_file() or path.read_bytes() != content:
+    if not path.is_file() or json.loads(path.read_bytes()) != json.loads(content):  # 1 and 1.0 are one number
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         replace_file(path, content)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file
-from mindcv_mnasnet.networks.network import parse_blocks
 from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search import figures
 from mindcv_mnasnet.search.chart import SCRIPT, chart
@@ -23,6 +23,8 @@ from mindcv_mnasnet.search.results import (
     measured,
     proposed,
     read_again,
+    remove_numbered,
+    require_space,
     standing,
     write_winners,
 )
@@ -42,6 +44,7 @@ def write_report(path: str | Path) -> Path:
     everything = TrialLog(folder.trials).read()
     trials = proposed(everything)
     references = [trial for trial in everything if trial.number < 0 and trial.rung == 0]
+    require_space(everything, settings.open_space(), folder.trials)
     if not measured(trials):
         raise UserError(f"{folder.path} has no trial with accuracy and latency yet; there is nothing to report")
     order = standing(everything, settings, read_again(folder.again))
@@ -87,7 +90,7 @@ def _summary(settings: Settings, trials: Sequence[Trial], order: Sequence[Trial]
         sentences.append(f"After longer trainings and the last measurement trial {order[0].number} is the first.")
     if not order:
         sentences.append("No network is within the target by its last measurement: there is no winner.")
-    sentences += [f"Train it: python train.py --config {path}" for path in winners[:1]]
+    sentences += [f"Train it: python train.py --config {shlex.quote(str(path))}" for path in winners[:1]]
     return Section("Result", tuple(sentences))
 
 
@@ -160,11 +163,11 @@ def _best_section(settings: Settings, order: Sequence[Trial], folder: Path) -> S
     rows = [("place", "trial", "accuracy, %", "latency, ms", "reward", "blocks")]
     for place, trial in enumerate(order[: settings.top], start=1):
         network = space.network(trial.tokens)
-        assert network.blocks == parse_blocks(trial.blocks)[0]
         title = f"{place}: trial {trial.number}, {_figures(trial)}"
         images.append(figures.draw_network(network, title, folder / f"network-{place}.png"))
         values = (f"{100 * (trial.accuracy or 0):.2f}", f"{trial.latency_ms:.3f}", f"{trial.reward:.4f}")
         rows.append((str(place), str(trial.number), *values, " ".join(trial.blocks)))
+    remove_numbered(folder, "network-*.png", len(images))
     return Section("Best networks", (), tuple(rows), tuple(images))
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy import stats  # comes with scikit-learn
 
+from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.networks.blocks import parse_blocks
 from mindcv_mnasnet.recipe.yaml_files import to_yaml
+from mindcv_mnasnet.run.folder import storable
 from mindcv_mnasnet.search.settings import Settings
+from mindcv_mnasnet.search.space import Space
 from mindcv_mnasnet.search.trials import Trial
 
 
@@ -20,6 +25,26 @@ def proposed(trials: Iterable[Trial]) -> list[Trial]:
     """The search's own trials of the first rung, without the references, in the order of their numbers."""
     own = (trial for trial in trials if trial.number >= 0 and trial.rung == 0)
     return sorted(own, key=lambda trial: trial.number)
+
+
+def require_space(trials: Iterable[Trial], space: Space, path: Path) -> None:
+    """Refuse trials of another space than this one.
+
+    Raises:
+        UserError: a trial's decisions stand for another network here, or for none.
+    """
+    for trial in trials:
+        if trial.number < 0:
+            continue
+        try:
+            same = space.blocks(trial.tokens) == parse_blocks(trial.blocks)[0]
+        except UserError:
+            same = False
+        if not same:
+            raise UserError(
+                f"space: {path} has trials of another space than {space.name} is now, such as trial {trial.number}; "
+                "give the space's file back what it said then, or search anew"
+            )
 
 
 def measured(trials: Iterable[Trial]) -> list[Trial]:
@@ -143,7 +168,7 @@ def write_winners(winners: Sequence[Trial], settings: Settings, folder: Path) ->
     if settings.recipe is None:
         return []
     folder.mkdir(exist_ok=True)
-    recipe = settings.final_recipe()
+    recipe = storable(settings.final_recipe())
     paths = []
     given = {name: value for name, value in recipe.to_dict().items() if name in recipe.given}
     for name in ("model", "blocks", "stem", "width_mult", "divisor", "min_width", "residual_rule"):
@@ -153,16 +178,29 @@ def write_winners(winners: Sequence[Trial], settings: Settings, folder: Path) ->
         path = folder / f"{place}.yaml"
         own = {"blocks": list(trial.blocks), "stem": space.stem, "divisor": 1}
         header = (
-            f"# Number {place} of the search {folder.parent.name}, trial {trial.number}: {trial.params:,} parameters, "
+            f"Number {place} of the search {folder.parent.name}, trial {trial.number}: {trial.params:,} parameters, "
             f"{trial.madds / 1e6:.1f} M multiply-adds,\n"
-            f"# {trial.latency_ms:.3g} ms ({trial.latency.get('runtime')}, {trial.latency.get('device')}), "
+            f"{trial.latency_ms:.3g} ms ({trial.latency.get('runtime')}, {trial.latency.get('device')}), "
             f"{100 * _accuracy(trial):.2f} % {_where(trial, settings)}.\n"
-            f"#\n#   python train.py --config {path}\n"
+            f"\n  python train.py --config {shlex.quote(str(path))}\n"
         )
-        body = to_yaml({**own, **given})
-        replace_file(path, (header + "\n" + body).encode())
+        comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())  # names may have line breaks
+        replace_file(path, (comment + "\n" + to_yaml({**own, **given})).encode())
         paths.append(path)
+    remove_numbered(folder, "*.yaml", len(paths))
     return paths
+
+
+def remove_numbered(folder: Path, pattern: str, kept: int) -> None:
+    """Delete what an earlier report left: files whose names are the pattern with a number above ``kept`` for its star.
+
+    A search with fewer winners than before would seem to have them still.
+    """
+    before, _, after = pattern.partition("*")
+    for path in folder.glob(pattern):
+        number = path.name.removeprefix(before).removesuffix(after)
+        if number.isdecimal() and int(number) > kept:
+            path.unlink()
 
 
 def _where(trial: Trial, settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 
@@ -44,8 +45,12 @@ class Search:
         if self._evaluator is not None:
             self._evaluator.stop()
 
-    def run(self, progress: Callable[[Trial], None] = lambda trial: None) -> list[Trial]:
+    def run(
+        self, progress: Callable[[Trial], None] = lambda trial: None, accepted: Callable[[], None] = lambda: None
+    ) -> list[Trial]:
         """All trials, in the order of their numbers; fewer after ``stop``.
+
+        ``accepted`` is called when settings, trials and state have proved to belong together.
 
         Raises:
             JobError: more than ``most_failures`` of the trials failed; names the last reason.
@@ -68,11 +73,14 @@ class Search:
                 generations = Generations(
                     strategy,
                     self.folder.state,
-                    self._size,
+                    settings.trials,
+                    settings.generation,
                     settings.generations_ahead,
                     accept,
                     self._seeds(band, accept),
+                    Counter(trial.generation for trial in ledger.of()),
                 )
+                accepted()
                 Flow(settings, ledger, generations, measurements, self._evaluator, lambda: self.stopped).run()
                 if not self.stopped:
                     rungs.run(self._evaluator)
@@ -81,9 +89,6 @@ class Search:
                 with closing(self._evaluator):
                     rungs.train_finalists(self._evaluator)
         return ledger.of()
-
-    def _size(self, generation: int) -> int:
-        return min(self.settings.generation, self.settings.trials - generation * self.settings.generation)
 
     def _band(self, measurements: Measurements) -> Band | None:
         """The band of latencies that is kept to, where there is one."""

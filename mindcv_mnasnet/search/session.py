@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 import time
@@ -15,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mindcv_mnasnet import console
-from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import replace_file
 from mindcv_mnasnet.latency.agreement import agreement
 from mindcv_mnasnet.run.progress import duration
@@ -36,8 +37,13 @@ _CHANGEABLE = ("trials", "workers", "pool", "ray_address", "trial_timeout_s", "r
 
 
 def begin(settings: Settings) -> None:
-    """Run a new search to its end, report, and export its finalists."""
-    _run(settings, SearchFolder.create(settings))
+    """Run a new search to its end, report, and export its finalists; a mistake leaves no folder."""
+    folder = SearchFolder.create(settings)
+    try:
+        _run(folder.stored_settings(), folder)
+    except (UserError, JobError):
+        folder.remove_unused()
+        raise
 
 
 def resume(path: str | Path, overrides: Mapping[str, Any]) -> None:
@@ -56,17 +62,19 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> None:
 @console.lenient()
 def _run(settings: Settings, folder: SearchFolder) -> None:
     folder.lock()
-    replace_file(folder.settings, settings.dump().encode())
     print(f"search folder {folder.path}", flush=True)
     search = Search(settings, folder)
     bar = _Bar(search, search.log.read())
     with _two_interrupts(search), bar:
-        trials = search.run(bar.update)
-    missing = settings.trials - len(trials)
+        trials = search.run(bar.update, lambda: folder.keep(settings))
+    missing, again = settings.trials - len(trials), shlex.quote(str(folder.path))
     if missing > 0:
-        print(f"stopped after {len(trials)} of {settings.trials} trials; --resume {folder.path} goes on")
-        if not measured(trials):
+        print(f"stopped after {len(trials)} of {settings.trials} trials; --resume {again} goes on")
+    if not measured(trials):
+        if missing > 0:
             return
+        last = trials[-1]
+        raise JobError(f"all {len(trials)} trials failed; the last: {last.status}: {last.reason}")
     print(write_report(folder.path), flush=True)
     if settings.finalists and not search.stopped:
         for line in export_winners(folder):

@@ -12,7 +12,7 @@ from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import with_home
 from mindcv_mnasnet.recipe.recipe import RECIPE_SUFFIXES, Recipe, load_recipe, split_width
 from mindcv_mnasnet.recipe.rule import Use
-from mindcv_mnasnet.recipe.values import key_table, keys_for, typed
+from mindcv_mnasnet.recipe.values import is_unset, key_table, keys_for, typed
 from mindcv_mnasnet.recipe.yaml_files import read_recipe_file, to_yaml
 from mindcv_mnasnet.search.keys import (
     KEEP,
@@ -26,9 +26,12 @@ from mindcv_mnasnet.search.keys import (
 )
 from mindcv_mnasnet.search.limits import Limits
 from mindcv_mnasnet.search.reward import EXPONENTS, Reward
+from mindcv_mnasnet.search.sections import read_proxy, read_rungs, read_target
 from mindcv_mnasnet.search.space import Space
 from mindcv_mnasnet.search.space_files import load_space
 from mindcv_mnasnet.search.strategies import default_strategy
+
+_FILES = ("recipe", "latency_table", "accuracy_table", "space")  # keys that name files
 
 
 @dataclass(frozen=True)
@@ -115,26 +118,36 @@ class Settings(PlaceKeys, TrialKeys, LatencyKeys, RewardKeys, SearchKeys):
         return load_space(self.space if "." not in self.space else self.beside(self.space), **fields)
 
     def beside(self, name: str) -> Path:
-        """A path that the file names: from the working directory where it is there, else from the file's folder."""
+        """A path that the file names: from the file's folder where it is there, else from the working directory."""
         path = with_home(name)
-        return path if path.is_absolute() or path.exists() else self.origin.parent / path
+        near = self.origin.parent / path
+        return path if path.exists() and not near.exists() else near
+
+    def settled(self) -> dict[str, Any]:
+        """What is chosen by numbers that a search that goes on may change, and has to stay."""
+        return {"strategy": self.chosen_strategy, "ahead": self.generations_ahead}
 
     def identity(self) -> dict[str, Any]:
         """What decides the outcome, without places and numbers of workers, as YAML holds it."""
         places = keys_for(Use.PLACE, SECTIONS)
-        values = {name: getattr(self, name) for name in key_table(SECTIONS) if name not in places}
+        values = {name: getattr(self, name) for name in key_table(SECTIONS) if name not in places} | self.settled()
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return {**plain, "proxy": dict(self.proxy), "rungs": [dict(rung) for rung in self.rungs]}
 
-    def dump(self) -> str:
-        """YAML of all that differs from the defaults; paths as they are found from here."""
+    def dump(self, folder: Path | None = None) -> str:
+        """YAML of all that differs from the defaults, with whole paths, and of ``settled``.
+
+        Args:
+            folder: where the file will be; its own files are named from there, so that it can be moved.
+        """
         table = key_table(SECTIONS)
         values = {name: getattr(self, name) for name in table if getattr(self, name) != table[name].default}
-        if self.generations_ahead:
-            values["ahead"] = self.generations_ahead  # other workers may not change it
-        for name in ("recipe", "latency_table", "accuracy_table", "space"):
-            if name in values and (path := self.beside(str(values[name]))).exists():
-                values[name] = str(path.resolve())
+        values |= self.settled()
+        for name in _FILES:
+            if name in values and _is_file(name, path := self.beside(str(values[name]))):
+                values[name] = str(_from_folder(path.resolve(), folder))
+        if self.data_dir is not None:
+            values["data_dir"] = str(with_home(self.data_dir).absolute())
         if self.target_network is not None:
             values["target_network"] = self.located(self.target_network)
         if self.references:
@@ -159,56 +172,51 @@ def _num_classes(recipe: Recipe) -> int:
         raise UserError(f"num_classes: the recipe does not say it, and the data cannot tell: {error}") from None
 
 
-def load_settings(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
-    """A search recipe from its file and the command line.
+def load_settings(
+    path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, stored: bool = False
+) -> Settings:
+    """A search recipe from its file and the command line; ``stored`` is a search's own file.
 
     Raises:
         UserError: unknown keys, wrong types, impossible values, or keys that contradict each other.
     """
     content = {} if path is None else read_recipe_file(path)
-    proxy = content.pop("proxy", None) or {}
-    _check_recipe_keys(proxy, f"proxy of {path}")
-    rungs = _read_rungs(content.pop("rungs", None) or [], str(path))
-    content |= _read_target(content.pop("target", None), str(path))
+    content |= read_target(content, str(path))
+    proxy = read_proxy(content.pop("proxy", None), str(path), stored)
+    rungs = read_rungs(content.pop("rungs", None), str(path), stored)
+    content.pop("target", None)
     values = {name: typed(name, raw, str(path), SECTIONS) for name, raw in content.items()}
-    if isinstance(content.get("references"), list):
-        values["references"] = tuple(str(name) for name in content["references"])  # paths may have blanks
-    values |= {name: typed(name, raw, "command line", SECTIONS) for name, raw in (overrides or {}).items()}
-    settings = Settings(**values, proxy=dict(proxy), rungs=rungs, origin=Path(path or "search.yaml"))
+    names = content.get("references")
+    if names is not None and not is_unset(names):
+        values["references"] = (names,) if isinstance(names, str) else tuple(map(str, names))  # paths may have blanks
+    given = {name: typed(name, raw, "command line", SECTIONS) for name, raw in (overrides or {}).items()}
+    values |= {name: _from_here(name, value) for name, value in given.items()}
+    settings = Settings(**values, proxy=proxy, rungs=rungs, origin=Path(path or "search.yaml"))
     _check_together(settings)
     return settings
 
 
-def _check_recipe_keys(content: Any, where: str) -> None:
-    if not isinstance(content, dict):
-        raise UserError(f"{where} is not a mapping of recipe keys")
-    for name, raw in content.items():
-        typed(str(name), raw, where)
+def _from_here(name: str, value: Any) -> Any:
+    """A value of the command line, where paths start at the working directory."""
+    if name == "references":
+        return tuple(_from_here("target_network", one) for one in value)
+    if name not in (*_FILES, "target_network") or value is None:
+        return value
+    model, width = split_width(value) if name == "target_network" else (value, "")
+    path = with_home(model)
+    return str(path.absolute()) + (f"@{width}" if width else "") if _is_file(name, path) else value
 
 
-def _read_rungs(content: Any, path: str) -> tuple[dict[str, Any], ...]:
-    if not isinstance(content, list):
-        raise UserError(f"rungs of {path} is not a list of mappings")
-    before = None
-    for number, rung in enumerate(content, start=1):
-        where = f"rung {number} of {path}"
-        keep = rung.get(KEEP) if isinstance(rung, dict) else None
-        if not isinstance(keep, int) or keep < 1 or (before is not None and keep > before):
-            raise UserError(
-                f"{where} needs keep, the number of networks: 1 or more and no more than the one before has"
-            )
-        _check_recipe_keys({name: raw for name, raw in rung.items() if name != KEEP}, where)
-        before = keep
-    return tuple(dict(rung) for rung in content)
+def _is_file(name: str, path: Path) -> bool:
+    """Whether a key's path is one of a file; what is called like a preset or a model is none."""
+    return path.is_file() and (name not in ("space", "target_network") or bool(path.suffix))
 
 
-def _read_target(content: Any, path: str) -> dict[str, Any]:
-    """``target: {network: NAME or RECIPE, factor: F}`` as the keys that it stands for."""
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or "network" not in content or set(content) - {"network", "factor"}:
-        raise UserError(f"target of {path} is a mapping of network and, where it is not 1, factor")
-    return {"target_network": content["network"], "target_factor": content.get("factor", 1.0)}
+def _from_folder(path: Path, folder: Path | None) -> Path:
+    """A whole path as it is found from ``folder`` if it is below it."""
+    if folder is None or folder.resolve() not in path.parents:
+        return path
+    return path.relative_to(folder.resolve())
 
 
 def _check_together(settings: Settings) -> None:

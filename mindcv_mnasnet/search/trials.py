@@ -109,10 +109,11 @@ class TrialLog:
         except OSError as error:
             raise unwritable(self.path, error) from error
 
-    def read(self) -> list[Trial]:
+    def read(self, repair: bool = False) -> list[Trial]:
         """All trials, in the order in which they ended.
 
-        A last line that a crash cut short is dropped, from the file too: its trial is made again.
+        A last line that is not whole yet is left out. A crash cut it short if the search is at work here: ``repair``
+        drops it from the file too, and its trial is made again.
 
         Raises:
             UserError: any other line that cannot be read.
@@ -121,7 +122,7 @@ class TrialLog:
             return []
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
+        if repair and len(whole) < len(content):
             try:
                 with self.path.open("r+b") as file:
                     file.truncate(len(whole))

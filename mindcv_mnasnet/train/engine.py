@@ -244,7 +244,7 @@ def _graphs(job: Job) -> CompileCache | None:
 def _closing_words(job: Job, summary: dict[str, Any]) -> str:
     assert job.folder is not None
     if summary["stopped"]:
-        return f"stopped after step {job.attempted_steps}; go on with: python train.py --resume {job.folder.path}"
+        return f"stopped after step {job.attempted_steps}; go on with: python train.py --resume {job.folder.quoted}"
     name = job.task.headline[0]
     best = f"best {TITLES[name]} {job.best[name]:.2f} % in epoch {job.best['epoch']}; " if job.best else ""
     return f"done: {best}{job.folder.path}"
