@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.latency.agreement import agreement, interval_of_ranks
 from mindcv_mnasnet.networks.cost import detector_cost, network_cost
 from mindcv_mnasnet.recipe.recipe import load_recipe
 
@@ -109,3 +110,16 @@ def test_the_docs_tell_what_the_trainings_of_the_band_say():
         recipe = load_recipe(ROOT / "configs" / "cifar10" / f"{name}.yaml")
         assert " ".join(recipe.blocks) == row["blocks"]
         assert ", ".join(f"{top1:.2f}" for top1 in row["top1"]) in text
+
+
+def test_the_docs_tell_how_the_rungs_rank_random_networks():
+    rows = json.loads((ROOT / "results" / "cifar10_band.json").read_text())["random_trainings"]
+    short, long = zip(*((row["top1"]["1"], row["top1"]["5"]) for row in rows if "5" in row["top1"]), strict=True)
+    low, high = interval_of_ranks(short, long)
+    text = " ".join((ROOT / "docs" / "search.md").read_text().split())
+    assert f"Spearman {agreement(short, long).spearman:.2f} (one epoch" in text
+    assert f"95 % interval {low:.2f} to {high:.2f}, bootstrap" in text
+    assert f"{len(rows)} networks" in text
+    assert f"trained {len(long)} of them" in text
+    assert f"{min(row['top1']['1'] for row in rows):.1f} to {max(row['top1']['1'] for row in rows):.1f} %" in text
+    assert f"after five {min(long):.1f} to {max(long):.1f} %" in text
