@@ -25,13 +25,12 @@ from mindcv_mnasnet.search.keys import (
     TrialKeys,
 )
 from mindcv_mnasnet.search.limits import Limits
+from mindcv_mnasnet.search.named_files import FILES, from_folder, from_here, is_file
 from mindcv_mnasnet.search.reward import EXPONENTS, Reward
 from mindcv_mnasnet.search.sections import read_proxy, read_rungs, read_target
 from mindcv_mnasnet.search.space import Space
 from mindcv_mnasnet.search.space_files import load_space
 from mindcv_mnasnet.search.strategies import default_strategy
-
-_FILES = ("recipe", "latency_table", "accuracy_table", "space")  # keys that name files
 
 
 @dataclass(frozen=True)
@@ -143,9 +142,9 @@ class Settings(PlaceKeys, TrialKeys, LatencyKeys, RewardKeys, SearchKeys):
         table = key_table(SECTIONS)
         values = {name: getattr(self, name) for name in table if getattr(self, name) != table[name].default}
         values |= self.settled()
-        for name in _FILES:
-            if name in values and _is_file(name, path := self.beside(str(values[name]))):
-                values[name] = str(_from_folder(path.resolve(), folder))
+        for name in FILES:
+            if name in values and is_file(name, path := self.beside(str(values[name]))):
+                values[name] = str(from_folder(path.resolve(), folder))
         if self.data_dir is not None:
             values["data_dir"] = str(with_home(self.data_dir).absolute())
         if self.target_network is not None:
@@ -190,33 +189,10 @@ def load_settings(
     if names is not None and not is_unset(names):
         values["references"] = (names,) if isinstance(names, str) else tuple(map(str, names))  # paths may have blanks
     given = {name: typed(name, raw, "command line", SECTIONS) for name, raw in (overrides or {}).items()}
-    values |= {name: _from_here(name, value) for name, value in given.items()}
+    values |= {name: from_here(name, value) for name, value in given.items()}
     settings = Settings(**values, proxy=proxy, rungs=rungs, origin=Path(path or "search.yaml"))
     _check_together(settings)
     return settings
-
-
-def _from_here(name: str, value: Any) -> Any:
-    """A value of the command line, where paths start at the working directory."""
-    if name == "references":
-        return tuple(_from_here("target_network", one) for one in value)
-    if name not in (*_FILES, "target_network") or value is None:
-        return value
-    model, width = split_width(value) if name == "target_network" else (value, "")
-    path = with_home(model)
-    return str(path.absolute()) + (f"@{width}" if width else "") if _is_file(name, path) else value
-
-
-def _is_file(name: str, path: Path) -> bool:
-    """Whether a key's path is one of a file; what is called like a preset or a model is none."""
-    return path.is_file() and (name not in ("space", "target_network") or bool(path.suffix))
-
-
-def _from_folder(path: Path, folder: Path | None) -> Path:
-    """A whole path as it is found from ``folder`` if it is below it."""
-    if folder is None or folder.resolve() not in path.parents:
-        return path
-    return path.relative_to(folder.resolve())
 
 
 def _check_together(settings: Settings) -> None:
