@@ -56,3 +56,29 @@ def test_a_state_that_does_not_fit_what_was_changed_says_so():
         recipe = load_recipe(overrides={"allow_changes": allowed})
         with pytest.raises(UserError, match=said), resume.misfits_explained(recipe, Path("a")):
             raise UserError("odd")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("run_name", "other"), ("ckpt_save_dir", "/other"), ("ckpt_path", "a.npz"), ("new_head", True)]
+)
+def test_what_only_a_new_run_looks_at_is_refused(name, value):
+    assert refusal(**{name: value}).startswith(f"{name}: ")
+    same = load_recipe(overrides={name: value, **({"init_from": "b"} if name == "new_head" else {})})
+    again = load_recipe(overrides={"resume": "runs/mine"} | ({} if name == "new_head" else {name: value}))
+    assert getattr(resume.merged(again, same), name) == value  # its own recipe's
+
+
+def test_a_run_that_another_process_went_on_with_meanwhile_is_refused(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "recipe.yaml").write_text("lr: 0.1\n")
+    recipe = load_recipe(overrides={"resume": str(tmp_path)})
+    stored = []
+    for step in (1, 2):
+        folder, one, _ = resume.stored_state(recipe)
+        resume.require_newest(folder, one)
+        stored.append(one)
+        meta = {"recipe": load_recipe().to_dict(), "batches": step}
+        write_checkpoint(folder.checkpoints / f"step_{step}.safetensors", {"weight": np.zeros(1, np.float32)}, meta)
+    for one in stored:
+        with pytest.raises(UserError, match=r"another process went on with .* meanwhile"):
+            resume.require_newest(folder, one)

@@ -76,7 +76,7 @@ def test_a_line_that_was_cut_short_is_dropped_for_good(tmp_path):
     content = log.path.read_bytes()
     for cut in range(1, 40):
         log.path.write_bytes(content[:-cut])
-        assert log.read() == [trial(0)]
+        assert log.read(repair=True) == [trial(0)]
         log.append(trial(2))
         assert log.read() == [trial(0), trial(2)]
 

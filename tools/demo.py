@@ -12,10 +12,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from mindcv_mnasnet.errors import JobError, run_cli
+from mindcv_mnasnet.errors import JobError, UserError, run_cli
 from mindcv_mnasnet.recipe.command_line import Parser
 
 RECIPE = "configs/digits/mnasnet_small_digits.yaml"
+_OWN = ("-c", "--config", "--run_name", "--ckpt_save_dir", "--resume", "--dry_run")
 
 
 def _run(*command: str) -> None:
@@ -36,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; options are handed on to train.py."""
     parser = Parser(prog="demo.py", description=__doc__, epilog="other options go to train.py, such as --epoch_size 5")
     _, handed_on = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    for word in handed_on:
+        if (name := word.partition("=")[0]) in _OWN:
+            raise UserError(f"{name}: the demo sets it itself; train.py takes it")
     run = _free_run(ROOT / "runs")
     shown = run.relative_to(ROOT)
     _run("train.py", "--config", RECIPE, "--run_name", run.name, *handed_on)

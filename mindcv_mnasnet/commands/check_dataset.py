@@ -22,6 +22,7 @@ from mindcv_mnasnet.data.walk import LeftOut, class_folders, images_under
 from mindcv_mnasnet.detection.coco import judge
 from mindcv_mnasnet.devices.processor import usable_cores
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.recipe.command_line import Parser
 from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
 
 _BEFORE_SPLIT = "instances_"
@@ -113,9 +114,7 @@ def _as_data_set(root: Path, annotated: bool, arguments: argparse.Namespace) -> 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with images at any depth, or an annotation file")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="the annotation file's images, if elsewhere")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

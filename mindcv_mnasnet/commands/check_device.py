@@ -19,11 +19,12 @@ from mindcv_mnasnet.device_check.run import check
 from mindcv_mnasnet.devices.simulation import simulated
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file, require_writable
+from mindcv_mnasnet.recipe.command_line import Parser
 
 
 def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
-    parts = options.parts.split(",") if options.parts else list(PARTS)
+    parts = list(PARTS) if options.parts is None else options.parts.split(",")
     for name in parts:
         if name not in PARTS:
             raise UserError(f"--parts: {name!r} is not one of {', '.join(PARTS)}")
@@ -40,11 +41,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, PARTS))
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="parts:\n" + "\n".join(f"  {name:{width}}  {part.meaning}" for name, part in PARTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--device_target", choices=("auto", "CPU", "Ascend"), default="auto")
     parser.add_argument("--parts", metavar="PART,...", help="only these (default: all)")

@@ -15,6 +15,7 @@ from mindcv_mnasnet.detection.voc import read_voc
 from mindcv_mnasnet.detection.yolo import read_yolo
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import replace_file, require_writable
+from mindcv_mnasnet.recipe.command_line import Parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,9 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("form", choices=("voc", "yolo"), help="what wrote the labels")
     parser.add_argument("source", type=Path, help="voc: folder with XML files; yolo: folder with images and labels")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="annotation file to write")

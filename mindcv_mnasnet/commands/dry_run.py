@@ -16,12 +16,15 @@ from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import replace_file, require_writable
 from mindcv_mnasnet.recipe.command_line import Parser
 from mindcv_mnasnet.recipe.recipe import load_recipe
+from mindcv_mnasnet.recipe.values import key_table
 from mindcv_mnasnet.recipe.yaml_files import read_recipe_file
+from mindcv_mnasnet.search.keys import SECTIONS as SEARCHES
 from mindcv_mnasnet.search.settings import load_settings
 
 if TYPE_CHECKING:
     from mindcv_mnasnet.dry_run.report import Report
 
+_OF_SEARCHES = {"proxy", "rungs", "target", *key_table(SEARCHES)} - set(key_table())  # keys that no recipe has
 _HEADER = "| recipe | level | devices | phase | kernels | fused | collectives | copies | compile s | peak GB |"
 
 
@@ -70,7 +73,7 @@ def _runs(
     from mindcv_mnasnet.dry_run.run import dry_run, dry_run_search
 
     name = Path(file).stem
-    if "space" in read_recipe_file(file):
+    if set(read_recipe_file(file)) & _OF_SEARCHES:
         settings = load_settings(file)
         for level in levels:
             yield f"{name} | {level} | 1", partial(dry_run_search, settings, name, level)

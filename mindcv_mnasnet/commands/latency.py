@@ -20,7 +20,10 @@ from mindcv_mnasnet.latency.record import LatencySettings, Meter
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.recipe.command_line import Parser
 from mindcv_mnasnet.recipe.recipe import RECIPE_SUFFIXES, network_named
+from mindcv_mnasnet.recipe.values import in_interval, key_table
+from mindcv_mnasnet.recipe.yaml_files import read_recipe_file
 from mindcv_mnasnet.search.covering import networks_covering
+from mindcv_mnasnet.search.keys import SECTIONS
 from mindcv_mnasnet.search.meters import open_meter
 from mindcv_mnasnet.search.settings import load_settings
 from mindcv_mnasnet.search.space import Space
@@ -95,9 +98,10 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 def _settings(options: argparse.Namespace) -> LatencySettings:
     known = {field.name for field in fields(LatencySettings)} - {"command", "table"}
     values = {name: value for name, value in vars(options).items() if name in known}
-    for name in ("threads", "batch", "repetitions", "calls"):
-        if values[name] < 1:
-            raise UserError(f"{name}: {values[name]} is impossible; it is 1 or more")
+    for name, value in values.items():
+        key = key_table(SECTIONS).get(f"latency_{name}")
+        if key is not None and key.rule.within and not in_interval(value, key.rule.within):
+            raise UserError(f"--{name}: {value} is impossible; allowed: {key.allowed()}")
     return LatencySettings(**values, command=options.command_line)
 
 
@@ -128,8 +132,12 @@ def _network(name: str, image_size: int | None) -> Network:
 
 
 def _space(options: argparse.Namespace) -> Space:
+    for option, least in (("random", 1), ("seed", 0)):
+        given = getattr(options, option)
+        if given is not None and given < least:
+            raise UserError(f"--{option}: {given} is impossible; it is {least} or more")
     name, data_dir = options.space, options.data_dir
-    if name.endswith(RECIPE_SUFFIXES) and "decisions:" not in Path(name).read_text(encoding="utf-8"):
+    if name.endswith(RECIPE_SUFFIXES) and "decisions" not in read_recipe_file(name):
         return load_settings(name, {} if data_dir is None else {"data_dir": data_dir}).open_space()
     return load_space(name)
 

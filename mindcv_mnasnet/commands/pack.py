@@ -19,27 +19,30 @@ from mindcv_mnasnet.data.pack_writer import write_pack
 from mindcv_mnasnet.data.packs import open_pack
 from mindcv_mnasnet.data.scaling import DEFAULT_QUALITY, Scaling
 from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.recipe.command_line import Parser
 
 _IMAGES_PER_SHARD = 8192
 _SHOWN_DIFFERENCES = 20
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SRC", type=Path, help="image folder")
     parser.add_argument("target", metavar="DST", type=Path, help="folder for the pack")
     parser.add_argument("--shards", type=int, help=f"per split (default: one for {_IMAGES_PER_SHARD} images)")
     parser.add_argument("--short_side", type=int, metavar="N", help="scale images down to N pixels, never up")
     parser.add_argument("--quality", type=int, help=f"JPEG quality of scaled images (default {DEFAULT_QUALITY})")
     parser.add_argument("--verify", action="store_true", help="afterwards compare names, labels and images with SRC")
-    parser.add_argument("--train_split", default="train", help="name of the training folder in SRC")
-    parser.add_argument("--val_split", default="val", help="name of the validation folder in SRC")
+    parser.add_argument("--train_split", metavar="NAME", help="the training folder in SRC (default: train)")
+    parser.add_argument("--val_split", metavar="NAME", help="the validation folder in SRC (default: val)")
     parser.add_argument("--val_labels", type=Path, help="label file of a flat validation folder")
     arguments = parser.parse_args(argv)
     if not arguments.source.is_dir():
         raise UserError(f"there is no folder {arguments.source}")
+    if arguments.target.resolve() == arguments.source.resolve():
+        raise UserError(
+            f"{arguments.target}: a pack is not written among the images that it is made of; name another DST"
+        )
     if arguments.shards is not None and arguments.shards < 1:
         raise UserError(f"--shards {arguments.shards}: at least one is needed")
     scaling = _scaling(arguments.short_side, arguments.quality)
@@ -60,17 +63,26 @@ def _scaling(short_side: int | None, quality: int | None) -> Scaling | None:
 
 def _parts(arguments: argparse.Namespace) -> dict[str, ImageIndex]:
     """What to pack by its folder in DST; one part in DST itself where SRC has no splits."""
-    train, val = arguments.source / arguments.train_split, arguments.source / arguments.val_split
+    train, val = (_split(arguments, name) for name in ("train_split", "val_split"))
     parts: dict[str, ImageIndex] = {}
-    if train.is_dir():
-        parts[arguments.train_split] = list_folder(train)
-    if val.is_dir():
-        names = parts[arguments.train_split].class_names if parts else None
+    if train is not None:
+        parts[train.name] = list_folder(train)
+    if val is not None:
+        names = parts[train.name].class_names if train is not None else None
         flat = arguments.val_labels
-        parts[arguments.val_split] = list_flat(val, flat, names) if flat else list_folder(val, names)
+        parts[val.name] = list_flat(val, flat, names) if flat else list_folder(val, names)
     elif arguments.val_labels is not None:
-        raise UserError(f"--val_labels: there is no folder {val} that it could label")
+        raise UserError(f"--val_labels: there is no folder {arguments.source / 'val'} that it could label")
     return parts or {"": list_folder(arguments.source)}
+
+
+def _split(arguments: argparse.Namespace, option: str) -> Path | None:
+    """The folder of a split; None where SRC has none and none was asked for."""
+    name = getattr(arguments, option)
+    folder = arguments.source / (name or option.removesuffix("_split"))
+    if name is not None and (folder.parent != arguments.source or folder.name == ".." or not folder.is_dir()):
+        raise UserError(f"--{option}: {arguments.source} has no folder {name!r}")
+    return folder if folder.is_dir() else None
 
 
 def _pack(image_index: ImageIndex, target: Path, shards: int | None, scaling: Scaling | None, verify: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.networks.cost import Cost, detector_cost, network_cost
 from mindcv_mnasnet.networks.network import Network, resolve
+from mindcv_mnasnet.recipe.command_line import Parser
 
 _IMAGENET, _COCO = 1000, 80  # classes
 
@@ -51,7 +52,7 @@ def _of_recipe(path: str, num_classes: int | None) -> tuple[Network, Cost]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    parser = Parser(description=__doc__, argument_default=argparse.SUPPRESS)
     parser.add_argument("model", nargs="?", default=None, help="a model name of any source, such as mnasnet-a1")
     parser.add_argument("-c", "--config", default=None, metavar="FILE", help="a recipe of a classifier or detector")
     parser.add_argument("--width_mult", type=width_mult, help="width multiplier; none scales and rounds nothing")

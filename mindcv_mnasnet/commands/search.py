@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError, interrupts_wait
@@ -11,10 +13,12 @@ from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
 from mindcv_mnasnet.search.keys import SECTIONS
 from mindcv_mnasnet.search.settings import load_settings
 
+_BELONGS = {"to": "compare", "longer": "proxy_check", "seeds": "proxy_check", "images_per_second": "dry_run"}
+
 
 def _parser() -> Parser:
     parser = Parser(description=__doc__)
-    does = parser.add_argument_group("instead of a new search")
+    does = parser.add_argument_group("instead of a new search").add_mutually_exclusive_group()
     does.add_argument(
         "--images", metavar="FOLDER", help="a whole search from images: --images FOLDER --like NAME; --images . --help"
     )
@@ -24,8 +28,8 @@ def _parser() -> Parser:
     does.add_argument("--dry_run", action="store_true", help="print what the search would cost")
     does.add_argument("--proxy_check", metavar="N", type=int, help="evaluate and train N random networks")
     parser.add_argument("--to", metavar="FOLDER", type=Path, help="--compare: write its figures and images there")
-    parser.add_argument("--longer", type=int, default=4, help="--proxy_check: times the proxy's epochs (default 4)")
-    parser.add_argument("--seeds", type=int, default=3, help="--proxy_check: seeds of the spread (default 3)")
+    parser.add_argument("--longer", type=int, help="--proxy_check: times the proxy's epochs (default 4)")
+    parser.add_argument("--seeds", type=int, help="--proxy_check: seeds of the spread (default 3)")
     parser.add_argument(
         "--images_per_second", type=float, help="--dry_run: training speed of one worker (default: timed here)"
     )
@@ -43,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = options.resume or options.report or options.compare
     if given and config:
         raise UserError("--config: a search that is there has its own; leave it out")
+    _require_use(options, overrides)
     if not (config or given):
         raise UserError("--config FILE is needed (configs/search/ has some), or --images FOLDER, or --resume RUN")
     if options.dry_run:
@@ -65,11 +70,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     with interrupts_wait():
         from mindcv_mnasnet.search import session  # loads MindSpore
 
-    if options.proxy_check:
-        print(session.proxy_check(load_settings(config, overrides), options.proxy_check, options.longer, options.seeds))
+    if options.proxy_check is not None:
+        settings = load_settings(config, {"run_name": None, **overrides})
+        longer, seeds = (
+            default if given is None else given for given, default in ((options.longer, 4), (options.seeds, 3))
+        )
+        print(session.proxy_check(settings, options.proxy_check, longer, seeds))
         return 0
     if options.resume:
         session.resume(options.resume, overrides)
     else:
         session.begin(load_settings(config, overrides))
     return 0
+
+
+def _require_use(options: argparse.Namespace, overrides: Mapping[str, object]) -> None:
+    """Refuse what the command would not look at."""
+    for option, user in _BELONGS.items():
+        if getattr(options, option) is not None and getattr(options, user) in (None, False):
+            raise UserError(f"--{option} belongs to --{user}")
+    for user in ("report", "compare"):
+        if getattr(options, user) and overrides:
+            raise UserError(f"--{next(iter(overrides))}: --{user} has no use for it; leave it out")
+    speed = options.images_per_second
+    if speed is not None and not 0 < speed < math.inf:
+        raise UserError(f"--images_per_second: {speed} is impossible; it is a number above 0")

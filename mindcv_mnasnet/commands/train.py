@@ -17,6 +17,8 @@ from mindcv_mnasnet.errors import UserError, interrupts_wait
 from mindcv_mnasnet.files import replace_file, require_writable
 from mindcv_mnasnet.recipe.command_line import Parser, parse_command_line
 from mindcv_mnasnet.recipe.recipe import Recipe, load_recipe
+from mindcv_mnasnet.run.folder import RunFolder
+from mindcv_mnasnet.run.resume import merged
 
 
 def _parser() -> Parser:
@@ -35,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, overrides, options = parse_command_line(sys.argv[1:] if argv is None else argv, _parser())
     recipe = load_recipe(config, overrides)
     if options.dry_run:
+        if recipe.resume is not None:
+            recipe = merged(recipe, RunFolder.open(recipe.resume).recipe())
         return _dry_run(recipe, Path(config).stem if config else str(recipe.model), options)
     for name in ("devices", "json"):
         if getattr(options, name) is not None:

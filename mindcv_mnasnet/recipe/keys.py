@@ -39,7 +39,11 @@ class JobKeys:
         use=Use.PLACE | Use.VALIDATION | Use.MINDSPORE,
     )
     run_name: str | None = key(
-        None, "folder of this run below ckpt_save_dir", pattern=r"(?!\.+$)[^/\\]+", form="a folder name", use=Use.PLACE
+        None,
+        "folder of this run below ckpt_save_dir",
+        pattern=r"(?!\.+$)[^/\\\0-\37]+",
+        form="a folder name",
+        use=Use.PLACE,
     )
     resume: str | None = key(None, "run folder to continue", pattern=".+", use=Use.PLACE)
     allow_changes: tuple[str, ...] = key((), "keys that a resumed run may change", use=Use.PLACE)

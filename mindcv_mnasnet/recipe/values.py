@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -182,6 +183,8 @@ def _check(key: Key, value: Any) -> None:
 
 
 def _check_text(rule: Rule, text: str) -> None:
+    if "\0" in text:
+        raise _RefusedError("has a character that no name can have")
     if rule.choices and text not in rule.choices:
         found = difflib.get_close_matches(text, rule.choices, n=1)
         raise _RefusedError("is not a choice" + (f" (did you mean {found[0]}?)" if found else ""))
@@ -190,7 +193,7 @@ def _check_text(rule: Rule, text: str) -> None:
 
 
 def _check_number(rule: Rule, number: float) -> None:
-    if not math.isfinite(number):
+    if abs(number) > sys.float_info.max or math.isnan(number):
         raise _RefusedError("is not a finite number")
     if rule.within and not in_interval(number, rule.within):
         raise _RefusedError("is impossible")

@@ -59,7 +59,9 @@ def read_recipe_file(path: str | Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"recipe {path} is not valid YAML{line}: {error.problem}") from None
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise UserError(f"recipe {path} is not valid YAML: it is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # such as a date in a thirteenth month
         raise UserError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:
         raise UserError(f"recipe {path} is empty")

@@ -11,9 +11,9 @@ from mindcv_mnasnet.errors import JobError, UserError
 from mindcv_mnasnet.files import with_home
 from mindcv_mnasnet.recipe.recipe import Recipe, diff
 from mindcv_mnasnet.recipe.rule import Use
-from mindcv_mnasnet.recipe.values import keys_for
+from mindcv_mnasnet.recipe.values import key_table, keys_for
 from mindcv_mnasnet.run.checkpoint import Checkpoint, newest_intact
-from mindcv_mnasnet.run.folder import RunFolder
+from mindcv_mnasnet.run.folder import RunFolder, storable
 
 
 def stored_state(recipe: Recipe) -> tuple[RunFolder | None, Checkpoint | None, list[str]]:
@@ -50,6 +50,14 @@ def _anew(names: Sequence[str], path: str | Path) -> str | None:
     return f"start a new run with --init_from {path}" if any(name in fixed for name in names) else None
 
 
+_OF_NEW_RUNS = {
+    "run_name": "a run stays in its folder",
+    "ckpt_save_dir": "a run stays in its folder",
+    "ckpt_path": "a resumed run has its own weights",
+    "new_head": "a resumed run has its own classifier",
+}
+
+
 def merged(recipe: Recipe, before: Recipe) -> Recipe:
     """The run's recipe with what was given now on top; changes have to be named in ``allow_changes``."""
     given = {name: value for name, value in recipe.to_dict().items() if name in recipe.given and name != "resume"}
@@ -58,6 +66,10 @@ def merged(recipe: Recipe, before: Recipe) -> Recipe:
     folder = with_home(whole.data_dir) / whole.train_split
     if whole.dataset == "digits" and "data_dir" in recipe.given and not folder.is_dir():
         raise UserError(f"data_dir: there is no folder {folder}; a resumed run does not write the digits again")
+    for name, why in _OF_NEW_RUNS.items():
+        said, stored = getattr(storable(whole), name), getattr(storable(before), name)
+        if name in recipe.given and said not in (stored, key_table()[name].default):
+            raise UserError(f"{name}: {said!r} is of no use with --resume: {why}; leave it out")
     free = (*recipe.allow_changes, *keys_for(Use.BATCH))
     refused = [name for name in diff(before, whole) if name not in free]
     if refused:
@@ -68,6 +80,17 @@ def merged(recipe: Recipe, before: Recipe) -> Recipe:
             f"leave it as it was, or {_anew(refused, str(recipe.resume)) or f'say --allow_changes {said}'}"
         )
     return whole
+
+
+def require_newest(folder: RunFolder, stored: Checkpoint | None) -> None:
+    """Refuse a run that another process has gone on with between reading its state and locking its folder.
+
+    Raises:
+        UserError: ``stored`` is not the newest checkpoint any more.
+    """
+    newest, _ = newest_intact(folder.checkpoints)
+    if newest is not None and (stored is None or newest.path.name != stored.path.name):
+        raise UserError(f"resume: another process went on with {folder.path} meanwhile; give the command again")
 
 
 @contextmanager

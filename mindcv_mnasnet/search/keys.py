@@ -104,7 +104,7 @@ class PlaceKeys:
 
     search_dir: str = key("runs", "folder of search folders", pattern=".+", use=Use.PLACE)
     run_name: str | None = key(
-        None, "folder below search_dir", pattern=r"(?!\.+$)[^/\\]+", form="a folder name", use=Use.PLACE
+        None, "folder below search_dir", pattern=r"(?!\.+$)[^/\\\0-\37]+", form="a folder name", use=Use.PLACE
     )
 
 

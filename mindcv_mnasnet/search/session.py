@@ -171,7 +171,7 @@ def proxy_check(settings: Settings, networks: int, longer: int, seeds: int) -> s
     shared = settings.evaluator == "supernet"
     if networks < 3 or longer < (1 if shared else 2) or seeds < 1:
         raise UserError("--proxy_check: at least 3 networks, 2 times the epochs (a supernet: 1) and 1 seed are needed")
-    folder = SearchFolder.create(changed(settings, run_name=None))
+    folder = SearchFolder.create(settings)
     folder.lock()
     print(f"search folder {folder.path}", flush=True)
     space = settings.open_space()

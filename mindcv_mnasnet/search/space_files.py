@@ -53,7 +53,7 @@ def read_space(name: str, content: Any, fields: Mapping[str, Any] | None = None)
     stem = content.get("stem", 32)
     check_whole(f"space {name}: stem", stem)
     own = {key: content[key] for key in _NETWORK_KEYS if key in content}
-    return Space(
+    space = Space(
         name,
         stem,
         strides,
@@ -61,6 +61,13 @@ def read_space(name: str, content: Any, fields: Mapping[str, Any] | None = None)
         choices=_choices(name, content["decisions"]) + ((("stride", STRIDES),) if max(map(len, strides)) > 1 else ()),
         network_fields=tuple(sorted({**own, **(fields or {})}.items())),
     )
+    for position, allowed in enumerate(space.allowed):
+        if not allowed:
+            stage = position // len(space.choices)
+            raise UserError(
+                f"space {name}: layers: no choice leaves the {lists['layers'][stage]} of stage {stage + 1} one"
+            )
+    return space
 
 
 def _choices(name: str, decisions: Any) -> tuple[tuple[str, tuple[Any, ...]], ...]:

@@ -152,6 +152,7 @@ def prepare(recipe: Recipe) -> Job:
     if machine.rank == 0:
         job.folder = folder or RunFolder.create(storable(recipe))
         job.folder.lock()
+        resume.require_newest(job.folder, stored)
         job.folder.write_data(job.known)
     return job
 
@@ -244,7 +245,5 @@ def _require_agreement(job: Job) -> None:
     whole = runtime.sum_over_ranks(np.array(list(own.values())), job.runtime.world)
     for (what, mine), sum_of_all in zip(own.items(), whole, strict=True):
         if mine * job.runtime.world != sum_of_all:
-            raise JobError(
-                f"rank {job.runtime.rank} has {mine} {what}, other ranks have not: "
-                "the same data_dir and run folder have to be on all nodes"
-            )
+            same = "the same data_dir and run folder have to be on all nodes"
+            raise JobError(f"rank {job.runtime.rank} has {mine} {what}, other ranks have not: {same}")
