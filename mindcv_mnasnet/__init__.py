@@ -22,8 +22,14 @@ _HOMES = {
     "validate": "mindcv_mnasnet.inference.evaluate",
     "open_classifier": "mindcv_mnasnet.inference.predict",
     "open_detector": "mindcv_mnasnet.inference.detect",
+    "network_cost": "mindcv_mnasnet.networks.cost",
+    "Recipe": "mindcv_mnasnet.recipe.recipe",
+    "Classifier": "mindcv_mnasnet.inference.predict",
+    "Prediction": "mindcv_mnasnet.inference.predict",
+    "ObjectDetector": "mindcv_mnasnet.inference.detect",
+    "FoundObjects": "mindcv_mnasnet.inference.detect",
 }
-__all__ = ["create_model", "list_models", "load_recipe", "open_classifier", "open_detector", "train", "validate"]
+__all__ = ["train", *_HOMES]
 
 
 def __getattr__(name: str) -> _Any:

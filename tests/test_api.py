@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
+from processes import ROOT
 
 import mindcv_mnasnet as mm
 from mindcv_mnasnet import cli
@@ -107,3 +110,18 @@ def test_the_api_trains_validates_and_predicts(cpu, digits, tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(b"nothing")
     with pytest.raises(JobError, match=r"broken\.png"):
         classifier.predict(tmp_path / "broken.png")
+
+
+def test_the_documented_names_are_the_packages():
+    page = (ROOT / "docs" / "reference" / "api.md").read_text()
+    documented = re.findall(r"auto(?:function|class):: (mindcv_mnasnet\.[\w.]+)\.(\w+)", page)
+    assert {name for _, name in documented} | {"train"} == set(mm.__all__)
+    for module, name in documented:
+        assert getattr(mm, name) is getattr(importlib.import_module(module), name)
+
+
+def test_the_package_can_be_run():
+    done = subprocess.run(
+        [sys.executable, "-m", "mindcv_mnasnet", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{mm.__version__}\n"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import exported
@@ -21,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 from weight_files import network, stored, tensors, write
 
 from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.networks.network import FAMILIES
 from mindcv_mnasnet.run.checkpoint import read_checkpoint, write_checkpoint
 from mindcv_mnasnet.weights.convert import convert, open_weights
 from mindcv_mnasnet.weights.files import read_stored, write_stored
@@ -341,3 +343,16 @@ def test_safetensors_written_for_others_are_plain(tmp_path):
     convert(src, tmp_path / "ours.safetensors")
     convert(tmp_path / "ours.safetensors", tmp_path / "again.safetensors", target="timm")
     assert load_file(tmp_path / "again.safetensors").keys() == load_file(src).keys()
+
+
+@pytest.mark.parametrize("model", [None, "mnasnet_small"])
+def test_a_named_model_is_adapted_to_the_colors_of_the_file(tmp_path, model):
+    net = replace(network("timm", "small", width=1.0), in_channels=1, head=FAMILIES["small"].head)
+    path = write(tmp_path / "grey.safetensors", "timm", net)
+    assert read_weights(path, model=model).network.in_channels == 1
+
+
+def test_a_width_without_a_model_is_refused(tmp_path):
+    path = write(tmp_path / "a.safetensors", "timm", network("timm", "small"))
+    with pytest.raises(UserError, match="width_mult: it is that of a model"):
+        read_weights(path, width_mult=0.35)

@@ -36,6 +36,7 @@ LAYERS = (
     "device_check",
     "commands",
     "cli",
+    "__main__",
 )
 WITHOUT_FRAMEWORK = ["console", "errors", "files", "networks", "recipe"]
 LAYER_OF = {name: layer for layer, name in enumerate(LAYERS)}

@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="write every report as JSON")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     require_writable("--json", options.json)
-    from mindcv_mnasnet.dry_run.run import PHASES  # loads MindSpore
+    from mindcv_mnasnet.dry_run.run import PHASES, require_possible  # loads MindSpore
+
+    require_possible(options.devices, options.levels)
 
     if unknown := set(options.phases) - set(PHASES):
         raise UserError(f"phases: {unknown.pop()!r} is not one of {', '.join(PHASES)}")
@@ -70,11 +72,12 @@ def _runs(
     file: str, levels: Sequence[str], devices: Sequence[int], phases: Sequence[str]
 ) -> Iterator[tuple[str, Callable[[], Report]]]:
     """The dry runs of a file, each with the first cells of its rows; a search's jobs have one device each."""
-    from mindcv_mnasnet.dry_run.run import dry_run, dry_run_search
+    from mindcv_mnasnet.dry_run.run import dry_run, dry_run_search, require_training
 
     name = Path(file).stem
     if set(read_recipe_file(file)) & _OF_SEARCHES:
         settings = load_settings(file)
+        require_training(settings, name)
         for level in levels:
             yield f"{name} | {level} | 1", partial(dry_run_search, settings, name, level)
         return

@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="the output may be there already")
     parser.add_argument("--quantize", choices=("fp16", "dynamic", "int8"), help="int8 observes the training images")
     parser.add_argument("--input", choices=("float", "uint8"), default="float", help="uint8: raw pixels, NHWC")
-    parser.add_argument("--batch", type=int, default=1, help="images that the file takes at once (default 1)")
+    parser.add_argument("--batch", type=int, help="images that the file takes at once (default 1)")
     parser.add_argument("--dynamic_batch", action="store_true", help="leave the number of images open (ONNX)")
     parser.add_argument("--image_size", type=int, help="pixels per side (default: as the checkpoint is evaluated)")
     parser.add_argument("--weights", choices=("ema", "raw"), help="averaged or raw weights (default: ema if there)")
@@ -54,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{options.checkpoint} stands for {1 + len(others)} checkpoints; name one")
     if options.calibration_images is not None and options.quantize != "int8":
         raise UserError("calibration_images: --quantize int8 alone observes images; leave it out")
+    if options.dynamic_batch and options.batch is not None:
+        raise UserError("batch: --dynamic_batch leaves the number of images open; leave one of the two out")
     suffix = f"-{options.quantize}" if options.quantize else ""
     output = options.output or path.with_name(f"{path.stem}{suffix}.{options.format}")
 
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         format=options.format,
         quantize=options.quantize,
         input=options.input,
-        batch=None if options.dynamic_batch else options.batch,
+        batch=None if options.dynamic_batch else 1 if options.batch is None else options.batch,
         image_size=options.image_size,
         ema=None if options.weights is None else options.weights == "ema",
         data_dir=options.data_dir,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Timer
 
 import numpy as np
 
@@ -49,11 +53,8 @@ def dry_run(
         UserError: an impossible number of devices or level, or the back end cannot be had here.
         JobError: the job does not compile; the sentence names the operator and the line of our code.
     """
-    if devices < 1:
-        raise UserError(f"devices: {devices} is impossible; it is 1 or more")
     level = jit_level or (recipe.jit_level if recipe.jit_level in LEVELS else "O1")
-    if level not in LEVELS:
-        raise UserError(f"jit_level: {level!r} cannot be dry-run; it can be {' or '.join(LEVELS)}")
+    require_possible([devices], [level])
     report = Report(name, level, devices, notes=_notes(recipe, level))
     classes = recipe.num_classes or DEFAULT_CLASSES
     given = replace(
@@ -66,6 +67,20 @@ def dry_run(
             words = ["-m", "mindcv_mnasnet.dry_run.job", json.dumps({**request, "phases": names})]
             follow(report, words, logged)
     return report
+
+
+def require_possible(devices: Sequence[int], levels: Sequence[str]) -> None:
+    """Refuse numbers of devices and levels that cannot be dry-run.
+
+    Raises:
+        UserError: one of them is impossible.
+    """
+    for count in devices:
+        if count < 1:
+            raise UserError(f"devices: {count} is impossible; it is 1 or more")
+    for level in levels:
+        if level not in LEVELS:
+            raise UserError(f"jit_level: {level!r} cannot be dry-run; it can be {' or '.join(LEVELS)}")
 
 
 def follow(report: Report, words: Sequence[str], logged: bool = True) -> None:
@@ -89,19 +104,42 @@ def follow(report: Report, words: Sequence[str], logged: bool = True) -> None:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            start_new_session=True,
         )
-        with process:
+        with process, _ended_in_time(process) as late:
             assert process.stdout is not None
-            try:
-                others = report.read(process.stdout)
-                code = process.wait(_MOST_SECONDS)
-            except BaseException:
-                process.kill()
-                raise
+            others = report.read(process.stdout)
+            code = process.wait()
+    if late.is_set():
+        others.append(f"JobError: it took more than {_MOST_SECONDS:g} seconds")
     if code != 0:
         raise JobError(
             f"{report.recipe} at {report.jit_level} on {report.devices} device(s) fails: {explained(others)}"
         )
+
+
+@contextmanager
+def _ended_in_time(process: subprocess.Popen[str]) -> Iterator[Event]:
+    """Within it, an error or ``_MOST_SECONDS``, which set the event, end a process and its children."""
+    late = Event()
+
+    def end() -> None:
+        late.set()
+        kill()
+
+    def kill() -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    timer = Timer(_MOST_SECONDS, end)
+    timer.start()
+    try:
+        yield late
+    except BaseException:
+        kill()
+        raise
+    finally:
+        timer.cancel()
 
 
 def dry_run_search(settings: Settings, name: str, jit_level: str | None = None) -> Report:
@@ -110,14 +148,23 @@ def dry_run_search(settings: Settings, name: str, jit_level: str | None = None) 
     Raises:
         UserError: the search trains nothing.
     """
-    if settings.evaluator not in ("proxy", "supernet"):
-        raise UserError(f"{name}: evaluator {settings.evaluator} trains nothing that could be dry-run")
+    require_training(settings, name)
     space = settings.open_space()
     network = space.network(space.random(np.random.default_rng(settings.seed)))
     keys = {**settings.rung_keys(0), "num_classes": network.num_classes}
     if settings.evaluator == "supernet":
         return dry_run(load_recipe(overrides=keys), name, 1, jit_level, ("supernet",), settings)
     return dry_run(load_recipe(overrides=keys | network_keys(network)), name, 1, jit_level, ("train", "validate"))
+
+
+def require_training(settings: Settings, name: str) -> None:
+    """Refuse a search without a network to train.
+
+    Raises:
+        UserError: its evaluator trains nothing.
+    """
+    if settings.evaluator not in ("proxy", "supernet"):
+        raise UserError(f"{name}: evaluator {settings.evaluator} trains nothing that could be dry-run")
 
 
 def _notes(recipe: Recipe, level: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mindcv_mnasnet.errors import UserError
@@ -71,6 +72,17 @@ def describe(wrong: Mapping[str, list[str]]) -> str:
         for what, names in wrong.items()
         if names
     )
+
+
+def require_fit(path: Path, expected: Shapes, stored: Shapes) -> None:
+    """Refuse tensors that are not exactly the expected ones.
+
+    Raises:
+        UserError: some are missing, left over, or of another shape.
+    """
+    wrong = mismatches(expected, stored)
+    if any(wrong.values()):
+        raise UserError(f"{path} does not fit the network: {describe(wrong)}")
 
 
 def _expected(network: Network, name_map: NameMap) -> dict[str, tuple[int, ...]]:

@@ -18,7 +18,7 @@ from mindcv_mnasnet.run.checkpoint import BrokenCheckpointError, Checkpoint, rea
 from mindcv_mnasnet.weights import tensorflow
 from mindcv_mnasnet.weights.archive import looks_like_tensorflow
 from mindcv_mnasnet.weights.conventions import published_as, recipe_for
-from mindcv_mnasnet.weights.detect import describe, mismatches, network_of, source_of
+from mindcv_mnasnet.weights.detect import network_of, require_fit, source_of
 from mindcv_mnasnet.weights.files import read_stored
 from mindcv_mnasnet.weights.hugging_face import read_config
 from mindcv_mnasnet.weights.labels import imagenet_class_names
@@ -86,6 +86,8 @@ def read_weights(
         return _changed(path, own, class_names, image_size, evaluation)
     else:
         foreign = _foreign(path, source, raw, model, width_mult)
+    if width_mult is not None and model is None:
+        raise UserError("width_mult: it is that of a model; name it (--model), or leave the width out")
     given = {**config.evaluation, **(evaluation or {})}
     origin = str(path.with_name("config.json")) if config.evaluation else "command line"
     configured = given.pop("image_resize", None)
@@ -122,7 +124,7 @@ def _foreign(path: Path, source: str | None, raw: bool, model: str | None, width
     stored_shapes = {name: tuple(value.shape) for name, value in stored.tensors.items()}
     network = _network(path, stored_shapes, kind, model, width_mult)
     names = NAME_MAPS[kind].names(network)
-    _require_fit(path, {theirs: shapes(network)[ours] for ours, theirs in names.items()}, stored_shapes)
+    require_fit(path, {theirs: shapes(network)[ours] for ours, theirs in names.items()}, stored_shapes)
     if left := sorted(set(stored.counters) - set(NAME_MAPS[kind].counters(network))):
         raise UserError(f"{path} counts batches of modules that {kind} does not have there: {', '.join(left[:3])}")
     tensors = {ours: stored.tensors[theirs] for ours, theirs in names.items()}
@@ -229,20 +231,18 @@ def _network(
             return network_of(stored, kind)
         classifier = next((n for n in ("classifier.weight", "classifier.1.weight") if n in stored), None)
         classes = stored[classifier][0] if classifier else 1000
-        own_width = {} if width_mult is None else {"width_mult": width_mult}
-        return resolve(model, num_classes=classes, **own_width, **CONVENTIONS[kind])
+        network = _resolved(model, width_mult, kind, num_classes=classes)
+        stem = stored.get(NAME_MAPS[kind].names(network)["stem.conv.weight"], (0, 0))
+        return replace(network, in_channels=stem[1] or network.in_channels)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
 def _named(model: str, width_mult: float | None, stored: Network, kind: str) -> Network:
-    own_width = {} if width_mult is None else {"width_mult": width_mult}
-    network = resolve(model, num_classes=stored.num_classes, **own_width, **CONVENTIONS[kind])
-    _require_fit(Path(model), shapes(network), shapes(stored))
+    network = _resolved(model, width_mult, kind, num_classes=stored.num_classes, in_channels=stored.in_channels)
+    require_fit(Path(model), shapes(network), shapes(stored))
     return network
 
 
-def _require_fit(path: Path, expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]]) -> None:
-    wrong = mismatches(expected, stored)
-    if any(wrong.values()):
-        raise UserError(f"{path} does not fit the network: {describe(wrong)}")
+def _resolved(model: str, width_mult: float | None, kind: str, **sizes: int) -> Network:
+    return resolve(model, **sizes, **({} if width_mult is None else {"width_mult": width_mult}), **CONVENTIONS[kind])

@@ -16,7 +16,7 @@ _TEXTS = (
     (b"{", "JSON, such as a server's message, not weights"),
     (b"[", "JSON, such as a server's message, not weights"),
 )
-_RUN = "predict and validate run it once its name ends in"
+_RUN = "it is run, not read, once its name ends in"
 _OTHERS = (
     (0, b"\x89HDF", "an HDF5 file of Keras, which is not read here"),
     (0, b"\x1f\x8b", "a gzip archive; unpack it first"),
