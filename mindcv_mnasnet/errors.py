@@ -87,6 +87,8 @@ def _ending(main: Callable[[], int]) -> tuple[int, str]:
         return 1, f"failed: standard output: {error}"
     except KeyboardInterrupt:
         return 130, "interrupted"
+    except MemoryError as error:
+        return 1, f"failed: there is not enough memory here ({first_line(error)})"
     except (OSError, RuntimeError) as error:
         reason = _impossible_path(error)
         if reason is None:

@@ -10,7 +10,7 @@ from search_files import SPACE, write_search
 
 from mindcv_mnasnet.commands import check_device, convert_boxes, dry_run, latency, pack, profile, train
 from mindcv_mnasnet.commands import search as search_command
-from mindcv_mnasnet.errors import UserError
+from mindcv_mnasnet.errors import UserError, run_cli
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.search.space_files import load_space
 
@@ -30,6 +30,9 @@ from mindcv_mnasnet.search.space_files import load_space
         (profile, "--modl x", "command line: unrecognized"),
         (latency, "measure mnasnet_small --timeout_s nan", "--timeout_s: nan"),
         (latency, "measure mnasnet_small --warm_up -1", "--warm_up: -1"),
+        (latency, "measure mnasnet_small --threads 99999", "--threads: 99999"),
+        (latency, "measure mnasnet_small --latency command --latency_command a", "latency_command: a command line"),
+        (train, "recipe.yaml", "a recipe is given as --config FILE, a checkpoint as --ckpt_path FILE"),
         (latency, "build --space nowhere.yaml --table t", "recipe nowhere.yaml: No such file"),
         (latency, "build --space paper --table t --random 0", "--random: 0"),
         (train, "--dry_run --resume nowhere", "nowhere"),
@@ -98,3 +101,11 @@ def test_a_space_whose_stage_can_have_no_layer_is_refused(tmp_path):
     (tmp_path / "s.yaml").write_text(yaml.safe_dump({**SPACE, "decisions": decisions}))
     with pytest.raises(UserError, match="layers: no choice leaves the 1 of stage 1 one"):
         load_space(tmp_path / "s.yaml")
+
+
+def test_a_lack_of_memory_is_a_failed_job(capsys):
+    def work() -> int:
+        raise MemoryError("Unable to allocate 54.8 TiB")
+
+    assert run_cli(work) == 1
+    assert capsys.readouterr().err == "failed: there is not enough memory here (Unable to allocate 54.8 TiB)\n"

@@ -79,20 +79,31 @@ _RANDOM = "this many random networks of the space; build: only their parts (defa
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
+    """The options of a measurement, by names of their own and by those of a search's keys, which sentences name."""
     command.add_argument(
         "--latency", dest="kind", default="onnxruntime", choices=("onnxruntime", "litert", "mindspore", "command")
     )
-    command.add_argument("--threads", type=int, default=1)
-    command.add_argument("--batch", type=int, default=1)
-    command.add_argument("--repetitions", type=int, default=100)
-    command.add_argument("--warm_up", type=int, default=10)
-    command.add_argument("--timeout_s", type=float, default=120.0, help="most seconds for one network")
-    command.add_argument("--command_line", help="--latency command: a command line with {model}")
-    command.add_argument("--format", default="onnx", choices=("onnx", "tflite", "mindir"), help="what {model} is")
-    command.add_argument("--calls", type=int, default=1, help="calls of the command, whose median counts (default 1)")
-    command.add_argument("--pattern", help="regular expression whose group is the milliseconds")
-    command.add_argument("--json_path", help="place of the milliseconds in JSON output, such as a.b.0")
-    command.add_argument("--scale", type=float, default=1.0, help="milliseconds per unit of the answer")
+    command.add_argument("--threads", "--latency_threads", type=int, default=1)
+    command.add_argument("--batch", "--latency_batch", type=int, default=1)
+    command.add_argument("--repetitions", "--latency_repetitions", type=int, default=100)
+    command.add_argument("--warm_up", "--latency_warm_up", type=int, default=10)
+    command.add_argument(
+        "--timeout_s", "--latency_timeout_s", type=float, default=120.0, help="most seconds for one network"
+    )
+    command.add_argument("--command_line", "--latency_command", help="--latency command: a command line with {model}")
+    command.add_argument(
+        "--format", "--latency_format", default="onnx", choices=("onnx", "tflite", "mindir"), help="what {model} is"
+    )
+    command.add_argument(
+        "--calls", "--latency_calls", type=int, default=1, help="calls of the command, whose median counts (default 1)"
+    )
+    command.add_argument("--pattern", "--latency_pattern", help="regular expression whose group is the milliseconds")
+    command.add_argument(
+        "--json_path", "--latency_json_path", help="place of the milliseconds in JSON output, such as a.b.0"
+    )
+    command.add_argument(
+        "--scale", "--latency_scale", type=float, default=1.0, help="milliseconds per unit of the answer"
+    )
 
 
 def _settings(options: argparse.Namespace) -> LatencySettings:

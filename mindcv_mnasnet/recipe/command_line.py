@@ -80,7 +80,8 @@ def parse_command_line(
             raise UserError(f"{name}: this command has no use for it (command line); --help lists what it takes")
         if stray[0].startswith("-"):
             raise UserError(f"unknown key {name!r} (command line){nearest(name, key_table(sections))}")
-        raise UserError(f"stray {stray[0]!r} on the command line; a recipe is given as --config FILE")
+        more = ", a checkpoint as --ckpt_path FILE" if "ckpt_path" in key_table(sections) else ""
+        raise UserError(f"stray {stray[0]!r} on the command line; a recipe is given as --config FILE{more}")
     options = vars(known)
     overrides = {name: options.pop(name) for name in key_table(sections) if name in options}
     return CommandLine(options.pop("config"), overrides, argparse.Namespace(**options))

@@ -57,7 +57,7 @@ class LatencyKeys:
         "runtime on this machine, a command, or a table",
         choices=("onnxruntime", "litert", "mindspore", "command", "table", "surrogate"),
     )
-    latency_threads: int = key(1, "threads of the runtime", within="[1, inf)")
+    latency_threads: int = key(1, "threads of the runtime", within="[1, 1024]")
     latency_batch: int = key(1, "images per call", within="[1, inf)")
     latency_repetitions: int = key(100, "timed calls", within="[1, inf)")
     latency_warm_up: int = key(10, "calls before", within="[0, inf)")
