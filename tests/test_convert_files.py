@@ -255,6 +255,17 @@ def test_a_training_checkpoint_of_pytorch_gives_its_averaged_weights(tmp_path):
     assert all(np.array_equal(own.tensors[name] + 1, raw.tensors[name]) for name in own.tensors)
 
 
+@pytest.mark.parametrize("key", ["ema", "model_ema", "model", "args"])
+@pytest.mark.parametrize("settings", [{"decay": 0.9, "updates": {"done": 5}}, {}])
+def test_settings_beside_weights_are_no_weights(tmp_path, key, settings):
+    torch = pytest.importorskip("torch")
+    state = {name: torch.from_numpy(value) for name, value in stored("timm", network("timm", "b1")).tensors.items()}
+    torch.save({key: settings, "net": state, "optimizer": {"state": {}, "param_groups": [1]}}, tmp_path / "x.pth")
+    assert read_stored(tmp_path / "x.pth").tensors.keys() == state.keys()
+    torch.save({"module": {key: {**settings, "shadow": state}}}, tmp_path / "nested.pth")
+    assert read_stored(tmp_path / "nested.pth").tensors.keys() == state.keys()
+
+
 def test_pytorch_files_go_round(tmp_path):
     torch = pytest.importorskip("torch")
     src = write(tmp_path / "theirs.pth", "torchvision", network("torchvision", "b1"))

@@ -76,10 +76,13 @@ def _complaint(path: Path, error: Exception) -> str:
 
 
 def _state_dict(content: Mapping[Any, Any], raw: bool) -> tuple[Mapping[Any, Any], str | None]:
-    """The mapping of tensors in what a training script saved around it, under a usual key or in the only mapping."""
+    """The mapping of tensors in what a training script saved around it, under a usual key or in the only mapping.
+
+    Mappings without tensors, such as the settings of an average, are passed over.
+    """
     found: list[str] = []
     for _ in range(_DEPTH):
-        inner = [key for key, value in content.items() if isinstance(value, Mapping) and value]
+        inner = [key for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
         usual = [key for key in (*(() if raw else _AVERAGED), *_WRAPPERS) if key in inner]
         alone = inner if len(inner) == 1 and not any(hasattr(value, "shape") for value in content.values()) else []
         if not (usual or alone):
@@ -87,6 +90,11 @@ def _state_dict(content: Mapping[Any, Any], raw: bool) -> tuple[Mapping[Any, Any
         found.append(repr((usual or alone)[0]))
         content = content[(usual or alone)[0]]
     return content, f"taken from {' in '.join(reversed(found))} of a training checkpoint" if found else None
+
+
+def _has_tensors(content: Mapping[Any, Any], depth: int = _DEPTH) -> bool:
+    found = (isinstance(value, Mapping) and depth > 1 and _has_tensors(value, depth - 1) for value in content.values())
+    return any(hasattr(value, "shape") for value in content.values()) or any(found)
 
 
 def pytorch_bytes(values: Mapping[str, np.ndarray], version: int | None) -> bytes:
