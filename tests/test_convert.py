@@ -156,6 +156,25 @@ def test_a_tensor_too_few_too_many_or_misshapen_is_listed_and_nothing_written(tm
     assert [path.name for path in tmp_path.iterdir()] == ["theirs.safetensors"]
 
 
+@pytest.mark.parametrize(("source", "width"), [("timm", 0.5), ("torchvision", 1.4), ("mindcv", 0.75)])
+def test_the_nearest_network_has_the_width_of_the_weights(source, width):
+    net = network(source, "b1", width=width)
+    known = {theirs: shapes(net)[ours] for ours, theirs in NAME_MAPS[source].names(net).items()}
+    with pytest.raises(UserError, match=rf"the nearest is b1 x {width}: 1 left over \(surplus\.weight\)$"):
+        network_of({**known, "surplus.weight": (3,)}, source)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (0, 3), (0, 3, 3, 3), (8, 0, 3, 3)])
+@pytest.mark.parametrize("model", [None, "mnasnet_100"])
+@pytest.mark.parametrize("name", ["conv_stem.weight", "classifier.weight"])
+def test_tensors_of_another_number_of_dimensions_are_named(tmp_path, shape, model, name):
+    content = stored("timm", resolve("mnasnet_100", num_classes=7))
+    values = {**content.tensors, name: np.zeros(shape, np.float32)}
+    write_stored(tmp_path / "x.safetensors", dataclasses.replace(content, tensors=values))
+    with pytest.raises(UserError, match=rf"of another shape \({name}"):
+        read_weights(tmp_path / "x.safetensors", model=model)
+
+
 def test_another_model_than_the_one_named_is_refused(tmp_path):
     src = write(tmp_path / "theirs.safetensors", "timm", network("timm", "a1", 1.0, 1000))
     with pytest.raises(UserError, match="does not fit the network"):

@@ -20,6 +20,11 @@ _MARKS = {
     "mindcv": "features.0.weight",
     "own": "stem.conv.weight",
 }
+_SIZES = {  # field of a network -> the tensor that says it, along which of how many axes
+    "num_classes": ("classifier.weight", 0, 2),
+    "in_channels": ("stem.conv.weight", 1, 4),
+    "head": ("head.conv.weight", 0, 4),
+}
 _PUBLISHED_WIDTHS = (1.0, 0.5, 0.75, 0.35, 1.3, 1.4)
 _OTHER_WIDTHS = tuple(percent / 100 for percent in range(5, 401, 5))
 
@@ -52,8 +57,13 @@ def network_of(stored: Shapes, source: str = "own") -> Network:
             return network
         count = sum(len(names) for names in wrong.values())
         if count < fewest:
-            fewest, nearest = count, f"{network.family or 'an old torchvision layout'}: {describe(wrong)}"
+            fewest, nearest = count, f"{_called(network)}: {describe(wrong)}"
     raise UserError(f"these tensors are no published MnasNet; the nearest is {nearest or 'none at all'}")
+
+
+def _called(network: Network) -> str:
+    width = "" if network.width_mult in (None, 1.0) else f" x {network.width_mult:g}"
+    return "an old torchvision layout" if network.family is None else f"{network.family}{width}"
 
 
 def mismatches(expected: Shapes, stored: Shapes) -> dict[str, list[str]]:
@@ -91,36 +101,31 @@ def _expected(network: Network, name_map: NameMap) -> dict[str, tuple[int, ...]]
 
 
 def _candidates(stored: Shapes, name_map: NameMap) -> Iterator[Network]:
-    """Networks worth comparing: first those with exactly these names, then one of each family for the report."""
-    rest = []
+    """Networks worth comparing: first those with exactly these names, then those of each family for the report."""
+    rest: list[Network] = []
     for family in FAMILIES.values():
         try:
             names = name_map.names(family)
         except UserError:
             continue
-        if set(names.values()) != stored.keys():
-            rest.append(_adapted(family, stored, names, name_map))
-            continue
-        base = _adapted(family, stored, names, name_map)
-        stem = stored[names["stem.conv.weight"]][0]
+        base = replace(family, **stored_sizes(stored, names), **CONVENTIONS[name_map.source])
+        stem = stored.get(names["stem.conv.weight"], ())[:1]
         widths = (base.width_mult, *_PUBLISHED_WIDTHS, *_OTHER_WIDTHS)
         scaled = [replace(base, width_mult=width) for width in dict.fromkeys(widths)]
-        yield from (network for network in scaled if network.stem_width == stem)
+        fitting = [network for network in scaled if (network.stem_width,) == stem] or [base]
         if name_map.source == "torchvision":
-            yield from (_unscaled_start(network) for network in scaled)
-        rest.append(base)
+            fitting += map(_unscaled_start, scaled)
+        if set(names.values()) == stored.keys():
+            yield from fitting
+        else:
+            rest += fitting
     yield from rest
 
 
-def _adapted(family: Network, stored: Shapes, names: Mapping[str, str], name_map: NameMap) -> Network:
-    """The family with the classes, colors and head that are stored, and the source's conventions."""
-    sizes = {
-        "num_classes": stored.get(names["classifier.weight"], (family.num_classes,))[0],
-        "in_channels": (*stored.get(names["stem.conv.weight"], ()), 3, 3)[1],
-        "head": stored.get(names["head.conv.weight"], (family.head,))[0],
-    }
-    known: dict[str, Any] = {key: value for key, value in sizes.items() if value > 0}
-    return replace(family, **known, **CONVENTIONS[name_map.source])
+def stored_sizes(stored: Shapes, names: Mapping[str, str]) -> dict[str, Any]:
+    """The classes, colors and head of tensors, as far as these have the right number of dimensions."""
+    known = {key: (stored.get(names[ours], ()), axis, rank) for key, (ours, axis, rank) in _SIZES.items()}
+    return {key: shape[axis] for key, (shape, axis, rank) in known.items() if len(shape) == rank and shape[axis] > 0}
 
 
 def is_first_layout(network: Network) -> bool:

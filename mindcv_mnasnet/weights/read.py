@@ -18,7 +18,7 @@ from mindcv_mnasnet.run.checkpoint import BrokenCheckpointError, Checkpoint, rea
 from mindcv_mnasnet.weights import tensorflow
 from mindcv_mnasnet.weights.archive import looks_like_tensorflow
 from mindcv_mnasnet.weights.conventions import published_as, recipe_for
-from mindcv_mnasnet.weights.detect import network_of, require_fit, source_of
+from mindcv_mnasnet.weights.detect import network_of, require_fit, source_of, stored_sizes
 from mindcv_mnasnet.weights.files import read_stored
 from mindcv_mnasnet.weights.hugging_face import read_config
 from mindcv_mnasnet.weights.labels import imagenet_class_names
@@ -229,11 +229,9 @@ def _network(
     try:
         if model is None:
             return network_of(stored, kind)
-        classifier = next((n for n in ("classifier.weight", "classifier.1.weight") if n in stored), None)
-        classes = stored[classifier][0] if classifier else 1000
-        network = _resolved(model, width_mult, kind, num_classes=classes)
-        stem = stored.get(NAME_MAPS[kind].names(network)["stem.conv.weight"], (0, 0))
-        return replace(network, in_channels=stem[1] or network.in_channels)
+        network = _resolved(model, width_mult, kind)
+        sizes = stored_sizes(stored, NAME_MAPS[kind].names(network))
+        return replace(network, **{key: sizes[key] for key in ("num_classes", "in_channels") if key in sizes})
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
