@@ -28,6 +28,8 @@ from mindcv_mnasnet.search.space_files import load_space
         (check_device, "--parts ", "--parts: ''"),
         (convert_boxes, "cvat a b", "command line: argument"),
         (profile, "--modl x", "command line: unrecognized"),
+        (profile, "--table --width_mult 0.5", "width_mult: --table has no use for it"),
+        (profile, "--table --layers", "layers: --table has no use for it"),
         (latency, "measure mnasnet_small --timeout_s nan", "--timeout_s: nan"),
         (latency, "measure mnasnet_small --warm_up -1", "--warm_up: -1"),
         (latency, "measure mnasnet_small --threads 99999", "--threads: 99999"),

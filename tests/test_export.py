@@ -151,6 +151,12 @@ def test_what_cannot_be_is_refused_with_nothing_written(tmp_path, checkpoint, op
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
 
 
+def test_a_number_of_images_is_not_left_open_as_well(tmp_path, checkpoint):
+    with pytest.raises(UserError, match="batch: --dynamic_batch leaves"):
+        command.main([str(checkpoint), "--format", "onnx", "--batch", "1", "--dynamic_batch"])
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
 def test_a_file_that_is_there_is_not_overwritten_unasked(tmp_path, tiny):
     (tmp_path / "net.mindir").write_text("mine")
     with pytest.raises(UserError, match="there already"):

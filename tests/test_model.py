@@ -38,6 +38,7 @@ def trainable(model: nn.Cell) -> int:
         ({"out_indices": (1, 2)}, "features_only"),
         ({"global_pool": "avg"}, "features_only"),
         ({"checkpoint_path": "x.pth"}, "open_classifier"),
+        ({"model_name": "mnasnet_small"}, "model_name of timm and MindCV is model here"),
         ({"num_classes": 0}, "num_classes is 0.*features_only"),
         ({"num_classes": 2.5}, "num_classes is 2.5"),
         ({"seed": -1}, "seed is -1, but must be a whole number from 0"),
@@ -50,6 +51,11 @@ def test_what_no_network_has_is_one_sentence_with_a_way_out(model, keys, said):
     with pytest.raises(UserError, match=said) as refused:
         create_model(model, **keys)
     assert len(str(refused.value)) < 160
+
+
+def test_the_first_argument_given_by_another_word_is_no_field():
+    with pytest.raises(UserError, match="no field 'name'"):
+        create_model("mnasnet_small", name="mnasnet_small")
 
 
 def test_other_blocks_of_a_description_are_read_as_those_of_a_name():

@@ -21,6 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     if model is None and "blocks" not in arguments and not table and config is None:
         raise UserError("name a model, or give --config, --blocks or --table")
+    idle = [*arguments, *(["layers"] if layers else [])]
+    if idle and model is None and "blocks" not in arguments and config is None:
+        raise UserError(f"{idle[0]}: --table has no use for it; name a model as well, or leave it out")
     report: dict[str, Any] = {}
     text: list[str] = []
     if config is not None:

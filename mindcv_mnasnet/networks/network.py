@@ -165,8 +165,9 @@ class Network:
         return cls(**{**stored, "blocks": parse_blocks(stored["blocks"])[0]})
 
 
-#: What timm's words for its models are here, where no field is near.
-_TIMMS = {
+#: What the words of timm and MindCV for their models are here, where no field is near.
+_OF_OTHERS = {
+    "model_name": "the model_name of timm and MindCV is model here",
     "drop_rate": "timm's drop_rate is dropout here",
     "drop_path_rate": "timm's drop_path_rate is drop_connect here",
     "in_chans": "timm's in_chans is in_channels here",
@@ -193,7 +194,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return [name for name in known_names() if fnmatchcase(name, pattern)]
 
 
-def resolve(name: str | None, **overrides: Any) -> Network:
+def resolve(name: str | None, /, **overrides: Any) -> Network:
     """The network that a model name of any source stands for, with the conventions of that source.
 
     Overrides are those of ``changed``. Name None needs ``blocks``. Unknown names and values are a ``UserError``.
@@ -219,7 +220,7 @@ def changed(network: Network, overrides: Mapping[str, Any]) -> Network:
     known = [field.name for field in fields(Network)]
     for key in overrides:
         if key not in known:
-            hint = f"; {_TIMMS[key]}" if key in _TIMMS else _nearest(key, known)
+            hint = f"; {_OF_OTHERS[key]}" if key in _OF_OTHERS else _nearest(key, known)
             raise UserError(f"a network has no field {key!r}{hint}")
     return replace(network, **(_with_blocks(network, dict(overrides)) if "blocks" in overrides else overrides))
 
