@@ -16,16 +16,16 @@ _TEXTS = (
     (b"{", "JSON, such as a server's message, not weights"),
     (b"[", "JSON, such as a server's message, not weights"),
 )
-_RUN = "it is run, not read, once its name ends in"
+_RUN = "not a weight file; predict and validate run such files if their names end in"
 _OTHERS = (
     (0, b"\x89HDF", "an HDF5 file of Keras, which is not read here"),
     (0, b"\x1f\x8b", "a gzip archive; unpack it first"),
-    (4, b"TFL3", f"a TFLite file; {_RUN} .tflite"),
+    (4, b"TFL3", f"a TFLite file, {_RUN} .tflite"),
     (257, b"ustar", "a tar archive; unpack it first"),
     (0, b"\x93NUMPY", "an array of NumPy, which has no names of tensors"),
     (0, b"\x89PNG", "an image"),
     (0, b"\xff\xd8\xff", "an image"),
-    *((0, bytes([8, version, 18]), f"an ONNX model; {_RUN} .onnx") for version in range(3, 16)),
+    *((0, bytes([8, version, 18]), f"an ONNX model, {_RUN} .onnx") for version in range(3, 16)),
 )
 
 
