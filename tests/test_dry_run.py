@@ -113,7 +113,7 @@ def test_a_job_that_hangs_is_ended(monkeypatch, begin):
     monkeypatch.setattr(simulation, "environment", lambda *_: dict(os.environ))
     monkeypatch.setattr(run, "_MOST_SECONDS", 0.5)
     program = f"{begin}import signal; signal.alarm(60); signal.pause()"
-    with pytest.raises(JobError, match=r"it took more than 0\.5 seconds"):
+    with pytest.raises(JobError, match=r"fails: it took more than 0\.5 seconds"):
         run.follow(Report("r", "O1", 1), ["-c", program])
 
 

@@ -111,7 +111,7 @@ def follow(report: Report, words: Sequence[str], logged: bool = True) -> None:
             others = report.read(process.stdout)
             code = process.wait()
     if late.is_set():
-        others.append(f"JobError: it took more than {_MOST_SECONDS:g} seconds")
+        others.append(f"failed: it took more than {_MOST_SECONDS:g} seconds")
     if code != 0:
         raise JobError(
             f"{report.recipe} at {report.jit_level} on {report.devices} device(s) fails: {explained(others)}"
