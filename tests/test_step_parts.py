@@ -1,4 +1,4 @@
-"""The pieces of a step against NumPy: normalization, mixing, erasing, losses."""
+"""The pieces of a step against NumPy: normalization, erasing, mixing, losses."""
 
 import mindspore as ms
 import numpy as np
@@ -8,7 +8,7 @@ from tiny import normal, tensor
 
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.train.loss import Loss
-from mindcv_mnasnet.train.preprocess import MixAndErase, Preprocess
+from mindcv_mnasnet.train.preprocess import EraseAndMix, Preprocess
 from mindcv_mnasnet.train.random_inputs import RandomLayout, draw_inputs
 from mindcv_mnasnet.train.step import EvalStep
 
@@ -22,15 +22,16 @@ def normalized(images: np.ndarray, mean=MEAN, std=STD) -> np.ndarray:
 
 def mixed(x: np.ndarray, random_inputs: np.ndarray, layout: RandomLayout, erase_value: float = 0.0) -> np.ndarray:
     """What the random_inputs say, image by image and box by box."""
-    out = x.copy()
-    if layout.mixes:
-        weight, y0, y1, x0, x1, _ = random_inputs[0, :6]
-        y0, y1, x0, x1 = (int(v) for v in (y0, y1, x0, x1))
-        out = weight * x + (1 - weight) * x[::-1]
-        out[:, :, y0:y1, x0:x1] = x[::-1][:, :, y0:y1, x0:x1]
+    x = x.copy()
     if layout.erases:
-        for image, row in zip(out, random_inputs[:, layout.mix_end : layout.erase_end].astype(int), strict=True):
+        for image, row in zip(x, random_inputs[:, layout.mix_end : layout.erase_end].astype(int), strict=True):
             image[:, row[0] : row[1], row[2] : row[3]] = erase_value
+    if not layout.mixes:
+        return x
+    weight, y0, y1, x0, x1, _ = random_inputs[0, :6]
+    y0, y1, x0, x1 = (int(v) for v in (y0, y1, x0, x1))
+    out = weight * x + (1 - weight) * x[::-1]
+    out[:, :, y0:y1, x0:x1] = x[::-1][:, :, y0:y1, x0:x1]
     return out
 
 
@@ -72,7 +73,7 @@ def test_gray_images_have_one_mean():
     ids=["mixup", "cutmix", "erasing", "all"],
 )
 def test_mixing_and_erasing_do_what_the_draws_say(layout):
-    cell, x = MixAndErase(layout, 0.5), normal(6, 3, 16, 16)
+    cell, x = EraseAndMix(layout, 0.5), normal(6, 3, 16, 16)
     changed = 0
     for step in range(12):
         random_inputs = draw_inputs(layout, 6, 1, step, 0)
@@ -80,6 +81,15 @@ def test_mixing_and_erasing_do_what_the_draws_say(layout):
         np.testing.assert_allclose(got, mixed(x, random_inputs, layout, 0.5), atol=1e-5)
         changed += not np.array_equal(got, x)
     assert changed >= 10
+
+
+def test_images_are_erased_before_they_are_mixed():
+    """timm erases in its loader and mixes in its loop: 0.75 and 0.25 of 1 and 3, where the first is 0, give 0.75."""
+    layout, images = RandomLayout(2, mixup=1.0, erase_prob=1.0), np.ones((2, 1, 2, 2)) * [[[[1.0]]], [[[3.0]]]]
+    mixing = [0.75, 0, 0, 0, 0, 0.75]
+    draws = np.array([[*mixing, 0, 1, 0, 1], [*mixing, 0, 0, 0, 0]])
+    got = EraseAndMix(layout, 0.0)(tensor(images), tensor(draws)).asnumpy()
+    np.testing.assert_allclose(got[:, 0], [[[0.75, 1.5], [1.5, 1.5]], [[2.25, 2.5], [2.5, 2.5]]])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -12,7 +12,7 @@ from mindcv_mnasnet.model.quantization import PREFIXES
 from mindcv_mnasnet.recipe.recipe import Recipe
 from mindcv_mnasnet.recipe.training_keys import OptimizerKeys
 from mindcv_mnasnet.train.objective import objective_of
-from mindcv_mnasnet.train.preprocess import MixAndErase, Preprocess
+from mindcv_mnasnet.train.preprocess import EraseAndMix, Preprocess
 from mindcv_mnasnet.train.random_inputs import RandomLayout
 from mindcv_mnasnet.train.tensor_lists import TensorList, all_finite, for_each
 
@@ -36,7 +36,7 @@ class Backward(nn.Cell):
         super().__init__(auto_prefix=False)
         self.model, self.layout, self.loss_scale = model, layout, loss_scale
         self.preprocess = Preprocess(*recipe.pixel_statistics())
-        self.mix_and_erase = MixAndErase(layout, float(recipe.re_value)) if layout.mixes or layout.erases else None
+        self.erase_and_mix = EraseAndMix(layout, float(recipe.re_value)) if layout.mixes or layout.erases else None
         self.objective: Any = objective_of(recipe, model, layout)
         self.weights, self.trained = trained.parameters, trained
         statistics = moving_statistics(model)
@@ -49,8 +49,8 @@ class Backward(nn.Cell):
 
     def forward(self, images, labels, random_inputs):
         images = self.preprocess(images)
-        if self.mix_and_erase is not None:
-            images = self.mix_and_erase(images, random_inputs)
+        if self.erase_and_mix is not None:
+            images = self.erase_and_mix(images, random_inputs)
         answer = self.model(images, None if random_inputs is None else random_inputs[:, self.layout.erase_end :])
         loss, details = self.objective(answer, labels, random_inputs)
         return loss * self.loss_scale if self.scales else loss, (loss, details)

@@ -1,4 +1,4 @@
-"""What the compiled graph does to uint8 images before the network sees them: normalizing, mixing, erasing."""
+"""What the compiled graph does to uint8 images before the network sees them: normalizing, erasing, mixing."""
 
 from __future__ import annotations
 
@@ -37,8 +37,11 @@ class FromPixels(nn.Cell):
         return self.model(self.preprocess(images), *others)
 
 
-class MixAndErase(nn.Cell):
-    """Mixup, cutmix and random erasing of normalized images, decided by ``random_inputs`` (see ``RandomLayout``)."""
+class EraseAndMix(nn.Cell):
+    """Random erasing, then mixup or cutmix, of normalized images, decided by ``random_inputs`` (see ``RandomLayout``).
+
+    Images are erased before they are mixed, as timm, torchvision and MindCV do: a box erased in one shows its partner.
+    """
 
     def __init__(self, layout: RandomLayout, erase_value: float):
         super().__init__()
@@ -57,10 +60,10 @@ class MixAndErase(nn.Cell):
 
     def construct(self, images, random_inputs):
         """The changed images; labels mix with weight ``random_inputs[0, 5]`` and the batch in reverse order."""
-        if self.layout.mixes:
-            own = random_inputs[0, 0] * (1 - self.inside(random_inputs[:1, 1:5]))
-            images = images * own + ops.flip(images, (0,)) * (1 - own)
         if self.layout.erases:
             erased = self.inside(random_inputs[:, self.layout.mix_end : self.layout.erase_end])
             images = images * (1 - erased) + self.erase_value * erased
+        if self.layout.mixes:
+            own = random_inputs[0, 0] * (1 - self.inside(random_inputs[:1, 1:5]))
+            images = images * own + ops.flip(images, (0,)) * (1 - own)
         return images
