@@ -32,7 +32,7 @@ INTERPOLATIONS = {
 #: Pillow's resampling, which smooths; evaluation only, where MindSpore's pilcubic may miss a pixel of the long side.
 PILLOW = {"pilcubic": Image.Resampling.BICUBIC, "pilbilinear": Image.Resampling.BILINEAR}
 TF_BILINEAR = "tf_bilinear"  # TensorFlow 1's grid: no half-pixel centers, no smoothing; of the authors' square only
-_GRAY_FILL = 128  # what the published policies fill uncovered corners with
+_GRAY_FILL, _BLACK_FILL = 128, 0  # of uncovered corners: gray in published code, black in TrivialAugment's
 _RANDAUG_SHARE = 0.5  # timm and MindCV apply each chosen operation half of the time, the paper always (-p1)
 _BINS = 31  # magnitudes 0..30, the published RandAugment's level times three
 
@@ -154,10 +154,10 @@ def _auto_augment(recipe: DataKeys) -> Operations | None:
         policy = vision.AutoAugmentPolicy.IMAGENET
         return [vision.AutoAugment(policy, Inter.BILINEAR, _GRAY_FILL)]
     if text == "trivialaugwide":
-        return [_one_of([_variants(_wide_space(size, bin_)) for bin_ in range(_BINS)])]
-    number = r"(\d+(?:\.\d+)?)"
+        return [_one_of([_variants(_wide_space(size, bin_), _BLACK_FILL) for bin_ in range(_BINS)])]
+    number = r"(\d+(?:\.\d+)?)"  # without numbers it is randaug-m10-n2, as in timm and MindCV
     match = re.fullmatch(rf"randaug(?:-m(?P<m>{number})|-n(?P<n>\d+)|-p(?P<p>{number})|-inc1|-mstd0)*", text)
-    magnitude, count = (float(match["m"] or 9), int(match["n"] or 2)) if match else (-1.0, 0)
+    magnitude, count = (float(match["m"] or 10), int(match["n"] or 2)) if match else (-1.0, 0)
     share = float(match["p"] or _RANDAUG_SHARE) if match else 0.0
     if not 0 <= magnitude <= 10 or not 1 <= count <= 10 or not 0 <= share <= 1:
         raise UserError(
@@ -177,10 +177,10 @@ def _one_of(spaces: list[list[Any]], share: float = 1.0) -> Any:
 
 
 def _rand_space(bin_: int) -> dict[str, float]:
-    """RandAugment's strengths (https://arxiv.org/abs/1909.13719, in the increasing form of later code)."""
+    """RandAugment's strengths (https://arxiv.org/abs/1909.13719), in the increasing form of torchvision's code."""
     level = bin_ / (_BINS - 1)
     return {
-        "shear": np.degrees(np.arctan(0.3 * level)),
+        "shear": 0.3 * level,
         "shift": 150 / 331 * level,
         "rotate": 30 * level,
         "enhance": 0.9 * level,
@@ -190,10 +190,10 @@ def _rand_space(bin_: int) -> dict[str, float]:
 
 
 def _wide_space(size: int, bin_: int) -> dict[str, float]:
-    """TrivialAugment's wide strengths (https://arxiv.org/abs/2103.10158); shifts of up to 32 pixels."""
+    """TrivialAugment's wide strengths (https://arxiv.org/abs/2103.10158) as in torchvision; shifts to 32 pixels."""
     level = bin_ / (_BINS - 1)
     return {
-        "shear": np.degrees(np.arctan(0.99 * level)),
+        "shear": 0.99 * level,
         "shift": min(32 / size, 1.0) * level,
         "rotate": 135 * level,
         "enhance": 0.99 * level,
@@ -202,23 +202,26 @@ def _wide_space(size: int, bin_: int) -> dict[str, float]:
     }
 
 
-def _variants(strength: dict[str, float]) -> list[Any]:
+def _variants(strength: dict[str, float], fill: int = _GRAY_FILL) -> list[Any]:
     """The fourteen operations of both papers, each twice: with either sign, or twice the same."""
-    shear, shift, enhance = float(strength["shear"]), strength["shift"], strength["enhance"]
+    shear, shift, enhance = strength["shear"], strength["shift"], strength["enhance"]
 
-    def affine(
-        angle: float = 0.0, move: tuple[float, float] = (0.0, 0.0), bend: tuple[float, float] = (0.0, 0.0)
-    ) -> Any:
-        return vision.Affine(angle, list(move), 1.0, list(bend), Inter.BILINEAR, _GRAY_FILL)
+    def affine(angle: float = 0.0, right: float = 0.0, down: float = 0.0) -> Any:
+        return vision.Affine(angle, [right, down], 1.0, [0.0, 0.0], Inter.BILINEAR, fill)
+
+    def bend(right: float = 0.0, down: float = 0.0) -> Any:
+        """Keeps the top left corner where it is, as Pillow and both papers do; MindSpore's would keep the middle."""
+        angles = [float(np.degrees(np.arctan(slope))) for slope in (right, down)]
+        return vision.Affine(0.0, [-right / 2, -down / 2], 1.0, angles, Inter.BILINEAR, fill)
 
     signed = [
         operation
         for sign in (1.0, -1.0)
         for operation in (
-            affine(bend=(sign * shear, 0.0)),
-            affine(bend=(0.0, sign * shear)),
-            affine(move=(sign * shift, 0.0)),
-            affine(move=(0.0, sign * shift)),
+            bend(right=sign * shear),
+            bend(down=sign * shear),
+            affine(right=sign * shift),
+            affine(down=sign * shift),
             affine(angle=sign * strength["rotate"]),
             vision.AdjustBrightness(1 + sign * enhance),
             vision.AdjustSaturation(1 + sign * enhance),

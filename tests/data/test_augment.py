@@ -114,6 +114,49 @@ def test_shifts_move_by_the_published_share_of_the_width():
     assert np.argwhere(moved[..., 0] < 64)[:, 1].mean() - 165 == pytest.approx(150, abs=1)
 
 
+@pytest.mark.parametrize(
+    ("strengths", "slope"), [(augment._rand_space(30), 0.3), (augment._wide_space(96, 30), 0.99)], ids=["rand", "wide"]
+)
+def test_shears_keep_the_top_left_corner_as_pillow_does(strengths, slope):
+    """(1, slope, 0, 0, 1, 0) of Pillow, in the published code of AutoAugment, RandAugment and TrivialAugment."""
+    square = scene(96, 96)
+    operations = augment._variants(strengths)
+    for place, matrix in (
+        (0, (1, slope, 0, 0, 1, 0)),
+        (1, (1, 0, 0, slope, 1, 0)),
+        (9, (1, -slope, 0, 0, 1, 0)),
+        (10, (1, 0, 0, -slope, 1, 0)),
+    ):
+        kind, gray = Image.Transform.AFFINE, (128, 128, 128)
+        expected = square.transform(square.size, kind, matrix, Image.Resampling.BILINEAR, fillcolor=gray)
+        difference = np.abs(run([square], [operations[place]])[0].astype(int) - np.asarray(expected))
+        assert np.median(difference) <= 1
+        assert (
+            difference.mean() < 3
+        )  # their borders and steps are smoothed otherwise; sheared about the middle it is 50
+
+
+@pytest.mark.parametrize(("text", "fill"), [("randaug-m10-n1-p1", 128), ("trivialaugwide", 0)])
+def test_what_an_augmentation_uncovers_is_gray_or_black_as_published(text, fill):
+    """TPU's RandAugment replaces by 128; TrivialAugment's code and torchvision's preset name no color."""
+    asked = recipe(auto_augment=text, image_resize=32, hflip=0, scale=[1.0, 1.0], ratio=[1.0, 1.0])
+    white = Image.new("RGB", (32, 32), (255, 255, 255))
+    images = np.stack(trained([white] * 400, asked))
+    corners = images[:, [0, 0, -1, -1], [0, -1, 0, -1]].reshape(-1, 3)
+    whole = np.array([len(np.unique(one)) == 1 for one in images]).repeat(4)  # brightness and solarizing change all
+    uncovered = corners[~whole & (corners < 255).all(1)]
+    assert len(uncovered) > 50
+    assert np.mean(np.abs(uncovered.astype(int) - fill) <= 1) > 0.6  # others lie on a smoothed border
+
+
+def test_randaugment_without_numbers_is_that_of_magnitude_10_and_two_operations(monkeypatch):
+    """As in timm's ``rand_augment_transform("rand")`` and MindCV's ``randaug``."""
+    bins = []
+    monkeypatch.setattr(augment, "_rand_space", lambda bin_, own=augment._rand_space: bins.append(bin_) or own(bin_))
+    assert len(augment._auto_augment(recipe(auto_augment="randaug"))) == 2
+    assert bins == [30]
+
+
 def test_flips_happen_as_often_as_asked():
     always = recipe(image_resize=16, hflip=1.0, vflip=1.0, scale=[1.0, 1.0], ratio=[1.0, 1.0], color_jitter=0)
     never = recipe(image_resize=16, hflip=0.0, vflip=0.0, scale=[1.0, 1.0], ratio=[1.0, 1.0], color_jitter=0)
