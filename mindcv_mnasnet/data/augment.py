@@ -34,6 +34,8 @@ PILLOW = {"pilcubic": Image.Resampling.BICUBIC, "pilbilinear": Image.Resampling.
 TF_BILINEAR = "tf_bilinear"  # TensorFlow 1's grid: no half-pixel centers, no smoothing; of the authors' square only
 _GRAY_FILL, _BLACK_FILL = 128, 0  # of uncovered corners: gray in published code, black in TrivialAugment's
 _RANDAUG_SHARE = 0.5  # timm and MindCV apply each chosen operation half of the time, the paper always (-p1)
+_MOST_LAYERS = 10
+_NOTHING = (vision.RandomHorizontalFlip(0.0), 0.0)
 _BINS = 31  # magnitudes 0..30, the published RandAugment's level times three
 
 
@@ -57,10 +59,11 @@ def train_operations(recipe: DataKeys, channels: int) -> Operations:
     """For random crops: resizing, flips, automatic augmentation or, without it, color jitter; in MindCV's order."""
     size = recipe.image_resize
     operations = [vision.Resize((size, size), INTERPOLATIONS[recipe.interpolation])]
-    if recipe.hflip > 0:
-        operations.append(vision.RandomHorizontalFlip(recipe.hflip))
     if recipe.vflip > 0:
-        operations.append(vision.RandomVerticalFlip(recipe.vflip))
+        flips = [(vision.HorizontalFlip(), recipe.hflip), (vision.VerticalFlip(), recipe.vflip)]
+        operations.append(_selected([flips], _MOST_LAYERS))
+    elif recipe.hflip > 0:
+        operations.append(vision.RandomHorizontalFlip(recipe.hflip))
     automatic = _auto_augment(recipe)
     if automatic is not None:
         operations += automatic
@@ -159,21 +162,28 @@ def _auto_augment(recipe: DataKeys) -> Operations | None:
     match = re.fullmatch(rf"randaug(?:-m(?P<m>{number})|-n(?P<n>\d+)|-p(?P<p>{number})|-inc1|-mstd0)*", text)
     magnitude, count = (float(match["m"] or 10), int(match["n"] or 2)) if match else (-1.0, 0)
     share = float(match["p"] or _RANDAUG_SHARE) if match else 0.0
-    if not 0 <= magnitude <= 10 or not 1 <= count <= 10 or not 0 <= share <= 1:
+    if not 0 <= magnitude <= 10 or not 1 <= count <= _MOST_LAYERS or not 0 <= share <= 1:
         raise UserError(
             f"auto_augment: {text!r} is not supported; possible are autoaug, trivialaugwide and randaug-mM-nN-pP "
             "with M from 0 to 10, N from 1 to 10 and P from 0 to 1, such as randaug-m9-n2"
         )
     space = _variants(_rand_space(round(magnitude * (_BINS - 1) / 10)))
-    return [_one_of([space], share) for _ in range(count)]
+    return [_one_of([space], share, layer) for layer in range(count)]
 
 
-def _one_of(spaces: list[list[Any]], share: float = 1.0) -> Any:
+def _one_of(spaces: list[list[Any]], share: float = 1.0, place: int = 0) -> Any:
     """One operation of all, each as likely as it occurs, applied with probability ``share``; None changes nothing."""
-    nothing = (vision.RandomHorizontalFlip(0.0), 0.0)
-    return vision.RandomSelectSubpolicy(
-        [[nothing if operation is None else (operation, share)] for space in spaces for operation in space]
-    )
+    operations = [operation for space in spaces for operation in space]
+    return _selected([[_NOTHING if one is None else (one, share)] for one in operations], place)
+
+
+def _selected(policies: list[list[tuple[Any, float]]], place: int) -> Any:
+    """One of ``policies``, drawn independently of what is at another ``place``.
+
+    MindSpore seeds all random operations of a pipeline alike: where two draw equally many numbers for an image, both
+    decide alike. Therefore each place draws more of them than the one before.
+    """
+    return vision.RandomSelectSubpolicy([[*policy, *[_NOTHING] * place] for policy in policies])
 
 
 def _rand_space(bin_: int) -> dict[str, float]:

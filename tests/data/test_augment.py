@@ -164,6 +164,46 @@ def test_flips_happen_as_often_as_asked():
     assert np.array_equal(turned, plain[::-1, ::-1])
 
 
+PLAIN = {"image_resize": 16, "color_jitter": 0, "scale": [1.0, 1.0], "ratio": [1.0, 1.0]}
+
+
+@pytest.fixture
+def seeded():
+    """As training is: MindSpore gives this seed to every random operation."""
+    before = ds.config.get_seed()
+    ds.config.set_seed(5)
+    yield
+    ds.config.set_seed(before)
+
+
+def shares_of(images: list[np.ndarray], kinds: dict[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(np.mean([np.array_equal(one, kind) for one in images])) for name, kind in kinds.items()}
+
+
+def test_both_flips_are_independent(seeded):
+    """torchvision's RandomHorizontalFlip(0.5) and RandomVerticalFlip(0.25): 3/8, 3/8, 1/8 and 1/8."""
+    whole = run([scene(16, 16)], augment.train_operations(recipe(hflip=0, **PLAIN), 3))[0]
+    images = run([scene(16, 16)] * 2000, augment.train_operations(recipe(hflip=0.5, vflip=0.25, **PLAIN), 3))
+    kinds = {"none": whole, "h": whole[:, ::-1], "v": whole[::-1], "both": whole[::-1, ::-1]}
+    expected = {"none": 0.375, "h": 0.375, "v": 0.125, "both": 0.125}
+    assert shares_of(images, kinds) == pytest.approx(expected, abs=0.045)  # four standard deviations
+
+
+@pytest.mark.parametrize(("keys", "kept"), [({}, 0.25), ({"hflip": 0.5, "vflip": 0.5}, 0.0625)])
+def test_the_operations_of_randaugment_are_chosen_independently(seeded, monkeypatch, keys, kept):
+    """Each of two is one of A, B and half of the time, so that A and B come after another in 1/16 and 1/16."""
+    darker, redder = np.array([1, 1, 1]), np.array([0, 7, 7])
+    operations = [lambda image: image - darker.astype(np.uint8), lambda image: image - redder.astype(np.uint8)]
+    monkeypatch.setattr(augment, "_variants", lambda strength: operations)
+    asked = recipe(auto_augment="randaug-n2", **{"hflip": 0, **PLAIN, **keys})
+    whole = run([scene(16, 16)], augment.train_operations(recipe(**PLAIN, hflip=0), 3))[0]
+    images = run([scene(16, 16)] * 3000, augment.train_operations(asked, 3))
+    made = {"none": 0, "a": darker, "b": redder, "aa": 2 * darker, "bb": 2 * redder, "ab": darker + redder}
+    expected = {"none": kept, "a": kept, "b": kept, "aa": kept / 4, "bb": kept / 4, "ab": kept / 2}
+    found = shares_of(images, {name: (whole - change).astype(np.uint8) for name, change in made.items()})
+    assert found == pytest.approx(expected, abs=0.032)  # four standard deviations
+
+
 @pytest.mark.parametrize(("width", "height"), [(120, 90), (90, 120), (121, 50), (64, 64), (320, 685)])
 @pytest.mark.parametrize(("name", "pillow"), [("pilcubic", "BICUBIC"), ("pilbilinear", "BILINEAR")])
 def test_center_crops_equal_pillow_and_torchvision(width, height, name, pillow):
