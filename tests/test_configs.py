@@ -137,7 +137,8 @@ def test_a_recipes_schedule_reaches_its_end(name):
     assert recipe.warmup_epochs < recipe.epoch_size
     assert rates[-1] < 0.05 * plan.peak_lr
     if recipe.scheduler == "cosine_decay":
-        assert recipe.warmup_epochs + recipe.decay_epochs == recipe.epoch_size
+        begins = recipe.warmup_epochs if recipe.decay_from == "warmup" else 0
+        assert begins + recipe.decay_epochs == recipe.epoch_size
 
 
 @pytest.mark.parametrize("width", ["0.5", "0.75", "1.0", "1.3", "1.4"])

@@ -9,6 +9,7 @@ from mindspore import nn
 from mindcv_mnasnet.model.create import create_model
 from mindcv_mnasnet.recipe.recipe import load_recipe
 from mindcv_mnasnet.train.optimizers import create_optimizer
+from mindcv_mnasnet.train.tensor_lists import clip
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -123,6 +124,30 @@ def test_lamb_scales_each_decayed_tensor_by_its_trust_ratio(by_row):
         return w
 
     check(optimized(by_row, opt="lamb"), rule)
+
+
+@BY_ROW
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (1.0, [[0.451906, -1.887004, 0.342755], [-0.039156, 0.604341]]),
+        (1e9, [[0.588493, -1.644314, 0.151484], [0.001839, 0.53147]]),
+    ],
+)
+def test_clipped_lamb_is_timms(limit, expected, by_row):
+    """timm 1.0.31's Lamb clips the joint norm at 1 unless it is told max_grad_norm=None: golden numbers of both."""
+    keys = {"opt": "lamb", "weight_decay": DECAY, "weight_decay_filter": "norm_and_bias"}
+    parameters = [
+        ms.Parameter(tiny.tensor(np.array([1.0, -2.0, 0.5])), "a.weight"),
+        ms.Parameter(tiny.tensor(np.array([0.25, 0.75])), "a.bias"),
+    ]
+    optimizer = create_optimizer(load_recipe(overrides=keys), parameters, {"a.weight": 0, "a.bias": 0}, by_row)
+    steps = [(0.1, [3.0, -1.0, 2.0], [0.5, 4.0]), (0.2, [0.1, 0.2, -0.3], [0.05, -0.4])]
+    for step, (rate, *gradients) in enumerate(steps):
+        joined = optimizer.trained.join(tuple(tiny.tensor(np.array(gradient)) for gradient in gradients))
+        optimizer(ms.Tensor(rate, ms.float32), ms.Tensor(step, ms.int32), clip(joined, limit))
+    for parameter, values in zip(parameters, expected, strict=True):
+        np.testing.assert_allclose(parameter.asnumpy(), values, atol=5e-6)
 
 
 @pytest.mark.parametrize("opt", ["rmsprop", "adamw", "lamb"])

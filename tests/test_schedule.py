@@ -1,4 +1,6 @@
-"""Learning rates against values worked out by hand from the authors' and MindCV's rules."""
+"""Learning rates against values worked out by hand from the authors' and MindCV's rules, and against timm's own."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +115,49 @@ def test_each_schedule_by_hand(keys, by_hand):
     got = rates(2, **{"epoch_size": 6, "warmup_epochs": 1, "lr": 0.8, **keys})
     np.testing.assert_allclose(got, [float(rate) for rate in by_hand.split()], atol=1e-5)
     assert got.dtype == np.float32
+
+
+BY_EPOCH = {"epoch_size": 30, "lr_epoch_stair": True}
+OF_TIMM = {**BY_EPOCH, "decay_from": "start"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "golden"),
+    [
+        (  # timm 1.0.31: sched="step", decay_epochs=2.4, decay_rate=0.97, warmup_lr=1e-6, warmup_epochs=3
+            {
+                **AUTHORS,
+                **OF_TIMM,
+                "lr_per_256": 256 * 0.016,
+                "warmup_epochs": 3,
+                "warmup_factor": 6.25e-5,
+            },
+            {0: 1e-6, 1: 0.005334, 2: 0.010667, 3: 0.01552, 4: 0.01552, 5: 0.0150544, 7: 0.0150544, 8: 0.014602768},
+        ),
+        (  # timm 1.0.31: sched="cosine", num_epochs=30, min_lr=1e-6, warmup_lr=1e-4, warmup_epochs=5
+            {**OF_TIMM, "lr": 0.005, "min_lr": 1e-6, "warmup_epochs": 5, "warmup_factor": 0.02},
+            {0: 1e-4, 1: 0.00108, 4: 0.00402, 5: 0.0046651305, 6: 0.004522638, 15: 0.0025005, 29: 1.46925225e-5},
+        ),
+        (  # torch: LinearLR(0.01, total_iters=5), then CosineAnnealingLR(25), as torchvision's references have it
+            {**BY_EPOCH, "lr": 0.5, "min_lr": 0.0, "warmup_epochs": 5, "warmup_factor": 0.01},
+            {0: 0.005, 1: 0.104, 4: 0.401, 5: 0.5, 6: 0.49802868, 15: 0.32725425, 29: 0.00197132467},
+        ),
+    ],
+    ids=["timm-step", "timm-cosine", "torchvision"],
+)
+def test_schedules_of_the_libraries(keys, golden):
+    got = rates(3, **keys).reshape(30, 3)
+    assert (got == got[:, :1]).all()
+    for epoch, rate in golden.items():
+        assert got[epoch, 0] == pytest.approx(rate, rel=2e-6), epoch
+
+
+def test_the_rates_of_timms_recipe_for_mnasnet_small():
+    """timm's cosine, which counts warm-up's epochs: 0.005 * (1 + cos(pi * 5 / 450)) / 2 after it, 1e-4 at first."""
+    recipe = load_recipe(Path(__file__).parents[1] / "configs" / "mnasnet" / "mnasnet_small_timm.yaml")
+    got = learning_rates(recipe, Plan.make(recipe, 8 * 256, 0, world_size=8))
+    assert got[[0, 1, 5, 225]] == pytest.approx([1e-4, 0.00108, 0.00499847709, 0.0025005], rel=1e-6)
+    assert (recipe.opt, recipe.clip_grad, recipe.clip_value) == ("lamb", True, 1.0)
 
 
 @given(
