@@ -35,7 +35,10 @@ class DetectionLoss(nn.Cell):
 
 
 class Mined(nn.Cell):
-    """Softmax cross entropy, summed over positives and, per image, the hardest ``neg_ratio`` negatives for each."""
+    """Softmax cross entropy, summed over positives and, per image, the hardest ``neg_ratio`` negatives for each.
+
+    No more than so many where losses are equal, as they are all over a flat background.
+    """
 
     def __init__(self, neg_ratio: int):
         super().__init__()
@@ -45,12 +48,10 @@ class Mined(nn.Cell):
         anchors = labels.shape[1]
         log_p = ops.log_softmax(logits, -1)
         losses = -ops.gather_elements(log_p, 2, labels.expand_dims(2)).reshape(labels.shape)
-        hardness = ops.stop_gradient(losses * (1 - positive) + _NEVER * positive)
-        ranked = ops.topk(hardness, anchors, -1)[0]
-        wanted = ops.minimum(self.neg_ratio * ops.sum(positive, 1, keepdim=True), float(anchors)).astype(ms.int32)
-        limit = ops.gather_elements(ranked, 1, ops.maximum(wanted - 1, 0))
-        chosen = ops.logical_and(hardness >= ops.maximum(limit, 0.0), wanted > 0).astype(ms.float32)
-        return ops.sum(losses * (positive + chosen * (1 - positive)))
+        hardest = ops.topk(losses * (1 - positive) + _NEVER * positive, anchors, -1)[0]
+        wanted = self.neg_ratio * ops.sum(positive, 1, keepdim=True)
+        chosen = ops.logical_and(ops.arange(anchors).astype(ms.float32) < wanted, hardest >= 0).astype(ms.float32)
+        return ops.sum(losses * positive) + ops.sum(hardest * chosen)
 
 
 class Focal(nn.Cell):

@@ -65,6 +65,15 @@ def test_a_batch_without_boxes_has_no_loss_to_mine(cpu):
     assert not any(one.any() for one in gradients)
 
 
+def test_equal_negatives_are_mined_as_many_as_asked(cpu):
+    """torchvision's SSD.compute_loss takes 3 of 99 equal ones; a flat background has them by the hundred."""
+    wanted = np.zeros((2, 100, 5))
+    wanted[0, 7, 4], wanted[1, 3:5, 4] = 1, 2
+    values, gradients = run(DetectionKeys(neg_ratio=3), np.zeros((2, 100, 4)), np.zeros((2, 100, 4)), wanted)
+    assert values[1] == pytest.approx((4 + 8) * np.log(4) / 3, rel=1e-5)
+    assert gradients[0].any(2).sum(1).tolist() == [4, 8]
+
+
 def test_no_more_negatives_are_mined_than_there_are(cpu):
     logits = np.zeros((1, 4, 2))
     wanted = np.zeros((1, 4, 5))
