@@ -84,6 +84,11 @@ def require_writable(option: str, path: str | Path | None) -> None:
         raise UserError(f"{option}: cannot write {path}: {error.strerror}") from None
 
 
+def quoted(path: Path) -> str:
+    """A path as a shell takes it, for commands that are printed."""
+    return shlex.quote(str(path))
+
+
 def new_folder(root: Path, name: str, exact: bool) -> Path:
     """Make a folder of this name below ``root``; where it is taken, ``name-2``, ``name-3``, ... unless ``exact``.
 
@@ -99,8 +104,9 @@ def new_folder(root: Path, name: str, exact: bool) -> Path:
                 path.mkdir()
                 return path
             if exact:
-                quoted = shlex.quote(str(path))
-                raise UserError(f"run_name: {path} exists; --resume {quoted} goes on with it, another name starts anew")
+                raise UserError(
+                    f"run_name: {path} exists; --resume {quoted(path)} goes on with it, another name starts anew"
+                )
             number += 1
             path = root / f"{name}-{number}"
     except OSError as error:

@@ -72,9 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if options.proxy_check is not None:
         settings = load_settings(config, {"run_name": None, **overrides})
-        longer, seeds = (
-            default if given is None else given for given, default in ((options.longer, 4), (options.seeds, 3))
-        )
+        longer = 4 if options.longer is None else options.longer
+        seeds = 3 if options.seeds is None else options.seeds
         print(session.proxy_check(settings, options.proxy_check, longer, seeds))
         return 0
     if options.resume:

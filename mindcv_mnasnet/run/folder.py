@@ -6,7 +6,6 @@ How a taken name is numbered and a folder locked is in :mod:`mindcv_mnasnet.file
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import IO, Any
 
 from mindcv_mnasnet.data.sets import with_absolute_places
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.files import lock_folder, matching, new_folder, replace_file, unwritable, with_home
+from mindcv_mnasnet.files import lock_folder, matching, new_folder, quoted, replace_file, unwritable, with_home
 from mindcv_mnasnet.recipe.recipe import Recipe, load_stored_recipe
 from mindcv_mnasnet.run.checkpoint import SUFFIX, newest_intact, next_serial, prune, publish, write_checkpoint
 
@@ -34,7 +33,7 @@ class RunFolder:
     @property
     def quoted(self) -> str:
         """Its path as a shell takes it."""
-        return shlex.quote(str(self.path))
+        return quoted(self.path)
 
     @property
     def checkpoints(self) -> Path:

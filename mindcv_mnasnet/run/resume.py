@@ -66,9 +66,10 @@ def merged(recipe: Recipe, before: Recipe) -> Recipe:
     folder = with_home(whole.data_dir) / whole.train_split
     if whole.dataset == "digits" and "data_dir" in recipe.given and not folder.is_dir():
         raise UserError(f"data_dir: there is no folder {folder}; a resumed run does not write the digits again")
+    kept, stored = storable(whole), storable(before)
     for name, why in _OF_NEW_RUNS.items():
-        said, stored = getattr(storable(whole), name), getattr(storable(before), name)
-        if name in recipe.given and said not in (stored, key_table()[name].default):
+        said = getattr(kept, name)
+        if name in recipe.given and said not in (getattr(stored, name), key_table()[name].default):
             raise UserError(f"{name}: {said!r} is of no use with --resume: {why}; leave it out")
     free = (*recipe.allow_changes, *keys_for(Use.BATCH))
     refused = [name for name in diff(before, whole) if name not in free]

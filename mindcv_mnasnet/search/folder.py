@@ -82,12 +82,6 @@ class SearchFolder:
         """
         self._lock = lock_folder(self.path, "another search is at work")
 
-    def unlock(self) -> None:
-        """Let others in."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
     def remove_unused(self) -> None:
         """Delete the folder if nothing was measured or tried in it yet."""
         names = {path.name for path in self.path.iterdir()}

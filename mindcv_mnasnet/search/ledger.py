@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mindcv_mnasnet.errors import JobError, UserError
+from mindcv_mnasnet.files import quoted
 from mindcv_mnasnet.latency.record import Latency
 from mindcv_mnasnet.networks.blocks import parse_blocks
 from mindcv_mnasnet.networks.cost import network_cost
@@ -156,6 +156,5 @@ class Ledger:
         if len(tried) >= min(_LEAST_TRIALS, self._settings.trials) and len(failed) > most * len(tried):
             raise JobError(
                 f"{len(failed)} of {len(tried)} trials failed, more than most_failures {most:g} allows; "
-                f"the last: {failed[-1].status}: {failed[-1].reason}; "
-                f"--resume {shlex.quote(str(self._folder.path))} goes on"
+                f"the last: {failed[-1].status}: {failed[-1].reason}; --resume {quoted(self._folder.path)} goes on"
             )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.files import quoted, replace_file
 from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search import figures
 from mindcv_mnasnet.search.chart import SCRIPT, chart
@@ -90,7 +89,7 @@ def _summary(settings: Settings, trials: Sequence[Trial], order: Sequence[Trial]
         sentences.append(f"After longer trainings and the last measurement trial {order[0].number} is the first.")
     if not order:
         sentences.append("No network is within the target by its last measurement: there is no winner.")
-    sentences += [f"Train it: python train.py --config {shlex.quote(str(path))}" for path in winners[:1]]
+    sentences += [f"Train it: python train.py --config {quoted(path)}" for path in winners[:1]]
     return Section("Result", tuple(sentences))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from scipy import stats  # comes with scikit-learn
 
 from mindcv_mnasnet.errors import UserError
-from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.files import quoted, replace_file
 from mindcv_mnasnet.networks.blocks import parse_blocks
 from mindcv_mnasnet.recipe.yaml_files import to_yaml
 from mindcv_mnasnet.run.folder import storable
@@ -182,7 +181,7 @@ def write_winners(winners: Sequence[Trial], settings: Settings, folder: Path) ->
             f"{trial.madds / 1e6:.1f} M multiply-adds,\n"
             f"{trial.latency_ms:.3g} ms ({trial.latency.get('runtime')}, {trial.latency.get('device')}), "
             f"{100 * _accuracy(trial):.2f} % {_where(trial, settings)}.\n"
-            f"\n  python train.py --config {shlex.quote(str(path))}\n"
+            f"\n  python train.py --config {quoted(path)}\n"
         )
         comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())  # names may have line breaks
         replace_file(path, (comment + "\n" + to_yaml({**own, **given})).encode())

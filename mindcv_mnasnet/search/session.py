@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
 import sys
 import time
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from mindcv_mnasnet import console
 from mindcv_mnasnet.errors import JobError, UserError
-from mindcv_mnasnet.files import replace_file
+from mindcv_mnasnet.files import quoted, replace_file
 from mindcv_mnasnet.latency.agreement import agreement
 from mindcv_mnasnet.run.progress import duration
 from mindcv_mnasnet.search.candidates import Candidate
@@ -67,9 +66,9 @@ def _run(settings: Settings, folder: SearchFolder) -> None:
     bar = _Bar(search, search.log.read())
     with _two_interrupts(search), bar:
         trials = search.run(bar.update, lambda: folder.keep(settings))
-    missing, again = settings.trials - len(trials), shlex.quote(str(folder.path))
+    missing = settings.trials - len(trials)
     if missing > 0:
-        print(f"stopped after {len(trials)} of {settings.trials} trials; --resume {again} goes on")
+        print(f"stopped after {len(trials)} of {settings.trials} trials; --resume {quoted(folder.path)} goes on")
     if not measured(trials):
         if missing > 0:
             return
