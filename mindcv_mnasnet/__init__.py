@@ -1,6 +1,6 @@
 """MnasNet (CVPR 2019) on MindSpore: networks, recipes, training, validation, prediction.
 
-Importing the package loads nothing; each name below loads what it needs when it is first used::
+Importing the package does not load MindSpore; each name below loads what it needs when it is first used::
 
     import mindcv_mnasnet as mm
 
@@ -12,6 +12,10 @@ Importing the package loads nothing; each name below loads what it needs when it
 
 from importlib import import_module as _import_module
 from typing import Any as _Any
+
+from mindcv_mnasnet.devices.environment import prepare as _prepare
+
+_prepare()  # here, as any module may be the first to load MindSpore
 
 __version__ = "0.1.0"
 

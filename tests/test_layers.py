@@ -145,7 +145,8 @@ def test_imports_for_type_checkers_alone_count_too():
 def test_imports_go_down_the_layers(path):
     name = noun(path)
     if name == "__init__":
-        assert names_used(path.read_text()) <= {"importlib.import_module", "typing.Any"}, "importing loads nothing"
+        light = {"importlib.import_module", "typing.Any", "mindcv_mnasnet.devices.environment.prepare"}
+        assert names_used(path.read_text()) <= light, "importing loads no framework"
         return
     assert name in LAYER_OF, f"give {name} its place in LAYERS"
     used = names_used(path.read_text())

@@ -16,6 +16,23 @@ from mindcv_mnasnet.devices.processor import cores_each
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.files import with_home
 
+_DEFAULTS = {
+    "MS_SUBMODULE_LOG_v": "{PIPELINE:3}",  # MindSpore warns when it uses its compile cache: compile_cache.py answers
+    "MS_COMPILER_CACHE_ENABLE": "0",
+    "MS_COMPILER_CACHE_PATH": "",
+}
+
+
+def prepare() -> None:
+    """Set what MindSpore reads, before it is loaded.
+
+    A variable that is added later may move the C library's table of variables, and a thread that reads it meanwhile
+    (those of data pipelines do) ends the process with a segmentation fault; a value that changes moves nothing.
+    https://sourceware.org/glibc/manual/latest/html_node/Environment-Access.html
+    """
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
 
 def kernels_switched_off() -> bool:
     """Whether the environment says ``MNASNET_KERNELS=off``."""
@@ -86,16 +103,12 @@ def _temporary_folder() -> Path:
 def graphs_kept_in(folder: Path) -> Iterator[None]:
     """What is compiled meanwhile is kept in ``folder``, or taken from there."""
     names = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(folder)}
-    before = {name: os.environ.get(name) for name in names}
+    before = {name: os.environ.get(name, _DEFAULTS[name]) for name in names}
     os.environ.update(names)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        os.environ.update(before)
 
 
 def worker_environment(workers: int) -> dict[str, str]:

@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-# MindSpore warns whenever it uses its compile cache, which compile_cache.py answers for. It reads this when loaded.
-os.environ.setdefault("MS_SUBMODULE_LOG_v", "{PIPELINE:3}")
-
 import mindspore as ms
 import numpy as np
 from mindspore import ops
