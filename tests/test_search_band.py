@@ -14,8 +14,9 @@ import pytest
 import yaml
 from processes import PLAIN, write_recipe
 
+from mindcv_mnasnet.latency import turns
 from mindcv_mnasnet.latency.record import Latency
-from mindcv_mnasnet.latency.turns import LEAST_TURNS, in_turns
+from mindcv_mnasnet.latency.turns import LEAST_TURNS, TurnsMeter, in_turns
 from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.networks.network import resolve
 from mindcv_mnasnet.recipe.recipe import load_recipe
@@ -101,6 +102,7 @@ def banded(tmp_path, digits, monkeypatch):
     space.write_text(yaml.safe_dump(SPACE))
     machine, ladder = Machine(), Ladder()
     monkeypatch.setattr(anchor, "meter_for", lambda _: machine)
+    monkeypatch.setattr(turns, "_PAUSE_S", 0.0)
     monkeypatch.setattr(runner, "open_evaluator", lambda *_: ladder)
     keys = {"space": str(space), "recipe": str(recipe), "latency": "mindspore", "strategy": "predictor", "band": 0.8}
     keys |= {"trials": 30, "generation": 6, "population": 12, "reward": "hard", "finalists": 2, "top": 2}
@@ -119,6 +121,39 @@ def test_a_ratio_holds_while_the_machine_changes_its_speed():
     assert max(alone) / min(alone) > 1.3
     ratios = [in_turns(lambda: machine.time(3.0), lambda: machine.time(2.0), 24, 0.01).value for _ in range(20)]
     np.testing.assert_allclose(ratios, 1.5, rtol=0.02)
+
+
+class Shared(Machine):
+    """A device beside whose clock other work comes for seconds, which slows some networks more than others."""
+
+    def __init__(self, calls, busy):
+        super().__init__()
+        self.length, self.busy = calls, busy
+
+    def time(self, ms):
+        self.calls += 1
+        rates = {3.0: 1.4, 2.0: 1.28}
+        slow = rates[ms] if self.busy(self.calls // self.length) else 1.0
+        return ms * slow * (1 + 0.004 * abs(self.rng.standard_normal()))
+
+    @staticmethod
+    def cost(network):
+        return 3.0 if network.family else 2.0
+
+
+@pytest.mark.parametrize("busy", [lambda state: state % 2 == 0, lambda state: state % 4 == 3], ids=["half", "rarely"])
+def test_a_ratio_holds_where_other_work_slows_networks_unequally(monkeypatch, busy):
+    """Whole measurements lie within the other work, which makes the ratio 9 % larger; also the first one."""
+    monkeypatch.setattr(turns, "_PAUSE_S", 0.0)
+    network, reference = resolve("mnasnet_small"), replace(resolve("mnasnet_small"), family=None)
+    machine = Shared(14, busy)
+    disturbed = [in_turns(lambda: machine.time(3.0), lambda: machine.time(2.0), 24, 0.01).value for _ in range(20)]
+    assert max(disturbed) > 1.08 * 1.5
+    machine = Shared(8, busy)
+    meter = TurnsMeter(machine, reference, 2.0, 24, 0.01)
+    measured = [meter.measure(network) for _ in range(30)]
+    np.testing.assert_allclose([one.ratio for one in measured], 1.5, rtol=0.02)
+    assert max(one.turns for one in measured) < 24
 
 
 def test_turns_end_when_the_spread_is_small_enough_or_say_that_it_is_not():

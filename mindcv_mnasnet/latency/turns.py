@@ -2,13 +2,16 @@
 
 A machine has more than one speed: clocks change, other jobs come and go, and calls of one network, however many, lie
 within one of them. What drifts slowly hits neighbors in time alike, so ratios of neighbors hold where milliseconds do
-not.
+not. Work on a core's other hyper-thread slows networks unequally: turns count where the anchor is as fast as it has
+been lately.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,46 +23,76 @@ from mindcv_mnasnet.latency.runtime import one_at_a_time
 from mindcv_mnasnet.networks.network import Network
 
 LEAST_TURNS = 5
+CALM = 1.05  # a turn counts whose anchor takes at most this times its lowest; beside a busy hyper-thread it took 1.3
+_LATELY = 20  # measurements, whose lowest is the anchor's: clocks may stay lower than they were once
+_PAUSE_S = 0.3  # after a turn that does not count: other work came and went within seconds
+_FIRST = 10  # times of the anchor, a pause after each, that tell its lowest at the start
 _MEDIAN = math.sqrt(math.pi / 2)  # standard error of a median against that of a mean, for normal values
 _MAD = 1.4826  # a normal deviation by the median absolute deviation
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median of ``turns`` ratios and its standard error, as a share of it; ``times`` are the network's, in ms."""
+    """The median of ``turns`` ratios and its standard error, as a share of it; ``times`` are the network's, in ms.
+
+    ``anchor_ms``: the anchor's lowest time.
+    """
 
     value: float
     error: float
     turns: int
     times: tuple[float, ...]
+    anchor_ms: float
 
 
-def in_turns(network: Clock, anchor: Clock, most: int, error: float) -> Ratio:
-    """Time both in turns, A-B-B-A, until the ratio's standard error is at most ``error``, or ``most`` turns."""
-    logs: list[float] = []
-    times: list[float] = []
+def in_turns(
+    network: Clock, anchor: Clock, most: int, error: float, lowest: float | None = None, pause_s: float = 0.0
+) -> Ratio:
+    """Time both in turns, A-B-B-A, until the ratio's standard error is at most ``error``, or ``most`` turns.
+
+    Args:
+        lowest: the anchor's lowest time lately, in ms. Turns count where the anchor takes at most ``CALM`` times the
+            lowest; all of them where ``most`` have fewer than ``LEAST_TURNS`` of these. None counts all.
+        pause_s: seconds to wait after a turn that does not count.
+    """
+    turns: list[tuple[float, float]] = []
+    limit = math.inf
     while True:
-        first, second = (network, anchor) if len(logs) % 2 == 0 else (anchor, network)
+        first, second = (network, anchor) if len(turns) % 2 == 0 else (anchor, network)
         one, other = first(), second()
-        own, reference = (one, other) if len(logs) % 2 == 0 else (other, one)
-        times.append(own)
-        logs.append(math.log(own / reference))
-        middle = float(np.median(logs))
-        spread = _MAD * float(np.median(np.abs(np.array(logs) - middle)))
-        found = Ratio(math.exp(middle), _MEDIAN * spread / math.sqrt(len(logs)), len(logs), tuple(times))
-        if len(logs) >= most or (len(logs) >= LEAST_TURNS and found.error <= error):
+        turns.append((one, other) if len(turns) % 2 == 0 else (other, one))
+        if lowest is not None:
+            lowest = min(lowest, turns[-1][1])
+            limit = CALM * lowest
+        calm = [turn for turn in turns if turn[1] <= limit]
+        if len(turns) >= most:
+            return _ratio(calm if len(calm) >= LEAST_TURNS else turns)
+        if len(calm) >= LEAST_TURNS and (found := _ratio(calm)).error <= error:
             return found
+        if turns[-1][1] > limit:
+            time.sleep(pause_s)
+
+
+def _ratio(turns: Sequence[tuple[float, float]]) -> Ratio:
+    own, reference = np.array(turns).T
+    logs = np.log(own / reference)
+    middle = float(np.median(logs))
+    spread = _MAD * float(np.median(np.abs(logs - middle)))
+    error = _MEDIAN * spread / math.sqrt(len(turns))
+    return Ratio(math.exp(middle), error, len(turns), tuple(own.tolist()), float(reference.min()))
 
 
 class TurnsMeter:
     """Measures networks in turns with an anchor; its milliseconds are ratios times ``anchor_ms``.
 
-    ``meter`` is of a device: one with ``opened``. ``most`` and ``error`` are of ``in_turns``.
+    ``meter`` is of a device: one with ``opened``. ``most`` and ``error`` are of ``in_turns``. On this machine, where a
+    clock tells the lowest of several calls, turns count by the anchor's speed; a command's times spread too far.
     """
 
     def __init__(self, meter: Any, anchor: Network, anchor_ms: float, most: int, error: float):
         self._meter, self._anchor, self._anchor_ms = meter, anchor, anchor_ms
         self._most, self._error = most, error
+        self._lowest: deque[float] = deque(maxlen=_LATELY)
 
     def measure(self, network: Network) -> Latency:
         """See ``Meter``."""
@@ -71,7 +104,7 @@ class TurnsMeter:
                 found = in_turns(clocks[0], clocks[1], self._most, self._error)
             else:
                 with one_at_a_time():
-                    found = in_turns(clocks[0], clocks[1], self._most, self._error)
+                    found = self._counted(clocks[0], clocks[1])
         ms = found.value * self._anchor_ms
         described = self._meter.describe(network)
         return replace(
@@ -85,3 +118,11 @@ class TurnsMeter:
             ratio_error=found.error,
             turns=found.turns,
         )
+
+    def _counted(self, network: Clock, anchor: Clock) -> Ratio:
+        for _ in range(0 if self._lowest else _FIRST):
+            self._lowest.append(anchor())
+            time.sleep(_PAUSE_S)
+        found = in_turns(network, anchor, self._most, self._error, min(self._lowest), _PAUSE_S)
+        self._lowest.append(found.anchor_ms)
+        return found
