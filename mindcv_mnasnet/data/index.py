@@ -140,15 +140,20 @@ def _quotas(counts: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def _require_classes(root: str, folders: dict[str, list[str]], left_out: LeftOut) -> None:
+    where = "the working folder" if root == "." else root  # data_dir's default
     if not any(folders.values()):
-        raise UserError(f"no images in {root}: it should hold one folder per class with images inside")
+        raise UserError(
+            f"no images in {where}: it should hold one folder per class with images inside; "
+            "point data_dir at the folder that holds the classes"
+        )
     empty = [folder for folder, names in folders.items() if not names]
     if empty:
         deeper = left_out.deeper[min(empty)]
         but = f" ({deeper} images lie in folders below it)" if deeper else ""
+        remove = "remove them, or " if 2 * len(empty) < len(folders) else ""
         raise UserError(
-            f"{len(empty)} of the {len(folders)} class folders in {root} hold no images, such as {min(empty)!r}{but}; "
-            "remove them, or point data_dir at the folder that holds the classes"
+            f"{len(empty)} of the {len(folders)} class folders in {where} hold no images, such as {min(empty)!r}{but}; "
+            f"{remove}point data_dir at the folder that holds the classes"
         )
     if len(folders) == 1:
-        raise UserError(f"{root} holds a single class folder, {next(iter(folders))!r}; is data_dir one level too high?")
+        raise UserError(f"{where} holds a single class folder, {next(iter(folders))!r}; is data_dir one level too high?")

@@ -64,6 +64,18 @@ def test_a_folder_that_is_no_data_set_is_refused_with_what_is_wrong(images, says
         list_folder(tmp_path)
 
 
+def test_a_working_folder_of_other_things_is_named_so_and_nothing_in_it_is_to_be_removed(tmp_path, monkeypatch):
+    """As where no data_dir is given in a clone of this project."""
+    make_folder(tmp_path, {"build/a.o": b"", "docs/a.md": b"", "docs2/a.md": b"", "samples/1.png": DOT})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="in the working folder hold no images, such as 'build'; point data_dir at"):
+        list_folder(".")
+    for name in ("more", "still more", "most"):
+        make_folder(tmp_path, {f"{name}/1.png": DOT})
+    with pytest.raises(UserError, match="such as 'build'; remove them, or point data_dir at"):
+        list_folder(".")
+
+
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot read the folder"):
         list_folder(tmp_path / "nowhere")
