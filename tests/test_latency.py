@@ -208,6 +208,28 @@ def test_a_growing_table_measures_a_part_when_it_is_first_asked_for(tmp_path, me
     assert meters[2].parts_measured == parts_of_one
 
 
+def test_a_growing_tables_fit_is_kept_with_its_parts(tmp_path, meters):
+    networks = [SPACE.network(SPACE.random(np.random.default_rng(seed))) for seed in range(4)]
+    path = tmp_path / "parts.jsonl"
+    table = GrowingTable(LatencySettings(), path)
+    assert not table.fitted
+    table.fit(networks[:3], [0.9 * table.total_ms(one) - 0.01 * len(part_keys(one)) for one in networks[:3]])
+    expected = 0.9 * table.total_ms(networks[3]) - 0.01 * len(part_keys(networks[3]))
+    assert table.predict(networks[3]) == pytest.approx(expected)
+    again = GrowingTable(LatencySettings(), path)
+    assert again.fitted
+    assert again.predict(networks[3]) == table.predict(networks[3])
+    assert meters[1].parts_measured == 0
+    assert GrowingTable(LatencySettings(), tmp_path / "new.jsonl").predict(networks[3], 0.1) > 0.1
+
+
+def test_a_fitted_line_never_falls_as_parts_take_longer():
+    """Measurements that say so are noise."""
+    factor, call_ms = latency_table.fitted_line([1.0, 2.0, 3.0], [NETWORK] * 3, [3.0, 2.0, 1.0])
+    assert factor >= 0
+    assert call_ms >= 0
+
+
 def test_a_network_that_is_too_slow_by_some_parts_has_no_more_measured(tmp_path, meters):
     table = GrowingTable(LatencySettings(), tmp_path / "parts.jsonl")
     whole = GrowingTable(LatencySettings(), tmp_path / "all.jsonl").total_ms(NETWORK)

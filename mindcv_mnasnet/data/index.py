@@ -156,4 +156,6 @@ def _require_classes(root: str, folders: dict[str, list[str]], left_out: LeftOut
             f"{remove}point data_dir at the folder that holds the classes"
         )
     if len(folders) == 1:
-        raise UserError(f"{where} holds a single class folder, {next(iter(folders))!r}; is data_dir one level too high?")
+        raise UserError(
+            f"{where} holds a single class folder, {next(iter(folders))!r}; is data_dir one level too high?"
+        )

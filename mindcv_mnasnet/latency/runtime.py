@@ -46,13 +46,23 @@ class RuntimeMeter:
 
         What disturbs a call only adds to it: beside other work, ratios of medians spread three times as far.
         """
+        with tempfile.TemporaryDirectory(prefix="latency-") as folder:
+            path = Path(folder) / f"model.{KINDS[self._settings.kind]}"
+            yield self._clock(write_model(network, path, self._settings.batch), network)
+
+    @contextmanager
+    def opened_part(self, part: Folded) -> Iterator[Clock]:
+        """The same of one of ``folded.parts``."""
+        with tempfile.TemporaryDirectory(prefix="latency-") as folder:
+            path = Path(folder) / f"part.{KINDS[self._settings.kind]}"
+            yield self._clock(write_folded(part, path, self._settings.batch), part.network)
+
+    def _clock(self, path: Path, network: Network) -> Clock:
         settings = self._settings
         calls = replace(settings, repetitions=max(3, settings.repetitions // 10), warm_up=2)
-        with tempfile.TemporaryDirectory(prefix="latency-") as folder:
-            path = write_model(network, Path(folder) / f"model.{KINDS[settings.kind]}", settings.batch)
-            call = self._call(path, network)
-            _timed(call, replace(settings, repetitions=1))
-            yield lambda: float(np.min(_timed(call, calls)))
+        call = self._call(path, network)
+        _timed(call, replace(settings, repetitions=1))
+        return lambda: float(np.min(_timed(call, calls)))
 
     def measure_part(self, part: Folded) -> Latency:
         """The latency of one of ``folded.parts``."""

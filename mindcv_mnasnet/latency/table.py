@@ -3,7 +3,7 @@
 A part is the stem, one block, or head and classifier, at its own input size. Every part pays for a call of the runtime
 and for laying tensors out anew at the ends of a graph, which blocks inside a network do not. So a network takes a
 factor times the sum of its parts, less a constant for each of them: both are fitted (least squares of relative errors)
-on a few whole networks that are measured last.
+on a few whole networks.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.folded import Folded, fold, parts
@@ -55,7 +56,8 @@ class Table:
     """Milliseconds by the key of a part, and the line from their sum to a network's latency.
 
     ``described``: settings and device, as they were measured. ``call_ms``: what each part pays more than it would
-    inside a network. ``offset_ms`` is of tables built before there was that.
+    inside a network. ``offset_ms`` is of tables built before there was that. ``fitted_on``: whole networks of the
+    fit, 0 where there is none yet.
     """
 
     path: Path
@@ -64,10 +66,11 @@ class Table:
     factor: float = 1.0
     offset_ms: float = 0.0
     call_ms: float = 0.0
+    fitted_on: int = 0
 
     @classmethod
     def read(cls, path: str | Path) -> Table:
-        """A table from its file: JSON lines, the first one the description, the last one the fit.
+        """A table from its file: JSON lines, the first one the description, another one the fit.
 
         Raises:
             UserError: no such file, another schema, or a line that cannot be read.
@@ -79,7 +82,7 @@ class Table:
             raise UserError(f"latency_table: {path} cannot be read; tools/latency.py build makes it") from None
         described: dict[str, Any] = {}
         entries: dict[str, float] = {}
-        line = {"factor": 1.0, "offset_ms": 0.0, "call_ms": 0.0}
+        line, fitted_on = {"factor": 1.0, "offset_ms": 0.0, "call_ms": 0.0}, 0
         for number, text in enumerate(lines, start=1):
             try:
                 stored = json.loads(text)
@@ -89,13 +92,14 @@ class Table:
                     entries[stored["part"]] = min(float(stored["median_ms"]), entries.get(stored["part"], np.inf))
                 else:
                     line = {name: float(stored.get(name, 0.0)) for name in line} | {"factor": float(stored["factor"])}
+                    fitted_on = int(stored.get("fitted_on", 0))
             except (ValueError, TypeError, KeyError):
                 if number == len(lines):
                     break  # cut short by a crash; build measures it again
                 raise UserError(f"latency_table: {path}, line {number} cannot be read") from None
         if described.get("schema") != SCHEMA:
             raise UserError(f"latency_table: {path} is no table of schema {SCHEMA}")
-        return cls(path, described, entries, **line)
+        return cls(path, described, entries, **line, fitted_on=fitted_on)
 
     def total_ms(self, network: Network) -> float:
         """The sum of a network's parts.
@@ -145,10 +149,11 @@ def build(
         raise UserError(f"fitted_on: 3 networks or more are needed for a line, not {len(fitted_on)}")
     meter = part_meter(settings)
     described = described_by(settings)
-    known = earlier_entries(path, described)
+    known = earlier_table(path, described).entries
     everything = [*networks, *fitted_on]
     whole = {key: (network, place) for network in everything for place, key in enumerate(part_keys(network))}
-    write_table(path, described, known, None)
+    sums = Table(path, described, known)
+    write_table(sums)
     missing = [key for key in whole if key not in known]
     try:
         with path.open("a", encoding="utf-8") as file:
@@ -161,10 +166,11 @@ def build(
                 progress(number + 1, ROUNDS * len(missing))
     except OSError as error:
         raise unwritable(path, error) from error
-    sums = Table(path, described, known)
-    factor, call_ms = _fitted(sums, fitted_on, np.array(_measured_ms(meter, fitted_on)))
-    write_table(path, described, known, {"factor": factor, "call_ms": call_ms, "fitted_on": len(fitted_on)})
-    return replace(sums, factor=factor, call_ms=call_ms)
+    totals = [sums.total_ms(network) for network in fitted_on]
+    factor, call_ms = fitted_line(totals, fitted_on, _measured_ms(meter, fitted_on))
+    table = replace(sums, factor=factor, call_ms=call_ms, fitted_on=len(fitted_on))
+    write_table(table)
+    return table
 
 
 def parts_of(network: Network) -> list[Folded]:
@@ -187,10 +193,15 @@ def entry_line(key: str, milliseconds: float) -> str:
     return json.dumps({"part": key, "median_ms": milliseconds}) + "\n"
 
 
-def _fitted(sums: Table, networks: Sequence[Network], milliseconds: np.ndarray) -> tuple[float, float]:
-    """``factor`` and ``call_ms``; relative errors count, as a space's largest networks take 50 times its smallest."""
-    rows = np.array([[sums.total_ms(network), -len(part_keys(network))] for network in networks])
-    (factor, call_ms), *_ = np.linalg.lstsq(rows / milliseconds[:, None], np.ones(len(rows)), rcond=None)
+def fitted_line(
+    total_ms: Sequence[float], networks: Sequence[Network], milliseconds: Sequence[float]
+) -> tuple[float, float]:
+    """``factor`` and ``call_ms``, neither below 0, from whole networks' sums of parts and what they take.
+
+    Relative errors count, as a space's largest networks take 50 times its smallest.
+    """
+    rows = np.array([[total, -len(part_keys(network))] for total, network in zip(total_ms, networks, strict=True)])
+    (factor, call_ms), _ = nnls(rows / np.array(milliseconds)[:, None], np.ones(len(rows)))
     return float(factor), float(call_ms)
 
 
@@ -201,25 +212,26 @@ def described_by(settings: LatencySettings) -> dict[str, Any]:
     return {"schema": SCHEMA, "device": device, **{name: getattr(settings, name) for name in names}}
 
 
-def earlier_entries(path: Path, described: dict[str, Any]) -> dict[str, float]:
-    """What an earlier build has measured in the same way.
+def earlier_table(path: Path, described: dict[str, Any]) -> Table:
+    """What was measured in the same way before; an empty table where there is no file.
 
     Raises:
         UserError: it was measured in another way, or cannot be read.
     """
     if not path.is_file():
-        return {}
+        return Table(path, described, {})
     table = Table.read(path)
     if table.described != described:
         raise UserError(f"latency_table: {path} was measured as {table.described}, not as {described}; name another")
-    return table.entries
+    return table
 
 
-def write_table(path: Path, described: dict[str, Any], entries: dict[str, float], line: dict[str, Any] | None) -> None:
-    """The whole file, at once; ``line`` is the fit."""
-    rows = [described, *({"part": key, "median_ms": value} for key, value in entries.items())]
-    rows += [line] if line else []
-    replace_file(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+def write_table(table: Table) -> None:
+    """The whole file, at once."""
+    rows = [table.described, *({"part": key, "median_ms": value} for key, value in table.entries.items())]
+    if table.fitted_on:
+        rows.append({"factor": table.factor, "call_ms": table.call_ms, "fitted_on": table.fitted_on})
+    replace_file(table.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def _measured_ms(meter: Meter, networks: Sequence[Network]) -> list[float]:

@@ -6,11 +6,15 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from mindcv_mnasnet.latency.growing import GrowingTable
 from mindcv_mnasnet.latency.record import LatencyError
 from mindcv_mnasnet.latency.table import Table, has_parts
+from mindcv_mnasnet.latency.turns import TurnsMeter
+from mindcv_mnasnet.networks.cost import network_cost
 from mindcv_mnasnet.networks.network import Network
-from mindcv_mnasnet.search.candidates import reference_of
+from mindcv_mnasnet.search.candidates import network_key, reference_of
 from mindcv_mnasnet.search.decisions import Tokens
 from mindcv_mnasnet.search.measurements import Measurements
 from mindcv_mnasnet.search.meters import latency_settings
@@ -19,6 +23,9 @@ from mindcv_mnasnet.search.space import Space
 
 SLACK = 1.04  # ratios of one network lie within it
 PARTS = "parts.jsonl"
+FITTED_ON = 8  # whole networks beside the anchor
+_LOOKED_AT = 400  # random networks of the space
+_OFF = 1.6  # factor by which multiply-adds of these may differ from the target's
 
 #: Milliseconds of a network, or some number above the most that is asked for.
 #: Raises LatencyError where the device failed.
@@ -63,23 +70,53 @@ class Band:
 def predict_for(settings: Settings, space: Space, measurements: Measurements, folder: Path) -> Predict:
     """By the search's table; else by parts, where the device tells of them; else measured.
 
-    A search asks for hundreds of networks of which it trains a few. Parts are kept in ``parts.jsonl`` of ``folder``.
+    A search asks for hundreds of networks of which it trains a few. Parts are kept in ``parts.jsonl`` of ``folder``,
+    with the line from their sums to whole networks, which is fitted when the first network is asked for.
     """
     if settings.latency_table:
-        table = Table.read(settings.beside(settings.latency_table))
-        return lambda network, most: table.measure(network).median_ms
+        known = Table.read(settings.beside(settings.latency_table))
+        return lambda network, most: known.measure(network).median_ms
     if not has_parts(settings.latency):
         return lambda network, most: measurements.milliseconds(network)
-    sums, scale = GrowingTable(latency_settings(settings), folder / PARTS), 0.0
+    turns = measurements.meter if isinstance(measurements.meter, TurnsMeter) else None
+    table = GrowingTable(latency_settings(settings), folder / PARTS, turns)
     named = settings.target_network
     anchor = None if named is None else reference_of(settings, space, named)
 
     def by_parts(network: Network, most: float) -> float:
-        """The sum of parts, in the ratio that a whole network has to its own: the anchor, else the first one asked."""
-        nonlocal scale
-        if not scale:
-            whole = anchor or network
-            scale = measurements.milliseconds(whole) / sums.total_ms(whole)
-        return scale * sums.total_ms(network, most / scale)
+        if not table.fitted:
+            table.fit(*_measured(settings, space, measurements, anchor or network))
+        return table.predict(network, most)
 
     return by_parts
+
+
+def _measured(
+    settings: Settings, space: Space, measurements: Measurements, anchor: Network
+) -> tuple[list[Network], list[float]]:
+    """The anchor and random networks of about the target's multiply-adds, and their milliseconds.
+
+    Raises:
+        LatencyError: the device failed on the anchor, or on most of the others.
+    """
+    networks, milliseconds = [anchor], [measurements.milliseconds(anchor)]
+    wanted = network_cost(anchor).madds * settings.target_ms / milliseconds[0]
+
+    def off(network: Network) -> float:
+        return max(abs(math.log(network_cost(network).madds / wanted)), math.log(_OFF))
+
+    rng = np.random.default_rng(settings.seed)
+    drawn = [space.network(space.random(rng)) for _ in range(_LOOKED_AT)]
+    different = {network_key(one): one for one in drawn if network_key(one) != network_key(anchor)}
+    nearest = sorted(different.values(), key=off)[:FITTED_ON]  # in the order drawn where none is off by more
+    reason = ""
+    for one in nearest:
+        latency, failure = measurements.of(one)
+        if latency is None:
+            reason = failure
+        else:
+            networks.append(one)
+            milliseconds.append(latency.median_ms)
+    if len(networks) - 1 < len(nearest) / 2:
+        raise LatencyError(reason)
+    return networks, milliseconds
