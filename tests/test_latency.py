@@ -17,6 +17,7 @@ from mindcv_mnasnet.export.folded import fold, parts
 from mindcv_mnasnet.latency import command as latency_command
 from mindcv_mnasnet.latency import runtime as latency_runtime
 from mindcv_mnasnet.latency import table as latency_table
+from mindcv_mnasnet.latency.fit import Fit
 from mindcv_mnasnet.latency.growing import GrowingTable
 from mindcv_mnasnet.latency.models import random_tensors
 from mindcv_mnasnet.latency.published import UNIFORM, format_rows, measure_grid, measure_uniform, uniform_network
@@ -223,11 +224,25 @@ def test_a_growing_tables_fit_is_kept_with_its_parts(tmp_path, meters):
     assert GrowingTable(LatencySettings(), tmp_path / "new.jsonl").predict(networks[3], 0.1) > 0.1
 
 
-def test_a_fitted_line_never_falls_as_parts_take_longer():
+def test_a_fit_never_falls_as_parts_take_longer():
     """Measurements that say so are noise."""
-    factor, call_ms = latency_table.fitted_line([1.0, 2.0, 3.0], [NETWORK] * 3, [3.0, 2.0, 1.0])
-    assert factor >= 0
-    assert call_ms >= 0
+    fit = Fit.to([1.0, 2.0, 3.0], [NETWORK] * 3, [3.0, 2.0, 1.0])
+    assert fit.milliseconds(2.0, NETWORK) >= fit.milliseconds(1.0, NETWORK)
+
+
+def test_a_fit_knows_what_parts_pay_and_what_weights_cost_a_whole_network():
+    """Weights of a network do not stay in the cache that holds those of a part."""
+    rng = np.random.default_rng(0)
+    networks = [SPACE.network(SPACE.random(rng)) for _ in range(12)]
+    totals = [2 * network_cost(one).madds / 1e6 + 0.1 * len(part_keys(one)) for one in networks]
+    taken = [
+        0.9 * total - 0.08 * len(part_keys(one)) + 20 * network_cost(one).params / 1e6
+        for total, one in zip(totals, networks, strict=True)
+    ]
+    fit = Fit.to(totals[:8], networks[:8], taken[:8])
+    for total, one, ms in zip(totals, networks, taken, strict=True):
+        assert fit.milliseconds(total, one) == pytest.approx(ms)
+        assert fit.total_ms(ms, one) == pytest.approx(total)
 
 
 def test_a_network_that_is_too_slow_by_some_parts_has_no_more_measured(tmp_path, meters):

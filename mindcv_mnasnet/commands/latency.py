@@ -169,9 +169,10 @@ def _build(options: argparse.Namespace) -> int:
 
         fitted_on = _random(space, 12, options.seed + 1)
         table = latency_table.build(networks, fitted_on, _settings(options), Path(options.table), progress)
+    fit = table.fit
     print(
-        f"{table.path}: {len(table.entries)} parts; a network's latency is {table.factor:.3f} times the sum of its "
-        f"parts, less {table.call_ms:.4f} ms for each"
+        f"{table.path}: {len(table.entries)} parts; a network's latency is {fit.factor:.3f} times the sum of its "
+        f"parts, less {fit.call_ms:.4f} ms for each, more {fit.weight_ms:.4f} ms for a million weights"
     )
     return 0
 

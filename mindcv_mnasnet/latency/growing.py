@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.folded import Folded
+from mindcv_mnasnet.latency.fit import Fit
 from mindcv_mnasnet.latency.record import LatencySettings
 from mindcv_mnasnet.latency.table import (
     ROUNDS,
@@ -16,7 +17,6 @@ from mindcv_mnasnet.latency.table import (
     described_by,
     earlier_table,
     entry_line,
-    fitted_line,
     part_keys,
     part_meter,
     parts_of,
@@ -51,7 +51,7 @@ class GrowingTable:
     @property
     def fitted(self) -> bool:
         """Whether there is a line for ``predict``."""
-        return self._table.fitted_on > 0
+        return self._table.fit.fitted_on > 0
 
     def fit(self, networks: Sequence[Network], milliseconds: Sequence[float]) -> None:
         """Fit the line to whole networks' latencies, and keep it in the file.
@@ -60,15 +60,13 @@ class GrowingTable:
             LatencyError: the runtime failed.
         """
         totals = [self.total_ms(network) for network in networks]
-        factor, call_ms = fitted_line(totals, networks, milliseconds)
-        self._table = replace(self._table, factor=factor, call_ms=call_ms, fitted_on=len(networks))
+        self._table = replace(self._table, fit=Fit.to(totals, networks, milliseconds))
         write_table(self._table)
 
     def predict(self, network: Network, most: float = math.inf) -> float:
         """Milliseconds of a network by the line, or some number above ``most``: see ``total_ms``."""
-        table = self._table
-        calls = table.call_ms * len(part_keys(network))
-        return max(table.factor * self.total_ms(network, (most + calls) / table.factor) - calls, 1e-6)
+        fit = self._table.fit
+        return fit.milliseconds(self.total_ms(network, fit.total_ms(most, network)), network)
 
     def total_ms(self, network: Network, most: float = math.inf) -> float:
         """The sum of a network's parts.

@@ -1,27 +1,25 @@
 """A table of parts' latencies, measured once on a device, that predicts those of whole networks in microseconds.
 
-A part is the stem, one block, or head and classifier, at its own input size. Every part pays for a call of the runtime
-and for laying tensors out anew at the ends of a graph, which blocks inside a network do not. So a network takes a
-factor times the sum of its parts, less a constant for each of them: both are fitted (least squares of relative errors)
-on a few whole networks.
+A part is the stem, one block, or head and classifier, at its own input size. From their sum to a network's latency a
+line leads that is fitted on a few whole networks (``fit``).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
 
 from mindcv_mnasnet.errors import UserError
 from mindcv_mnasnet.export.folded import Folded, fold, parts
 from mindcv_mnasnet.files import replace_file, unwritable
 from mindcv_mnasnet.latency.agreement import Agreement, agreement
 from mindcv_mnasnet.latency.command import CommandMeter
+from mindcv_mnasnet.latency.fit import Fit
 from mindcv_mnasnet.latency.models import random_tensors
 from mindcv_mnasnet.latency.record import Latency, LatencyError, LatencySettings, Meter
 from mindcv_mnasnet.latency.runtime import RuntimeMeter, this_device
@@ -55,18 +53,13 @@ def _layer_key(layer: Layer) -> str:
 class Table:
     """Milliseconds by the key of a part, and the line from their sum to a network's latency.
 
-    ``described``: settings and device, as they were measured. ``call_ms``: what each part pays more than it would
-    inside a network. ``offset_ms`` is of tables built before there was that. ``fitted_on``: whole networks of the
-    fit, 0 where there is none yet.
+    ``described``: settings and device, as they were measured.
     """
 
     path: Path
     described: dict[str, Any]
     entries: dict[str, float]
-    factor: float = 1.0
-    offset_ms: float = 0.0
-    call_ms: float = 0.0
-    fitted_on: int = 0
+    fit: Fit = field(default_factory=Fit)
 
     @classmethod
     def read(cls, path: str | Path) -> Table:
@@ -82,7 +75,7 @@ class Table:
             raise UserError(f"latency_table: {path} cannot be read; tools/latency.py build makes it") from None
         described: dict[str, Any] = {}
         entries: dict[str, float] = {}
-        line, fitted_on = {"factor": 1.0, "offset_ms": 0.0, "call_ms": 0.0}, 0
+        fit = Fit()
         for number, text in enumerate(lines, start=1):
             try:
                 stored = json.loads(text)
@@ -91,15 +84,14 @@ class Table:
                 elif "part" in stored:
                     entries[stored["part"]] = min(float(stored["median_ms"]), entries.get(stored["part"], np.inf))
                 else:
-                    line = {name: float(stored.get(name, 0.0)) for name in line} | {"factor": float(stored["factor"])}
-                    fitted_on = int(stored.get("fitted_on", 0))
+                    fit = Fit.read(stored)
             except (ValueError, TypeError, KeyError):
                 if number == len(lines):
                     break  # cut short by a crash; build measures it again
                 raise UserError(f"latency_table: {path}, line {number} cannot be read") from None
         if described.get("schema") != SCHEMA:
             raise UserError(f"latency_table: {path} is no table of schema {SCHEMA}")
-        return cls(path, described, entries, **line, fitted_on=fitted_on)
+        return cls(path, described, entries, fit)
 
     def total_ms(self, network: Network) -> float:
         """The sum of a network's parts.
@@ -118,8 +110,7 @@ class Table:
 
     def measure(self, network: Network) -> Latency:
         """The predicted latency; see ``latency.Meter``."""
-        calls = self.call_ms * len(part_keys(network))
-        value = max(self.offset_ms + self.factor * self.total_ms(network) - calls, 1e-6)
+        value = self.fit.milliseconds(self.total_ms(network), network)
         known = self.described
         return Latency.given(
             value, network, f"table of {known['kind']}", known["device"], known["threads"], known["batch"]
@@ -167,8 +158,7 @@ def build(
     except OSError as error:
         raise unwritable(path, error) from error
     totals = [sums.total_ms(network) for network in fitted_on]
-    factor, call_ms = fitted_line(totals, fitted_on, _measured_ms(meter, fitted_on))
-    table = replace(sums, factor=factor, call_ms=call_ms, fitted_on=len(fitted_on))
+    table = replace(sums, fit=Fit.to(totals, fitted_on, _measured_ms(meter, fitted_on)))
     write_table(table)
     return table
 
@@ -191,18 +181,6 @@ def part_meter(settings: LatencySettings) -> CommandMeter | RuntimeMeter:
 def entry_line(key: str, milliseconds: float) -> str:
     """A part's line of the file."""
     return json.dumps({"part": key, "median_ms": milliseconds}) + "\n"
-
-
-def fitted_line(
-    total_ms: Sequence[float], networks: Sequence[Network], milliseconds: Sequence[float]
-) -> tuple[float, float]:
-    """``factor`` and ``call_ms``, neither below 0, from whole networks' sums of parts and what they take.
-
-    Relative errors count, as a space's largest networks take 50 times its smallest.
-    """
-    rows = np.array([[total, -len(part_keys(network))] for total, network in zip(total_ms, networks, strict=True)])
-    (factor, call_ms), _ = nnls(rows / np.array(milliseconds)[:, None], np.ones(len(rows)))
-    return float(factor), float(call_ms)
 
 
 def described_by(settings: LatencySettings) -> dict[str, Any]:
@@ -229,8 +207,8 @@ def earlier_table(path: Path, described: dict[str, Any]) -> Table:
 def write_table(table: Table) -> None:
     """The whole file, at once."""
     rows = [table.described, *({"part": key, "median_ms": value} for key, value in table.entries.items())]
-    if table.fitted_on:
-        rows.append({"factor": table.factor, "call_ms": table.call_ms, "fitted_on": table.fitted_on})
+    if table.fit.fitted_on:
+        rows.append(asdict(table.fit))
     replace_file(table.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 

@@ -12,6 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,6 +108,8 @@ class TurnsMeter:
         self._meter, self._anchor, self._anchor_ms = meter, anchor, anchor_ms
         self._most, self._error = most, error
         self._lowest: deque[float] = deque(maxlen=_LATELY)
+        self._for_parts = ExitStack()
+        self._anchor_of_parts: Clock | None = None
 
     def measure(self, network: Network) -> Latency:
         """See ``Meter``."""
@@ -125,9 +128,16 @@ class TurnsMeter:
         """
         if getattr(self._meter, "locks", False):
             return self._meter.measure_part(part)
-        with self._meter.opened_part(part) as clock, self._meter.opened(self._anchor) as anchor, one_at_a_time():
-            found = in_turns(clock, anchor, self._most, _PART_ERROR)
+        if self._anchor_of_parts is None:  # opened once: it takes longer than a part's turns
+            self._anchor_of_parts = self._for_parts.enter_context(self._meter.opened(self._anchor))
+        with self._meter.opened_part(part) as clock, one_at_a_time():
+            found = in_turns(clock, self._anchor_of_parts, self._most, _PART_ERROR)
         return self._record(found, part.network)
+
+    def close(self) -> None:
+        """Close what parts were measured beside."""
+        self._for_parts.close()
+        self._anchor_of_parts = None
 
     def _record(self, found: Ratio, network: Network) -> Latency:
         ms = found.value * self._anchor_ms

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from mindcv_mnasnet.latency.record import Latency, LatencyError, Meter
+from mindcv_mnasnet.latency.turns import TurnsMeter
 from mindcv_mnasnet.networks.network import Network
 from mindcv_mnasnet.search.candidates import Candidate, network_key
 
@@ -70,3 +71,5 @@ class Measurements:
     def close(self) -> None:
         """Wait for the running measurement and begin no other."""
         self._device.shutdown(cancel_futures=True)
+        if isinstance(self.meter, TurnsMeter):
+            self.meter.close()
