@@ -63,7 +63,7 @@ class Machine:
         return 0.05 * len(network.layers()) + network_cost(network).madds / 1e6
 
     @contextmanager
-    def opened(self, network):
+    def opened(self, network, calls=10):
         yield lambda: self.time(self.cost(network))
 
     @staticmethod
@@ -249,7 +249,7 @@ def test_a_search_predicts_whole_networks_by_their_parts(banded, monkeypatch, fa
 
     class Whole(Machine):
         @contextmanager
-        def opened(self, network):
+        def opened(self, network, calls=10):
             measured.append(network_key(network))
             with super().opened(network) as clock:
                 yield clock

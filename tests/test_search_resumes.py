@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -126,6 +127,18 @@ def test_a_search_whose_trials_all_fail_is_a_failed_job(tmp_path, monkeypatch):
     failed = [replace(trial, status="crash", reason="no", accuracy=None) for trial in found]
     monkeypatch.setattr(Search, "run", lambda self, *_: failed)
     with pytest.raises(JobError, match="all 20 trials failed; the last: crash: no"):
+        session.begin(load_settings(overrides={**SYNTHETIC, "trials": 20, "search_dir": str(tmp_path)}))
+
+
+def test_a_search_whose_folder_is_deleted_says_what_it_cannot_write(tmp_path, monkeypatch):
+    append = TrialLog.append
+
+    def deleted(log, *trials):
+        shutil.rmtree(log.path.parent)
+        append(log, *trials)
+
+    monkeypatch.setattr(TrialLog, "append", deleted)
+    with pytest.raises(JobError, match="trials.jsonl: No such file"):
         session.begin(load_settings(overrides={**SYNTHETIC, "trials": 20, "search_dir": str(tmp_path)}))
 
 

@@ -41,14 +41,14 @@ class RuntimeMeter:
             return self._time(write_model(network, path, self._settings.batch), network)
 
     @contextmanager
-    def opened(self, network: Network) -> Iterator[Clock]:
-        """A function that times a tenth of the repetitions once more and tells the lowest; milliseconds.
+    def opened(self, network: Network, calls: int | None = None) -> Iterator[Clock]:
+        """A function that times calls once more, a tenth of the repetitions, and tells the lowest; milliseconds.
 
         What disturbs a call only adds to it: beside other work, ratios of medians spread three times as far.
         """
         with tempfile.TemporaryDirectory(prefix="latency-") as folder:
             path = Path(folder) / f"model.{KINDS[self._settings.kind]}"
-            yield self._clock(write_model(network, path, self._settings.batch), network)
+            yield self._clock(write_model(network, path, self._settings.batch), network, calls)
 
     @contextmanager
     def opened_part(self, part: Folded) -> Iterator[Clock]:
@@ -57,12 +57,13 @@ class RuntimeMeter:
             path = Path(folder) / f"part.{KINDS[self._settings.kind]}"
             yield self._clock(write_folded(part, path, self._settings.batch), part.network)
 
-    def _clock(self, path: Path, network: Network) -> Clock:
-        settings = self._settings
-        calls = replace(settings, repetitions=max(3, settings.repetitions // 10), warm_up=2)
+    def _clock(self, path: Path, network: Network, calls: int | None = None) -> Clock:
+        if calls is None:
+            calls = max(3, self._settings.repetitions // 10)
+        settings = replace(self._settings, repetitions=calls, warm_up=2)
         call = self._call(path, network)
-        _timed(call, replace(settings, repetitions=1))
-        return lambda: float(np.min(_timed(call, calls)))
+        _timed(call, replace(self._settings, repetitions=1))
+        return lambda: float(np.min(_timed(call, settings)))
 
     def measure_part(self, part: Folded) -> Latency:
         """The latency of one of ``folded.parts``."""

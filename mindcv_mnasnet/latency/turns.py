@@ -31,6 +31,7 @@ _FIRST = 10  # times of the anchor, a pause after each, that tell its lowest at 
 _PATIENCE = 3  # times as many turns as asked for, where other work keeps some of them from counting
 _UNEQUAL = 1 / 3  # of what the anchor takes more: beside work that slowed it by 30 %, ratios were up to 10 % off
 _PART_ERROR = 0.03  # of a part's ratio: a sum of ten parts is three times as exact
+_PART_CALLS = 3  # of the anchor in a turn: it takes ten times as long as a part
 _MEDIAN = math.sqrt(math.pi / 2)  # standard error of a median against that of a mean, for normal values
 _MAD = 1.4826  # a normal deviation by the median absolute deviation
 
@@ -129,7 +130,7 @@ class TurnsMeter:
         if getattr(self._meter, "locks", False):
             return self._meter.measure_part(part)
         if self._anchor_of_parts is None:  # opened once: it takes longer than a part's turns
-            self._anchor_of_parts = self._for_parts.enter_context(self._meter.opened(self._anchor))
+            self._anchor_of_parts = self._for_parts.enter_context(self._meter.opened(self._anchor, _PART_CALLS))
         with self._meter.opened_part(part) as clock, one_at_a_time():
             found = in_turns(clock, self._anchor_of_parts, self._most, _PART_ERROR)
         return self._record(found, part.network)

@@ -83,7 +83,9 @@ class SearchFolder:
         self._lock = lock_folder(self.path, "another search is at work")
 
     def remove_unused(self) -> None:
-        """Delete the folder if nothing was measured or tried in it yet."""
+        """Delete the folder if nothing was measured or tried in it yet; somebody may have deleted it already."""
+        if not self.path.is_dir():
+            return
         names = {path.name for path in self.path.iterdir()}
         if names <= {self.settings.name, ".lock", "recipe.yaml", "space"}:
             shutil.rmtree(self.path, ignore_errors=True)
