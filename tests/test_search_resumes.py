@@ -138,7 +138,7 @@ def test_a_search_whose_folder_is_deleted_says_what_it_cannot_write(tmp_path, mo
         append(log, *trials)
 
     monkeypatch.setattr(TrialLog, "append", deleted)
-    with pytest.raises(JobError, match="trials.jsonl: No such file"):
+    with pytest.raises(JobError, match=r"trials\.jsonl: No such file"):
         session.begin(load_settings(overrides={**SYNTHETIC, "trials": 20, "search_dir": str(tmp_path)}))
 
 
